@@ -1,0 +1,10 @@
+"""The diffusion core shared by the stages: noise levels, preconditioned denoisers, samplers. Knows nothing of images."""
+
+from stages.diffusion.denoiser import Denoiser
+from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion.samplers import SAMPLERS, sample_ddim, sample_dpmpp_2m, sample_heun
+
+__all__ = [
+    "SAMPLERS", "Denoiser", "draw_noise", "karras_sigmas", "lognormal_sigmas",
+    "sample_ddim", "sample_dpmpp_2m", "sample_heun",
+]  # fmt: skip

@@ -1,0 +1,135 @@
+"""Noise levels: how strongly a picture is drowned in Gaussian noise, and how to say so.
+
+A noisy picture is written in the variance-exploding (VE) form everywhere in this package:
+
+    x = x0 + sigma · epsilon,    epsilon ~ N(0, 1)
+
+and `sigma`, a continuous number, is all that a sampler or a denoiser is told. Work written in the variance-preserving
+(VP) form, with a discrete schedule of gamma (also called alpha-bar), is the same thing scaled:
+
+    x_vp = sqrt(gamma) · x0 + sqrt(1 - gamma) · epsilon = x / sqrt(1 + sigma²),    gamma = 1 / (1 + sigma²)
+
+so a schedule of Palette, GPIC or DDPM becomes falling sigmas by `sigma_from_gamma`, and its pictures go over by
+`ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span five and more decades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = [
+    "Level", "draw_noise", "gamma_from_sigma", "karras_sigmas", "lognormal_sigmas", "rows_like",
+    "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
+]  # fmt: skip
+
+Level = float | Tensor
+"""A noise level: one number for the whole batch (a float or a 0-d tensor), or one per row (B,)."""
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Tensor:
+    """Falling noise levels of a sampler, denser toward small noise as rho grows (Karras et al. 2022, eq. 5).
+
+    returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for one step
+    """
+    if steps < 1 or not 0 < sigma_min < sigma_max:
+        raise ValueError(
+            "karras_sigmas needs steps >= 1 and 0 < sigma_min < sigma_max; "
+            f"got steps={steps}, sigma_min={sigma_min}, sigma_max={sigma_max}"
+        )
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def lognormal_sigmas(
+    shape: int | Sequence[int], mean: float = -1.2, std: float = 1.2, generator: Generator | None = None
+) -> Tensor:
+    """Noise levels of a training batch, ln sigma ~ N(mean, std²) (Karras et al. 2022, Table 1).
+
+    returns: (*shape) float32 on the CPU
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    return torch.exp(mean + std * draw_noise(shape, generator))
+
+
+def draw_noise(
+    shape: Sequence[int],
+    generator: Generator | Sequence[Generator] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise that does not depend on where it is used.
+
+    shape: of the result, rows first
+    generator: None for torch's global one; one Generator for the whole tensor; or one per row, and then row i
+        depends on generator i alone, whatever the size of the batch
+    device, dtype: of the result. The numbers are drawn in float32 on the generator's device (the CPU, unless a
+        caller made it elsewhere) and moved, so the same seed gives the same noise on every device
+    """
+    shape = tuple(shape)
+    if generator is None or isinstance(generator, Generator):
+        return _randn(shape, generator).to(device, dtype)
+    generators = list(generator)
+    if not shape or len(generators) != shape[0]:
+        raise ValueError(
+            f"a sequence of generators must hold one per row; got {len(generators)} for the shape {shape}"
+        )
+    if not generators:
+        return torch.zeros(shape, device=device, dtype=dtype)
+    return torch.stack([_randn(shape[1:], one) for one in generators]).to(device, dtype)
+
+
+def _randn(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+
+
+def sigma_from_gamma(gamma: Level) -> Tensor:
+    """VE noise level of the VP signal share gamma (alpha-bar) in (0, 1]: sqrt((1 - gamma) / gamma), float64."""
+    gamma = _float64(gamma)
+    return ((1 - gamma) / gamma).sqrt()
+
+
+def gamma_from_sigma(sigma: Level) -> Tensor:
+    """VP signal share, in (0, 1], of the VE noise level sigma >= 0: 1 / (1 + sigma²), float64."""
+    return 1 / (1 + _float64(sigma) ** 2)
+
+
+def vp_from_sigma(sigma: Level) -> tuple[Tensor, Tensor]:
+    """VP coefficients (alpha, spread) of the VE noise level sigma: x_vp = alpha · x0 + spread · epsilon.
+
+    alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), spread = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
+    """
+    sigma = _float64(sigma)
+    alpha = torch.rsqrt(1 + sigma**2)
+    return alpha, sigma * alpha
+
+
+def vp_from_ve(x: Tensor, sigma: Level) -> Tensor:
+    """The VP form sqrt(gamma) · x of the noisy picture x (B, ...) in VE form."""
+    return x * rows_like(vp_from_sigma(sigma)[0], x)
+
+
+def ve_from_vp(x_vp: Tensor, sigma: Level) -> Tensor:
+    """The VE form x_vp / sqrt(gamma) of the noisy picture x_vp (B, ...) in VP form."""
+    return x_vp * rows_like((1 + _float64(sigma) ** 2).sqrt(), x_vp)
+
+
+def rows_like(level: Level, x: Tensor) -> Tensor:
+    """`level`, one number or one per row (B,), shaped to multiply x (B, ...), in the dtype and on the device of x."""
+    level = torch.as_tensor(level)
+    if level.dim() and level.shape != x.shape[:1]:
+        raise ValueError(
+            "a noise level must be one number or one per row (B,); "
+            f"got {tuple(level.shape)} for x of {tuple(x.shape)}"
+        )
+    return level.to(x.device, x.dtype).reshape(level.shape + (1,) * (x.dim() - 1 if level.dim() else 0))
+
+
+def _float64(level: Level) -> Tensor:
+    return torch.as_tensor(level, dtype=torch.float64)
