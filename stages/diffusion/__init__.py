@@ -1,4 +1,7 @@
-"""The diffusion core shared by the stages: noise levels, preconditioned denoisers, samplers. Knows nothing of images."""
+"""The diffusion core shared by the stages: noise levels, preconditioned denoisers, samplers.
+
+It knows nothing of pictures beyond their being tensors with rows first.
+"""
 
 from stages.diffusion.denoiser import Denoiser
 from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas

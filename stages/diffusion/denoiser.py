@@ -1,11 +1,13 @@
 """From a network to a denoiser: (x, sigma) -> the clean picture one expects, given the noisy one.
 
-`Denoiser` keeps every scaling in one place: the network sees input of unit spread and learns a target of unit spread at
-every noise level, which is what lets one network serve them all (Karras et al. 2022, arXiv 2206.00364, section 5).
+`Denoiser` keeps every scaling in one place: the network sees input of unit spread and learns a target of unit
+spread at every noise level, which is what lets one network serve them all (Karras et al. 2022, arXiv
+2206.00364, section 5).
 
-Networks trained to say something else join through the exact conversions below. With x = alpha · x0 + sigma · epsilon,
-where (alpha, sigma) = (1, sigma) in VE form and `vp_from_sigma(sigma)` in VP form, the clean picture x0, the noise
-epsilon and the velocity v = alpha · epsilon - sigma · x0 (Salimans and Ho 2022, VP only) say the same about x.
+Networks trained to say something else join through the exact conversions below. With x = alpha · x0 + sigma ·
+epsilon, where (alpha, sigma) = (1, sigma) in VE form and `vp_from_sigma(sigma)` in VP form, the clean picture
+x0, the noise epsilon and the velocity v = alpha · epsilon - sigma · x0 (Salimans and Ho 2022, VP only) say
+the same about x.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from stages.diffusion.noise import Level, rows_like
 
 __all__ = [
-    "Denoiser", "epsilon_from_v", "epsilon_from_x0", "v_from_epsilon", "v_from_x0", "x0_from_epsilon", "x0_from_v",
+    "Denoiser", "epsilon_from_v", "epsilon_from_x0", "v_from_epsilon", "v_from_x0", "x0_from_epsilon",
+    "x0_from_v",
 ]  # fmt: skip
 
 
@@ -27,8 +30,8 @@ class Denoiser(nn.Module):
 
         denoise(x, sigma) = c_skip · x + c_out · network(c_in · x, c_noise, **conditions)
 
-    network: called with c_in · x (B, ...), c_noise = ln(sigma) / 4 as (B,) in the dtype of x, and the conditions as
-        given; returns the shape of x. Other dtypes (under autocast) are brought back to that of x
+    network: called with c_in · x (B, ...), c_noise = ln(sigma) / 4 as (B,) in the dtype of x, and the
+        conditions as given; returns the shape of x. Other dtypes (under autocast) are brought back
     sigma_data: spread (standard deviation) of the clean data
     """
 
@@ -65,7 +68,7 @@ class Denoiser(nn.Module):
 
 
 def x0_from_epsilon(x: Tensor, epsilon: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Clean picture, (x - sigma · epsilon) / alpha; alpha > 0. Coefficients: one number or one per row (B,)."""
+    """Clean picture, (x - sigma · epsilon) / alpha; alpha > 0. Coefficients are numbers or (B,)."""
     return (x - rows_like(sigma, x) * epsilon) / rows_like(alpha, x)
 
 

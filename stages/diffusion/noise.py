@@ -4,13 +4,14 @@ A noisy picture is written in the variance-exploding (VE) form everywhere in thi
 
     x = x0 + sigma · epsilon,    epsilon ~ N(0, 1)
 
-and `sigma`, a continuous number, is all that a sampler or a denoiser is told. Work written in the variance-preserving
-(VP) form, with a discrete schedule of gamma (also called alpha-bar), is the same thing scaled:
+and `sigma`, a continuous number, is all that a sampler or a denoiser is told. Work written in the
+variance-preserving (VP) form, with a discrete schedule of gamma (also called alpha-bar), is the same thing
+scaled:
 
     x_vp = sqrt(gamma) · x0 + sqrt(1 - gamma) · epsilon = x / sqrt(1 + sigma²),    gamma = 1 / (1 + sigma²)
 
-so a schedule of Palette, GPIC or DDPM becomes falling sigmas by `sigma_from_gamma`, and its pictures go over by
-`ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span five and more decades.
+so a schedule of Palette, GPIC or DDPM becomes falling sigmas by `sigma_from_gamma`, and its pictures go over
+by `ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span five and more decades.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def karras_sigmas(
 ) -> Tensor:
     """Falling noise levels of a sampler, denser toward small noise as rho grows (Karras et al. 2022, eq. 5).
 
-    returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for one step
+    returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for
+        one step
     """
     if steps < 1 or not 0 < sigma_min < sigma_max:
         raise ValueError(
@@ -68,8 +70,8 @@ def draw_noise(
     shape: of the result, rows first
     generator: None for torch's global one; one Generator for the whole tensor; or one per row, and then row i
         depends on generator i alone, whatever the size of the batch
-    device, dtype: of the result. The numbers are drawn in float32 on the generator's device (the CPU, unless a
-        caller made it elsewhere) and moved, so the same seed gives the same noise on every device
+    device, dtype: of the result. The numbers are drawn in float32 on the generator's device (the CPU, unless
+        a caller made it elsewhere) and moved, so the same seed gives the same noise on every device
     """
     shape = tuple(shape)
     if generator is None or isinstance(generator, Generator):
@@ -96,7 +98,7 @@ def sigma_from_gamma(gamma: Level) -> Tensor:
 
 
 def gamma_from_sigma(sigma: Level) -> Tensor:
-    """VP signal share, in (0, 1], of the VE noise level sigma >= 0: 1 / (1 + sigma²), float64."""
+    """VP signal share of the VE noise level sigma >= 0: 1 / (1 + sigma²), float64."""
     return 1 / (1 + _float64(sigma) ** 2)
 
 
@@ -121,7 +123,7 @@ def ve_from_vp(x_vp: Tensor, sigma: Level) -> Tensor:
 
 
 def rows_like(level: Level, x: Tensor) -> Tensor:
-    """`level`, one number or one per row (B,), shaped to multiply x (B, ...), in the dtype and on the device of x."""
+    """`level`, one number or one per row (B,), shaped to multiply x (B, ...), in its dtype, on its device."""
     level = torch.as_tensor(level)
     if level.dim() and level.shape != x.shape[:1]:
         raise ValueError(

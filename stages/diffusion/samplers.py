@@ -1,8 +1,8 @@
 """Samplers: from noise to a clean picture, one function per algorithm.
 
-A sampler knows a denoiser and falling noise levels, nothing of networks, pictures or stages. All three here follow the
-same equation, dx/dsigma = (x - denoise(x, sigma)) / sigma, from sigmas[0] to sigmas[-1] without adding noise, so the
-start alone decides the end. They differ in how far they look:
+A sampler knows a denoiser and falling noise levels, nothing of networks, pictures or stages. All three here
+follow the same equation, dx/dsigma = (x - denoise(x, sigma)) / sigma, from sigmas[0] to sigmas[-1] without
+adding noise, so the start alone decides the end. They differ in how far they look:
 
 - `sample_ddim`: first order, one call of the denoiser per step
 - `sample_heun`: second order, two calls per step (one in a last step to 0)
@@ -12,8 +12,8 @@ Common to all:
     denoise(x, sigma) -> clean estimate in the shape of x; sigma is a 0-d float64 tensor on the CPU, never 0
     x: noise of spread sigmas[0] around the clean picture, any shape (also 0-d); its dtype and device are kept
     sigmas: falling levels, 1-d, two or more; the last is 0 for a clean picture, or where to stop
-    callback(step, sigma, x, x0): after each step, counted from 0: the level reached (a float), x there, and the clean
-        estimate the step began with
+    callback(step, sigma, x, x0): after each step, counted from 0: the level reached (a float), x there, and
+        the clean estimate the step began with
     returns: x at sigmas[-1]; at 0 that is the last clean estimate
 """
 
@@ -68,8 +68,8 @@ def sample_dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, Algorithm 2) in VE form, where lambda = -ln sigma.
 
-    It runs the clean estimate on along lambda from the last two; the first step and a last step to 0, where lambda
-    is infinite, are of first order.
+    It runs the clean estimate on along lambda from the last two; the first step and a last step to 0, where
+    lambda is infinite, are of first order.
     """
     levels = _falling(sigmas)
     x0_before, width_before = None, math.nan

@@ -3,11 +3,11 @@
 `attention` is the only function to call. Two backends compute the same thing:
 
 - `sdpa`: torch's scaled_dot_product_attention. Runs everywhere and is the reference.
-- `xformers`: memory-efficient attention (Lefaudeux et al. 2022, github.com/facebookresearch/xformers). CUDA only.
+- `xformers`: memory-efficient attention (github.com/facebookresearch/xformers). CUDA only.
 
-Whether xformers can run depends on how its wheel, torch, the driver and the card fit together, and its own flags do
-not tell the whole story: a wheel built for another CUDA runtime imports without error and then refuses every tensor.
-So it is asked once per kind of input, by calling it on a tiny tensor, forward and backward.
+Whether xformers can run depends on how its wheel, torch, the driver and the card fit together, and its own
+flags do not tell the whole story: a wheel built for another CUDA runtime imports without error and then
+refuses every tensor. So it is asked once per kind of input, by calling it on a tiny tensor, forward and back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def attention(
     """Scaled dot-product attention.
 
     q: (B, M, heads, dim) queries;  k, v: (B, N, heads, dim) keys and values, same dtype and device
-    bias: added to the logits, floating, broadcastable to (B, heads, M, N); -inf forbids a key. May need a gradient
+    bias: added to the logits, floating, broadcastable to (B, heads, M, N); -inf forbids a key. It may need
+        a gradient
     causal: query i sees keys 0..i only; may be combined with a bias
     dropout: probability of dropping an attention weight. Pass 0 in evaluation: nothing here knows the mode
     scale: factor of q kᵀ, dim^-0.5 if None
@@ -63,8 +64,9 @@ def attention(
             fault = "its backward pass is not deterministic, and deterministic algorithms are asked for"
         if fault is not None:
             raise RuntimeError(
-                f'backend="xformers" cannot run on {q.device} in {q.dtype} with {q.shape[-1]} channels per head'
-                f'{" and a bias" if bias is not None else ""}: {fault}. Use backend="auto" or "sdpa".'
+                f'backend="xformers" cannot run on {q.device} in {q.dtype} with {q.shape[-1]} channels '
+                f'per head{" and a bias" if bias is not None else ""}: {fault}. '
+                'Use backend="auto" or "sdpa".'
             )
     if bias is not None and causal:  # neither backend takes both: write the mask into the bias
         past = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()
@@ -76,7 +78,7 @@ def attention(
 def choose_backend(
     device: torch.device, dtype: torch.dtype, dim: int, *, biased: bool = False
 ) -> Literal["xformers", "sdpa"]:
-    """The backend that "auto" stands for, for tensors of this device and dtype with `dim` channels per head."""
+    """What "auto" stands for, for tensors of this device and dtype with `dim` channels per head."""
     if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         return "sdpa"
     return "xformers" if _xformers_fault(dtype, device, dim, biased) is None else "sdpa"
@@ -85,8 +87,8 @@ def choose_backend(
 def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, backend: str) -> None:
     if backend not in ("auto", "xformers", "sdpa"):
         raise ValueError(f'backend must be "auto", "xformers" or "sdpa"; got {backend!r}')
-    fits = q.dim() == k.dim() == 4 and k.shape == v.shape and q.shape[0] == k.shape[0] and q.shape[2:] == k.shape[2:]
-    if not fits:
+    fits = q.dim() == k.dim() == 4 and k.shape == v.shape
+    if not fits or q.shape[0] != k.shape[0] or q.shape[2:] != k.shape[2:]:
         raise ValueError(
             "q must be (B, M, heads, dim), k and v (B, N, heads, dim); "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
@@ -130,7 +132,7 @@ def _with_xformers(
 
 
 def _import_xformers_ops() -> ModuleType:
-    """xformers.ops, imported at the first use and without the long warning it logs where its kernels do not load."""
+    """xformers.ops, imported at first use, without the long warning it logs where its kernels do not load."""
     logger = logging.getLogger("xformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -146,7 +148,8 @@ def _import_xformers_ops() -> ModuleType:
 def _xformers_fault(dtype: torch.dtype, device: torch.device, dim: int, biased: bool) -> str | None:
     """Why xformers cannot take such tensors, in one line, or None if it can: found by calling it, once.
 
-    The number of channels and the bias belong to the question: some kernels refuse one or the other on some cards.
+    The number of channels and the bias belong to the question: some kernels refuse one or the other on
+    some cards.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):

@@ -1,7 +1,7 @@
-"""Axial attention: attention along the rows or the columns of a picture, the other axis folded into the batch.
+"""Axial attention: along the rows or the columns of a picture, the other axis folded into the batch.
 
-For an H x W picture it costs H·W·(H + W) instead of (H·W)²; a row layer followed by a column layer lets every pixel
-see every other. Ho et al. 2019 (arXiv 1912.12180); as in ColTran, Kumar et al. 2021 (arXiv 2102.04432).
+For an H x W picture it costs H·W·(H + W) instead of (H·W)²; a row layer followed by a column layer lets every
+pixel see every other. Ho et al. 2019 (arXiv 1912.12180); as in ColTran, Kumar et al. 2021 (arXiv 2102.04432).
 Pictures are channel-last here, (B, H, W, C), so that folding a row costs nothing.
 """
 
@@ -36,10 +36,7 @@ def row_attention(
     dropout, scale, backend: as in `attention`
     returns: (B, H, W, heads, dim)
     """
-    if q.dim() != 5 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(
-            f"q, k and v must be (B, H, W, heads, dim); got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
+    _check(q, k, v)
     folded = attention(
         *(t.flatten(0, 1) for t in (q, k, v)),
         bias=bias, causal=causal, dropout=dropout, scale=scale, backend=backend,
@@ -66,15 +63,20 @@ def column_attention(
     dropout, scale, backend: as in `attention`
     returns: (B, H, W, heads, dim)
     """
-    if q.dim() != 5 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(
-            f"q, k and v must be (B, H, W, heads, dim); got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
+    _check(q, k, v)
     out = row_attention(
         *(t.transpose(1, 2) for t in (q, k, v)),
         bias=bias, causal=causal, dropout=dropout, scale=scale, backend=backend,
     )  # fmt: skip
     return out.transpose(1, 2)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if q.dim() != 5 or q.shape != k.shape or q.shape != v.shape:
+        raise ValueError(
+            "q, k and v must be (B, H, W, heads, dim), all three the same; "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
 
 
 class AxialAttention(nn.Module):
@@ -83,8 +85,8 @@ class AxialAttention(nn.Module):
     channels: C, a multiple of heads
     axis: "row" attends along W, "column" along H
     length: the longest axis the relative bias covers; needed with relative_bias only
-    relative_bias: learn one number per head and distance, added to the logits: bias(q, k) = R[head, length-1 + k-q],
-        R (heads, 2·length), zero at the start
+    relative_bias: learn one number per head and distance, added to the logits:
+        bias(q, k) = R[head, length-1 + k-q], R (heads, 2·length), zero at the start (ColTran, layers.py)
     causal: a position sees itself and the ones before it
 
     forward: (B, H, W, C) -> (B, H, W, C), without residual or normalization
@@ -102,7 +104,7 @@ class AxialAttention(nn.Module):
     ) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(f"channels must be a multiple of heads; got {channels} channels and {heads} heads")
+            raise ValueError(f"channels must be a multiple of heads; got {channels} channels, {heads} heads")
         if axis not in ("row", "column"):
             raise ValueError(f'axis must be "row" or "column"; got {axis!r}')
         if relative_bias and length is None:
