@@ -1,0 +1,171 @@
+"""Stages on disk: `config.json` beside `model.safetensors`, strict in both directions, never a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+Config = TypeVar("Config")
+FORMAT = 1
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A saved stage or pipeline that is incomplete, damaged, or not what its description says."""
+
+
+class Stage(nn.Module):
+    """What all stages share: a dataclass config, and saving and loading.
+
+    Subclasses set `stage` (1, 2 or 3), `kind` and `config_class`, and are built from the config alone.
+    """
+
+    stage: ClassVar[int]
+    kind: ClassVar[str]
+    config_class: ClassVar[type]
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Writes config.json and model.safetensors; `folder` appears complete or not at all.
+
+        dtype: of the stored floating-point weights, as they are by default
+        """
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        if dtype is not None:
+            weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in weights.items()}
+        description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": dataclasses.asdict(self.config)}
+        with replaced_folder(folder) as fresh:
+            save_file(weights, fresh / WEIGHTS_NAME)
+            (fresh / CONFIG_NAME).write_text(json.dumps(description, indent=1) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """The stage saved in a folder or on the hub ("owner/name"), in evaluation mode, float32.
+
+        Raises CheckpointError where a file is missing or damaged, the kind is another one, or a name or shape does not fit.
+        """
+        folder = local_folder(source)
+        description = read_description(folder)
+        if (description.get("stage"), description.get("kind")) != (cls.stage, cls.kind):
+            raise CheckpointError(
+                f"{folder} must hold a stage {cls.stage} of kind {cls.kind!r}; got stage {description.get('stage')} of "
+                f"kind {description.get('kind')!r}. stages.kinds.load_stage opens any kind."
+            )
+        stage = cls(config_from_dict(cls.config_class, description["config"]))
+        load_weights(stage, folder / WEIGHTS_NAME)
+        return stage.eval()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The parsed config.json of a saved stage."""
+    path = folder / CONFIG_NAME
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} must hold {CONFIG_NAME} and {WEIGHTS_NAME}; {name} is missing")
+    try:
+        description = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(description, dict) or not isinstance(description.get("config"), dict):
+        raise CheckpointError(f"{path} must be an object with format, stage, kind and config")
+    if description.get("format") != FORMAT:
+        raise CheckpointError(f"{path} must have format {FORMAT}; got {description.get('format')}. Update trichrome.")
+    return description
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies the weights of a safetensors file into `module`: every name and shape must agree."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    expected = module.state_dict()
+    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or extra:
+        raise CheckpointError(f"{path} does not fit its config: missing {missing[:3]}, unknown {extra[:3]} "
+                              f"({len(missing)} and {len(extra)} in all)")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} must be {tuple(expected[name].shape)}; got {tuple(value.shape)}"
+            )
+    module.load_state_dict(weights)
+
+
+def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
+    """A config dataclass from parsed TOML or JSON. Unknown keys raise; lists become tuples; kinds of values must agree."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    unknown = sorted(values.keys() - fields.keys())
+    if unknown:
+        raise CheckpointError(f"unknown keys {unknown} in {config_class.__name__}; known: {sorted(fields)}")
+    converted = {}
+    for name, value in values.items():
+        default = getattr(config_class, name, None)
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            raise CheckpointError(
+                f"{config_class.__name__}.{name} must be a {type(default).__name__} like {default!r}; got {value!r}"
+            )
+        converted[name] = value
+    return config_class(**converted)
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def local_folder(source: str | Path) -> Path:
+    """`source` as a folder on this machine; a hub id ("owner/name") is fetched, JSON and safetensors only."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        except Exception as error:
+            raise CheckpointError(
+                f"{source!r} is neither a folder here nor a repository that the hub could give: {error}"
+            ) from error
+    raise CheckpointError(f"no folder {str(source)!r}; expected a saved folder, or a hub id like 'owner/name'")
+
+
+@contextmanager
+def replaced_folder(folder: str | Path) -> Iterator[Path]:
+    """A fresh folder to fill; it takes the place of `folder` when the block ends well, and vanishes when it does not."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)
+        yield fresh
+        old = fresh.with_name(fresh.name + ".old")
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise

