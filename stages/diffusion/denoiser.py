@@ -45,8 +45,8 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Level, **conditions: Any) -> Tensor:
         """The clean estimate (B, ...) for x (B, ...) noisy at sigma > 0, one number or one per row (B,)."""
         c_skip, c_out, c_in, c_noise = self.scalings(sigma)
-        c_noise = c_noise.to(x.device, x.dtype).expand(x.shape[:1])
-        answer = self.network(rows_like(c_in, x) * x, c_noise, **conditions)
+        scaled = rows_like(c_in, x) * x
+        answer = self.network(scaled, c_noise.to(x.device, x.dtype).expand(x.shape[:1]), **conditions)
         return rows_like(c_skip, x) * x + rows_like(c_out, x) * answer.to(x.dtype)
 
     def scalings(self, sigma: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -92,7 +92,7 @@ def _randn(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
 
 
 def sigma_from_gamma(gamma: Level) -> Tensor:
-    """VE noise level of the VP signal share gamma (alpha-bar) in (0, 1]: sqrt((1 - gamma) / gamma), float64."""
+    """VE noise level of the VP signal share gamma (alpha-bar) in (0, 1]: sqrt(1/gamma - 1), float64."""
     gamma = _float64(gamma)
     return ((1 - gamma) / gamma).sqrt()
 

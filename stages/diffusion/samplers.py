@@ -91,14 +91,14 @@ SAMPLERS: dict[str, Sampler] = {"ddim": sample_ddim, "heun": sample_heun, "dpmpp
 
 def _falling(sigmas: Tensor | Sequence[float]) -> list[float]:
     """The levels as floats: Python's are double, and do not change the dtype of what they multiply."""
-    levels = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
-    falls = isinstance(levels, list) and all(a > b for a, b in zip(levels, levels[1:], strict=False))
-    if not falls or len(levels) < 2 or not levels[-1] >= 0 or math.isinf(levels[0]):
+    levels = torch.as_tensor(sigmas, dtype=torch.float64)
+    good = levels.dim() == 1 and len(levels) > 1 and levels.isfinite().all() and levels[-1] >= 0
+    if not good or not (levels.diff() < 0).all():
         raise ValueError(
             "sigmas must be two or more finite noise levels, falling, the last one 0 or where to stop; "
-            f"got {levels}"
+            f"got {levels.tolist()}"
         )
-    return levels
+    return levels.tolist()
 
 
 def _clean(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
