@@ -1,11 +1,13 @@
 """Color of pixels: one meaning for gray, chroma and coarse colors, everywhere in the project.
 
-All functions take tensors whose third-last axis holds the channels, (..., C, H, W), sRGB gamma-encoded in [0, 1]
-unless the name says otherwise. A photograph is split into `gray` (Rec. 601 luma) and `chroma` (Cb, Cr, full range);
-`merge` puts them together again without ever changing the luma.
+All functions take float tensors whose third-last axis holds the channels, (..., C, H, W), sRGB gamma-encoded
+in [0, 1] unless the name says otherwise. A photograph is split into `gray` (Rec. 601 luma) and `chroma`
+(Cb, Cr, full range); `merge` puts them together again without ever changing the luma.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +19,15 @@ CR_SCALE = 2 * (1 - LUMA_RED)  # 1.402
 
 COARSE_LEVELS = 8  # 3 bits per channel
 COARSE_COLORS = COARSE_LEVELS**3  # 512 symbols
+
+# Linear sRGB -> CIE XYZ, from the primaries and the D65 white point (0.95047, 1, 1.08883) of IEC 61966-2-1.
+XYZ_FROM_RGB = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+RGB_FROM_XYZ = torch.tensor(XYZ_FROM_RGB, dtype=torch.float64).inverse().tolist()
+WHITE = tuple(sum(row) for row in XYZ_FROM_RGB)  # the rows' own sums, so that every gray has a = b = 0
 
 
 def gray_from_rgb(rgb: Tensor) -> Tensor:
@@ -49,9 +60,10 @@ def merge(gray: Tensor, chroma: Tensor) -> Tensor:
     gray: (..., 1, H, W) in [0, 1], chroma: (..., 2, H, W) -> rgb (..., 3, H, W) in [0, 1]
     """
     offset = _color_offset(chroma)
-    room = torch.where(offset > 0, 1 - gray, gray)
-    share = (room / offset.abs().clamp_min(1e-12)).amin(-3, keepdim=True).clamp(0, 1)
-    return (gray + share * offset).clamp(0, 1)
+    up = (1 - gray) / offset.amax(-3, keepdim=True).clamp_min(1e-12)  # share at which a channel reaches 1
+    down = gray / (-offset.amin(-3, keepdim=True)).clamp_min(1e-12)  # ... and 0
+    share = torch.minimum(up, down).clamp(0, 1)
+    return (gray + share * offset).clamp(0, 1)  # takes away float rounding only
 
 
 def _color_offset(chroma: Tensor) -> Tensor:
@@ -63,7 +75,7 @@ def _color_offset(chroma: Tensor) -> Tensor:
 
 
 def coarse_from_rgb(rgb: Tensor) -> Tensor:
-    """3-bit color symbols (ColTran, arXiv 2102.04432): (..., 3, H, W) in [0, 1] -> (..., H, W) int64 in 0..511."""
+    """3-bit color symbols (ColTran, arXiv 2102.04432): (..., 3, H, W) in [0, 1] -> (..., H, W) in 0..511."""
     red, green, blue = (rgb * COARSE_LEVELS).long().clamp(0, COARSE_LEVELS - 1).unbind(-3)
     return (red * COARSE_LEVELS + green) * COARSE_LEVELS + blue
 
@@ -77,3 +89,137 @@ def levels_from_coarse(coarse: Tensor) -> Tensor:
 def rgb_from_coarse(coarse: Tensor) -> Tensor:
     """Bin centers of coarse symbols: (..., H, W) int64 -> (..., 3, H, W) float32, (level + 1/2) / 8."""
     return (levels_from_coarse(coarse).float() + 0.5) / COARSE_LEVELS
+
+
+def linear_rgb_from_rgb(rgb: Tensor) -> Tensor:
+    """Light intensity of gamma-encoded values (IEC 61966-2-1), any shape; [0, 1] -> [0, 1].
+
+    Continues smoothly outside [0, 1]: the straight part below 0, the power above 1.
+    """
+    # The clamp keeps the branch not taken, and with it the gradient, finite. Likewise below.
+    power = ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(rgb > 0.04045, power, rgb / 12.92)
+
+
+def rgb_from_linear_rgb(linear_rgb: Tensor) -> Tensor:
+    """Inverse of `linear_rgb_from_rgb`, any shape; [0, 1] -> [0, 1]."""
+    power = 1.055 * linear_rgb.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(linear_rgb > 0.0031308, power, 12.92 * linear_rgb)
+
+
+def xyz_from_linear_rgb(linear_rgb: Tensor) -> Tensor:
+    """CIE 1931 XYZ of linear sRGB: (..., 3, H, W) in [0, 1] -> (..., 3, H, W); white: `WHITE`."""
+    return _mix(linear_rgb, XYZ_FROM_RGB)
+
+
+def linear_rgb_from_xyz(xyz: Tensor) -> Tensor:
+    """Inverse of `xyz_from_linear_rgb`: (..., 3, H, W) -> (..., 3, H, W); outside [0, 1] when not in sRGB."""
+    return _mix(xyz, RGB_FROM_XYZ)
+
+
+def _mix(channels: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
+    """matrix @ channels. Written out: autocast and TF32 would round a matrix product to 8 or 11 bits."""
+    first, second, third = channels.unbind(-3)
+    return torch.stack([a * first + b * second + c * third for a, b, c in matrix], dim=-3)
+
+
+def lab_from_xyz(xyz: Tensor) -> Tensor:
+    """CIE L*a*b* (CIE 15:2004, 8.2.1), white point D65: (..., 3, H, W) -> (..., 3, H, W).
+
+    In sRGB L is in [0, 100], a in [-87, 99], b in [-108, 95].
+    """
+    white = xyz.new_tensor(WHITE)[:, None, None]
+    ratio = xyz / white
+    edge = 6 / 29
+    root = ratio.clamp_min(edge**3) ** (1 / 3)
+    fx, fy, fz = torch.where(ratio > edge**3, root, ratio / (3 * edge**2) + 4 / 29).unbind(-3)
+    return torch.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], dim=-3)
+
+
+def xyz_from_lab(lab: Tensor) -> Tensor:
+    """Inverse of `lab_from_xyz`: (..., 3, H, W) -> (..., 3, H, W)."""
+    lightness, a, b = lab.unbind(-3)
+    fy = (lightness + 16) / 116
+    f = torch.stack([fy + a / 500, fy, fy - b / 200], dim=-3)
+    edge = 6 / 29
+    ratio = torch.where(f > edge, f**3, 3 * edge**2 * (f - 4 / 29))
+    return ratio * lab.new_tensor(WHITE)[:, None, None]
+
+
+def lab_from_rgb(rgb: Tensor) -> Tensor:
+    """CIE L*a*b* of sRGB pixels, D65: (..., 3, H, W) in [0, 1] -> (..., 3, H, W); ranges: `lab_from_xyz`."""
+    return lab_from_xyz(xyz_from_linear_rgb(linear_rgb_from_rgb(rgb)))
+
+
+def rgb_from_lab(lab: Tensor) -> Tensor:
+    """Inverse of `lab_from_rgb`: (..., 3, H, W) -> (..., 3, H, W); outside [0, 1] for colors not in sRGB."""
+    return rgb_from_linear_rgb(linear_rgb_from_xyz(xyz_from_lab(lab)))
+
+
+def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
+    """CIEDE2000 color difference with k_L = k_C = k_H = 1: (..., 3, H, W) twice -> (..., H, W).
+
+    Equation numbers are those of Sharma, Wu, Dalal 2005 (Color Research and Application 30, 21-30). Gradients
+    are finite everywhere; between equal colors, where the formula has a kink, they are 0.
+    """
+    lightness1, a1, b1 = lab1.unbind(-3)
+    lightness2, a2, b2 = lab2.unbind(-3)
+    chroma1 = torch.linalg.vector_norm(lab1[..., 1:, :, :], dim=-3)  # (2); its gradient at 0 is 0, not NaN
+    chroma2 = torch.linalg.vector_norm(lab2[..., 1:, :, :], dim=-3)
+    stretch = 1.5 - 0.5 * _saturation((chroma1 + chroma2) / 2)  # 1 + G, (4)
+    chroma1, hue1 = _polar(stretch * a1, b1)  # (5) to (7)
+    chroma2, hue2 = _polar(stretch * a2, b2)
+
+    colored = (chroma1 > 0) & (chroma2 > 0)
+    turn = hue2 - hue1  # (10)
+    turn = turn - 360 * (turn > 180) + 360 * (turn < -180)
+    turn = torch.where(colored, turn, 0)
+    product = torch.where(colored, chroma1 * chroma2, 1)
+    hue_step = 2 * product.sqrt() * _sin(turn / 2)  # (11)
+
+    lightness = (lightness1 + lightness2) / 2  # (12)
+    chroma = (chroma1 + chroma2) / 2  # (13)
+    hue = (hue1 + turn / 2) % 360  # (14); beside a gray it does not count, since hue_step is 0
+    t = (1 - 0.17 * _cos(hue - 30) + 0.24 * _cos(2 * hue)
+         + 0.32 * _cos(3 * hue + 6) - 0.20 * _cos(4 * hue - 63))  # (15)
+    tilt = 30 * torch.exp(-(((hue - 275) / 25) ** 2))  # (16)
+    rotation = -2 * _saturation(chroma) * _sin(2 * tilt)  # (17), (21)
+    square = (lightness - 50) ** 2
+    l_part = (lightness2 - lightness1) / (1 + 0.015 * square / (20 + square).sqrt())  # (18)
+    c_part = (chroma2 - chroma1) / (1 + 0.045 * chroma)  # (19)
+    h_part = hue_step / (1 + 0.015 * chroma * t)  # (20)
+    square = l_part**2 + c_part**2 + h_part**2 + rotation * c_part * h_part
+    return torch.where(square > 0, square, 1).sqrt() * (square > 0)  # (22)
+
+
+def _saturation(chroma: Tensor) -> Tensor:
+    """sqrt(C^7 / (C^7 + 25^7)) of (4) and (17), in a form whose gradient at 0 is finite."""
+    power = (chroma / 25) ** 3.5
+    return power / (1 + power**2).sqrt()
+
+
+def _polar(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Chroma and hue in degrees; below a chroma of 1e-12 both are 0, since 1 / chroma^2 would overflow."""
+    chroma = torch.linalg.vector_norm(torch.stack([a, b]), dim=0)
+    colored = chroma > 1e-12
+    hue = torch.rad2deg(torch.atan2(torch.where(colored, b, 0), torch.where(colored, a, 1))) % 360
+    return torch.where(colored, chroma, 0), hue
+
+
+def _sin(degrees: Tensor) -> Tensor:
+    return torch.sin(torch.deg2rad(degrees))
+
+
+def _cos(degrees: Tensor) -> Tensor:
+    return torch.cos(torch.deg2rad(degrees))
+
+
+def colorfulness(rgb: Tensor) -> Tensor:
+    """How colorful pictures look (Hasler and Suesstrunk 2003, M3): (..., 3, H, W) in [0, 1] -> (...).
+
+    On the 8-bit scale, as published: 0 for gray, 15 slightly, 45 averagely, 82 highly colorful.
+    """
+    red, green, blue = (255 * rgb).unbind(-3)
+    opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=-3)
+    spread = torch.linalg.vector_norm(opponents.std((-2, -1), correction=0), dim=-1)
+    return spread + 0.3 * torch.linalg.vector_norm(opponents.mean((-2, -1)), dim=-1)
