@@ -1,0 +1,120 @@
+"""Score stage 1 alone on photos64: are its colors lively, and are they right?
+
+    python train_scripts/evaluate_stage1.py --weights runs/stage1/averaged
+
+Rows: the one-pass preview; the default output (the most central of the pool of candidates); one plain random
+sample (candidate 0, pool off); best of 8 and diversity over the first photographs. Stage 1 hands 3-bit colors
+to stage 2, so each sampled row stands twice where the stage also offers its chroma before rounding
+(`sample_chroma`): "continuous" and "coarse (3 bit)". All pictures are the true gray64 merged with the stage's
+chroma.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from stages.kinds import load_stage
+from torch import Tensor
+from tqdm import tqdm
+
+from stages import color
+from stages.metrics import picture_from_rgb
+from train_scripts import evaluation
+
+BATCH = 16  # photographs sampled at once
+
+
+def parser() -> argparse.ArgumentParser:
+    options = evaluation.arguments("stage1", "Score stage 1 on photos64.")
+    options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
+    options.add_argument(
+        "--best-photos",
+        type=int,
+        default=300,
+        metavar="N",
+        help="photographs of the best-of-8 row: the first N (default: %(default)s)",
+    )
+    options.add_argument(
+        "--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+    )
+    return options
+
+
+def from_coarse(gray64: Tensor, coarse: Tensor) -> Tensor:
+    """gray64 with the chroma of the coarse bin centers: (B,1,64,64), (B,64,64) -> rgb (B,3,64,64)."""
+    return color.merge(gray64, color.chroma_from_rgb(color.rgb_from_coarse(coarse)))
+
+
+@torch.inference_mode()
+def sample(
+    stage: Any, gray64: Tensor, generators: list[torch.Generator], steps: int | None
+) -> dict[str, Tensor]:
+    """Candidates of stage 1, form by form: name -> rgb (B, K, 3, 64, 64), "symbols" -> (B, K, 64, 64).
+
+    The coarse symbols are those `stage.sample` returns: where the stage offers its chroma, they are that
+    chroma merged with the gray and rounded to 3 bits.
+    """
+    count = len(generators) // len(gray64)
+    settings = {"num_samples": count, "generator": generators, "num_inference_steps": steps}
+    made = {}
+    if hasattr(stage, "sample_chroma"):
+        chroma = stage.sample_chroma(gray64, **settings)
+        made["continuous"] = color.merge(gray64[:, None], chroma)
+        symbols = color.coarse_from_rgb(made["continuous"])
+    else:
+        symbols = stage.sample(gray64, **settings)
+    bins = color.chroma_from_rgb(color.rgb_from_coarse(symbols))
+    return made | {"coarse (3 bit)": color.merge(gray64[:, None], bins), "symbols": symbols}
+
+
+@torch.inference_mode()
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    folder = evaluation.stage_weights(args.weights, 1)
+    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
+    report = evaluation.Report(args, photos)
+    stage = load_stage(folder).eval()
+    report.use_weights("stage1", folder, stage, args.steps)
+
+    pool = max(1, stage.pool)
+    drawn = max(pool, args.candidates)
+    best_photos = min(args.best_photos, len(photos))
+    previews: list[Tensor] = []
+    chosen: dict[str, list[Tensor]] = {}
+    plain: dict[str, list[Tensor]] = {}
+    best: dict[str, list[Tensor]] = {}
+    for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
+        gray64 = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
+        previews.append(picture_from_rgb(stage.preview(gray64)))
+        # Beyond the photographs of the best-of row only the pool is needed.
+        count = drawn if part.start < best_photos else pool
+        made = sample(stage, gray64, evaluation.generators(args.seed, part, count), args.steps)
+        first = stage.order(gray64, made.pop("symbols")[:, :pool])[:, 0]
+        for form, rgb in made.items():
+            pictures = picture_from_rgb(rgb)
+            chosen.setdefault(form, []).append(pictures[torch.arange(len(part)), first])
+            plain.setdefault(form, []).append(pictures[:, 0].clone())
+            if part.start < best_photos:
+                best.setdefault(form, []).append(pictures[: best_photos - part.start, : args.candidates])
+
+    report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
+    for form in chosen:
+        report.add(f"default output, {form}", torch.cat(chosen[form]), sheet=f"default, {form.split()[0]}")
+    for form in plain:
+        report.add(f"one plain sample, {form}", torch.cat(plain[form]))
+    for i, form in enumerate(best):
+        report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
+    report.record["pool"] = pool
+    if "continuous" not in chosen:
+        report.note("this stage offers no chroma before rounding (sample_chroma): 3-bit rows only")
+    return report.finish()
+
+
+def main(argv: list[str] | None = None) -> int:
+    return evaluation.run(evaluate, parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""Score stage 3 alone on photos256: is it better than enlarging the chroma?
+
+    python train_scripts/evaluate_stage3.py --weights runs/stage3/averaged
+
+Three ways from 64 to 256, each with the same rgb64: bicubic enlargement of its chroma, enlargement guided by
+the luma (`stages.resize.enlarge_chroma`), stage 3. First with the true rgb64 (the photograph reduced by
+area), then, where weights of stages 1 and 2 are there, with a sampled one (the most central of stage 1's pool
+through stage 2). The luma is the true gray256 in every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from stages.kinds import load_stage
+from torch import Tensor
+from tqdm import tqdm
+
+from stages import color
+from stages.metrics import picture_from_rgb
+from stages.resize import enlarge_chroma, resize
+from train_scripts import evaluation
+
+BATCH = 8
+
+
+def parser() -> argparse.ArgumentParser:
+    options = evaluation.arguments("stage3", "Score stage 3 on photos256.")
+    options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 3 (default: the packaged one)")
+    for number in (1, 2):
+        options.add_argument(
+            f"--stage{number}",
+            type=Path,
+            metavar="FOLDER",
+            help=f"stage {number}, for a sampled rgb64 (default: the packaged one)",
+        )
+    return options
+
+
+@torch.inference_mode()
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    folders = {
+        1: evaluation.stage_weights(args.stage1, 1, optional=True),
+        2: evaluation.stage_weights(args.stage2, 2, optional=True),
+        3: evaluation.stage_weights(args.weights, 3),
+    }
+    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos256", args.split, args.photos)
+    report = evaluation.Report(args, photos)
+    stages = {}
+    for number, folder in folders.items():
+        if folder:
+            stages[number] = load_stage(folder).eval()
+            report.use_weights(f"stage{number}", folder, stages[number], args.steps if number == 3 else None)
+    if 1 not in stages:
+        report.note("no stage-1 weights (--stage1): the row of the one-pass preview is missing")
+    if not {1, 2} <= set(stages):
+        report.note("no weights of stages 1 and 2 (--stage1, --stage2): no rows with a sampled rgb64")
+
+    pictures: dict[str, list[Tensor]] = {}
+    for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 3", unit="batch"):
+        rgb256 = photos.rgb(slice(part.start, part.stop))
+        gray256 = color.gray_from_rgb(rgb256)
+        inputs = {"true": resize(rgb256, (64, 64))}
+        gray64 = resize(gray256, (64, 64))
+        made = {}
+        if 1 in stages:
+            preview = color.chroma_from_rgb(stages[1].preview(gray64))
+            made[evaluation.PREVIEW] = color.merge(gray256, enlarge_chroma(preview, gray64, gray256))
+        if {1, 2} <= set(stages):
+            pool = max(1, stages[1].pool)
+            coarse = stages[1].sample(
+                gray64, num_samples=pool, generator=evaluation.generators(args.seed, part, pool)
+            )
+            first = stages[1].order(gray64, coarse)[:, 0]
+            inputs["sampled"] = stages[2].sample(gray64, coarse[torch.arange(len(part)), first])
+        for name, rgb64 in inputs.items():
+            chroma = color.chroma_from_rgb(rgb64)
+            enlarged = {
+                "bicubic": resize(chroma, (256, 256)),
+                "luma-guided": enlarge_chroma(chroma, gray64, gray256),
+            }
+            for way, larger in enlarged.items():
+                made[f"{way}, {name} rgb64"] = color.merge(gray256, larger)
+            made[f"stage 3, {name} rgb64"] = stages[3].sample(
+                gray256,
+                rgb64,
+                generator=evaluation.generators(args.seed, part, 1, "stage 3"),
+                num_inference_steps=args.steps,
+            )
+        for name, rgb in made.items():
+            pictures.setdefault(name, []).append(picture_from_rgb(rgb))
+
+    for name, parts in pictures.items():
+        report.add(name, torch.cat(parts), sheet=name.removesuffix(" rgb64"))
+    return report.finish()
+
+
+def main(argv: list[str] | None = None) -> int:
+    return evaluation.run(evaluate, parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
