@@ -39,7 +39,7 @@ class DiffusionColorizerConfig:
     backbone_frozen: int = 7  # the stem and this many blocks stay as they were loaded: they see edges, not things
     encoder_channels: tuple[int, int] = (128, 256)
     encoder_blocks: int = 2
-    denoiser_channels: tuple[int, int] = (128, 256)
+    denoiser_channels: tuple[int, int] = (96, 192)
     denoiser_blocks: int = 2
     heads: int = 4
     classes: int = 200  # of the auxiliary label; 0 without
@@ -87,7 +87,8 @@ class DiffusionColorizer(Stage):
         if not frozen:
             loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
             if label is not None and self.config.classes:
-                loss = loss + self.config.label_weight * F.cross_entropy(logits.float(), label, ignore_index=-1)
+                entropy = F.cross_entropy(logits.float(), label, ignore_index=-1, reduction="sum")
+                loss = loss + self.config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
         if self.config.noise_levels:
             loss = loss + self._denoising_loss(target, context)
         return loss

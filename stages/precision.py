@@ -1,0 +1,30 @@
+"""Which number formats the machine computes in hardware: emulated bfloat16 is several times slower than float32."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+
+@functools.cache
+def hardware_has_bfloat16(device: str | None = None) -> bool:
+    """Whether bfloat16 is native: CUDA from compute capability 8.0, CPUs with AMX or AVX512-BF16.
+
+    device: "cuda", "cpu", "mps"; by default CUDA where there is one, else the CPU
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    if device.startswith("cpu"):
+        return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+    return False
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = [line for line in file if line.startswith("flags")]
+    except OSError:  # not Linux: nothing is promised
+        return set()
+    return set(lines[0].split(":", 1)[1].split()) if lines else set()

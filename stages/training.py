@@ -1,0 +1,332 @@
+"""The one training loop, for every stage and kind.
+
+A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged weights as
+the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures, augmentation and
+noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss curve, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from stages.checkpoint import CheckpointError, Stage, config_from_dict, replaced_folder, sha256_of
+from stages.data import Pictures, augmented, batch_indices, seed_of
+from stages.precision import hardware_has_bfloat16
+
+Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
+"""(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str = "photos64"  # of the set in the data folder
+    side: int = 64
+    holdout: int = 1000  # last pictures of `train`, never trained on: for the log and for choices
+    limit: int = 0  # take only the first pictures (0: all)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    start_from: str = ""  # a config whose finished run gives the first weights; trained first where it is not
+    pretrained_backbone: bool = False  # start the encoder from public ImageNet weights
+    freeze: tuple[str, ...] = ()  # prefixes of parameters that stay as they are
+    samples: int = 100_000  # pictures to see in all, over all devices
+    batch_size: int = 48  # pictures per optimizer step, over all devices
+    accumulation: int = 1  # parts a device cuts its share of the batch into
+    learning_rate: float = 4e-4
+    backbone_learning_rate: float = 0.0  # of parameters under `encoder.backbone`; 0: as all others
+    warmup: int = 5_000  # pictures until the full learning rate
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    average_half_life: int = 10_000  # pictures; of the exponential average of the weights
+    precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
+    seed: int = 0
+    report_every: int = 10_000  # pictures
+    save_every: int = 20_000  # pictures
+
+
+@dataclass(frozen=True)
+class Config:
+    """A TOML file of configs/: which stage and kind, its network, its data, its training."""
+
+    name: str
+    stage: int
+    kind: str
+    network: Any
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @staticmethod
+    def read(path: str | Path) -> Config:
+        """Raises CheckpointError for unknown keys, unknown kinds and values of the wrong type."""
+        from stages.kinds import kind_of
+
+        path = Path(path)
+        try:
+            table = tomllib.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise CheckpointError(f"no config {path}; those that ship are in configs/") from error
+        except tomllib.TOMLDecodeError as error:
+            raise CheckpointError(f"{path} is not TOML: {error}") from error
+        unknown = sorted(table.keys() - {"stage", "kind", "network", "data", "training"})
+        if unknown:
+            raise CheckpointError(f"unknown keys {unknown} in {path}; known: stage, kind, network, data, training")
+        network_class, _ = kind_of(table["stage"], table["kind"])
+        return Config(
+            path.stem, table["stage"], table["kind"],
+            config_from_dict(network_class, table.get("network", {})),
+            config_from_dict(DataConfig, table.get("data", {})),
+            config_from_dict(TrainingConfig, table.get("training", {})),
+        )  # fmt: skip
+
+
+class Averaged:
+    """Exponential moving average of the weights, updated after each optimizer step.
+
+    half_life: pictures after which a weight's share has halved; shorter at the start, a tenth of what has been seen.
+    """
+
+    def __init__(self, stage: Stage, half_life: int):
+        self.half_life = half_life
+        self.stage = copy.deepcopy(stage).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, stage: Stage, batch_size: int, seen: int) -> None:
+        keep = 0.5 ** (batch_size / max(min(self.half_life, seen / 10), 1e-8))
+        for averaged, current in zip(self.stage.parameters(), stage.parameters(), strict=True):
+            averaged.lerp_(current, 1 - keep)
+        for averaged, current in zip(self.stage.buffers(), stage.buffers(), strict=True):
+            averaged.copy_(current)
+
+
+def train(
+    config: Config,
+    stage: Stage,
+    pictures: Pictures,
+    run: Path,
+    report: Report,
+    *,
+    command: str = "",
+    expect_world: int | None = None,
+    stop_after: int | None = None,
+) -> Path | None:
+    """Trains `stage` to the end of its config, continuing what `run` holds; returns the folder of the final weights.
+
+    pictures: the whole training split; its last config.data.holdout pictures are only reported on
+    expect_world: processes there must be; RuntimeError otherwise (accelerate starts fewer without a word)
+    stop_after: steps after which to stop as if killed at a checkpoint (tests); returns None then
+    Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run.
+    """
+    options = config.training
+    accelerator = Accelerator(
+        mixed_precision=precision_of(options.precision),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if expect_world is not None and accelerator.num_processes != expect_world:
+        raise RuntimeError(
+            f"expected {expect_world} processes that synchronize; got {accelerator.num_processes}. On CPUs: "
+            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {expect_world} …"
+        )
+    if options.batch_size % (accelerator.num_processes * options.accumulation):
+        raise CheckpointError(
+            f"batch_size {options.batch_size} must be a multiple of processes x accumulation = "
+            f"{accelerator.num_processes} x {options.accumulation}"
+        )
+    torch.set_flush_denormal(True)  # tiny gradients on the way to zero are many times slower on CPUs
+    device, rank = accelerator.device, accelerator.process_index
+    training, held_out = pictures.split(config.data.holdout)
+    training = dataclasses.replace(training, images=training.images.to(device), labels=training.labels.to(device))
+
+    stage.to(device, memory_format=torch.channels_last)
+    freeze(stage, options.freeze)
+    optimizer = build_optimizer(stage, options)
+    averaged = Averaged(stage, options.average_half_life)
+    state = {"step": 0}
+    newest = newest_checkpoint(run)
+    if newest is not None:
+        state = load_checkpoint(newest, config, stage, averaged, optimizer)
+    stage.train()
+    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+
+    batch_size = options.batch_size
+    steps, first = math.ceil(options.samples / batch_size), state["step"]
+    share = batch_size // accelerator.num_processes
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_log(run, {
+            "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": commit(),
+            "pictures": len(training), "pictures_sha256": pictures.digest, "dropped": pictures.dropped,
+            "processes": accelerator.num_processes, "device": str(device), "precision": accelerator.mixed_precision,
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
+        })  # fmt: skip
+    progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
+    clock, losses = time.perf_counter(), []
+    while True:
+        step, seen = state["step"], state["step"] * batch_size
+        finished = step == steps
+        if accelerator.is_main_process:
+            if step > first and (finished or due(step, options.report_every, batch_size)):
+                rate = len(losses) * batch_size / (time.perf_counter() - clock)
+                values, grid = report(averaged.stage, held_out.rgb(slice(64)).to(device))
+                save_grid(grid, run / f"samples-{seen:08d}.png")
+                entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
+                         "pictures_per_second": round(rate, 2), **values}
+                write_log(run, entry)
+                progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
+                clock, losses = time.perf_counter(), []
+            if step > first and (finished or due(step, options.save_every, batch_size)):
+                save_checkpoint(run, state, config, stage, averaged, optimizer)
+        if finished or (stop_after is not None and step - first >= stop_after):
+            break
+
+        index = batch_indices(len(training), batch_size, options.seed, step)[rank::accelerator.num_processes]
+        augmentation = Generator().manual_seed(seed_of(options.seed, "augment", step, rank))
+        rgb, labels = augmented(training.rgb(index.to(device)), augmentation), training.labels[index.to(device)]
+        torch.manual_seed(seed_of(options.seed, "noise", step, rank))
+        set_learning_rate(optimizer, options, seen)
+        total = 0.0
+        for part in range(options.accumulation):
+            cut = slice(part * share // options.accumulation, (part + 1) * share // options.accumulation)
+            last = part == options.accumulation - 1
+            with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
+                loss = wrapped(rgb[cut].contiguous(memory_format=torch.channels_last), labels[cut]) / options.accumulation
+                accelerator.backward(loss)
+            total += loss.item()
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss at step {step} is {total}; the last checkpoint is {newest_checkpoint(run)}")
+        accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        averaged.update(accelerator.unwrap_model(wrapped), batch_size, seen + batch_size)
+        state["step"] += 1
+        losses.append(total)
+        progress.update()
+    progress.close()
+    accelerator.wait_for_everyone()
+    final = run / "final"
+    if not finished:
+        return None
+    if accelerator.is_main_process:
+        averaged.stage.save_pretrained(final)
+        write_log(run, {"event": "end", "step": steps, "weights_sha256": sha256_of(final / "model.safetensors")})
+    accelerator.wait_for_everyone()
+    return final
+
+
+def due(step: int, every: int, batch_size: int) -> bool:
+    """Whether a multiple of `every` pictures was passed between the last step and this one."""
+    return step * batch_size // every > (step - 1) * batch_size // every
+
+
+def precision_of(choice: str) -> str:
+    """accelerate's mixed_precision: "auto" is bf16 where the hardware has it, elsewhere none (emulated bf16 is slower)."""
+    if choice not in ("auto", "no", "bf16", "fp16"):
+        raise CheckpointError(f"precision must be auto, no, bf16 or fp16; got {choice!r}")
+    return ("bf16" if hardware_has_bfloat16() else "no") if choice == "auto" else choice
+
+
+def freeze(stage: Stage, prefixes: tuple[str, ...]) -> None:
+    """Parameters whose names begin with a prefix get no gradient; a prefix that fits nothing is an error."""
+    for prefix in prefixes:
+        hit = [p for name, p in stage.named_parameters() if name.startswith(prefix)]
+        if not hit:
+            raise CheckpointError(f"freeze: no parameter begins with {prefix!r}")
+        for parameter in hit:
+            parameter.requires_grad_(False)
+
+
+def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone."""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in stage.named_parameters():
+        if parameter.requires_grad:
+            backbone = options.backbone_learning_rate > 0 and name.startswith("encoder.backbone")
+            groups.setdefault((backbone, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "weight_decay": options.weight_decay if matrix else 0.0,
+          "peak": options.backbone_learning_rate if backbone else options.learning_rate}
+         for (backbone, matrix), parameters in sorted(groups.items(), key=lambda item: item[0])],
+        lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8,
+    )  # fmt: skip
+
+
+def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> None:
+    """Linear warm-up, then half a cosine down to zero, as a function of pictures seen (not of steps or processes)."""
+    warm = min(1.0, (seen + options.batch_size) / max(options.warmup, 1))
+    factor = warm * 0.5 * (1 + math.cos(math.pi * min(seen / options.samples, 1.0)))
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]
+
+
+def save_checkpoint(run: Path, state: dict, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> None:
+    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two."""
+    folder = run / f"checkpoint-{state['step']:08d}"
+    with replaced_folder(folder) as fresh:
+        save_file({k: v.detach().cpu().contiguous() for k, v in stage.state_dict().items()}, fresh / "weights.safetensors")
+        save_file({k: v.cpu().contiguous() for k, v in averaged.stage.state_dict().items()}, fresh / "averaged.safetensors")
+        torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
+        record = {"state": state, "config": dataclasses.asdict(config),
+                  "sha256": {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}}
+        (fresh / "state.json").write_text(json.dumps(record, indent=1))
+    for old in sorted(run.glob("checkpoint-*"))[:-2]:
+        shutil.rmtree(old)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    found = sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
+    return found[-1] if found else None
+
+
+def load_checkpoint(folder: Path, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> dict:
+    """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
+    record = json.loads((folder / "state.json").read_text())
+    if record["config"] != json.loads(json.dumps(dataclasses.asdict(config))):
+        raise CheckpointError(f"{folder} belongs to a run with another config; choose another --run or delete it")
+    for name, digest in record["sha256"].items():
+        if sha256_of(folder / name) != digest:
+            raise CheckpointError(f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it")
+    stage.load_state_dict(load_file(folder / "weights.safetensors"))
+    averaged.stage.load_state_dict(load_file(folder / "averaged.safetensors"))
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    return record["state"]
+
+
+def write_log(run: Path, entry: dict[str, Any]) -> None:
+    with open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}) + "\n")
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def commit() -> str:
+    """The checked-out commit, with "+" where the tree differs from it; "unknown" outside a repository."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,66 @@
+"""What the training scripts share: arguments, where runs live, and the run a config starts from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from stages.checkpoint import CheckpointError, Stage, load_weights
+from stages.data import DataError, data_folder, load_pictures
+from stages.kinds import kind_of
+from stages.training import Config, Report, seed_of, train
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def main(stage: int, default: str, report: Report, arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=f"Trains stage {stage}. Continues a run that was interrupted.")
+    parser.add_argument("--config", default=str(CONFIGS / f"{default}.toml"), help="a TOML file (default: %(default)s)")
+    parser.add_argument("--data", help="folder of photographs (default: $TRICHROME_DATA, else ./data)")
+    parser.add_argument("--runs", default="runs", help="folder of all runs; each config has one in it (default: %(default)s)")
+    parser.add_argument("--expect-world", type=int, metavar="N", help="fail unless N processes really work together")
+    parser.add_argument("--stop-after", type=int, metavar="STEPS", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        final = run_config(Path(options.config), stage, report, options)
+    except (CheckpointError, DataError, ModuleNotFoundError, RuntimeError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if final is not None:
+        print(f"final weights: {final}")
+    return 0
+
+
+def run_config(path: Path, stage_number: int, report: Report, options: argparse.Namespace) -> Path | None:
+    """Trains one config, and before it the one it starts from."""
+    config = Config.read(path)
+    if config.stage != stage_number:
+        raise CheckpointError(f"{path} is of stage {config.stage}; expected stage {stage_number}")
+    run = Path(options.runs) / config.name
+    data = data_folder(options.data)  # before anything long begins
+    start: Path | None = None
+    if config.training.start_from:
+        start = Path(options.runs) / config.training.start_from / "final"
+        if not start.is_dir():
+            trained = run_config(path.with_name(config.training.start_from + ".toml"), stage_number, report, options)
+            if trained is None:
+                return None
+            start = trained
+    pictures = load_pictures(data, config.data.name, "train", config.data.side, config.data.limit or None)
+    torch.manual_seed(seed_of(config.training.seed, "weights"))
+    stage = kind_of(config.stage, config.kind)[1](config.network)
+    if start is not None:
+        load_weights(stage, start / "model.safetensors")
+    if config.training.pretrained_backbone:
+        pretrained_backbone(stage)
+    return train(config, stage, pictures, run, report, expect_world=options.expect_world, stop_after=options.stop_after)
+
+
+def pretrained_backbone(stage: Stage) -> None:
+    load = getattr(stage, "load_pretrained_backbone", None)
+    if load is None:
+        raise CheckpointError(f"stage {stage.stage} of kind {stage.kind!r} has no pretrained backbone")
+    load()

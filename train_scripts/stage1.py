@@ -1,0 +1,38 @@
+"""Trains stage 1, the coarse colorizer: accelerate launch train_scripts/stage1.py [--config … --data …]"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from stages.checkpoint import Stage
+from stages.color import ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge
+from train_scripts.grids import picture_grid
+from train_scripts.launch import main
+
+
+def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+    """CIEDE2000 of preview and one random sample, and the colorfulness of both against the originals'."""
+    gray = gray_from_rgb(rgb)
+    generator = torch.Generator().manual_seed(0)
+    preview = stage.preview(gray)
+    sample = merge(gray, stage.sample_chroma(gray, 1, generator)[:, 0])
+    lab, plain = lab_from_rgb(rgb), gray.expand_as(rgb)
+
+    def error(picture: Tensor) -> float:
+        return ciede2000(lab_from_rgb(picture), lab).mean().item()
+
+    def lively(picture: Tensor) -> float:
+        return (colorfulness(picture).mean() / colorfulness(rgb).mean()).item()
+
+    values = {
+        "ciede2000_gray": error(plain), "ciede2000_preview": error(preview), "ciede2000_sample": error(sample),
+        "colorfulness_preview": lively(preview), "colorfulness_sample": lively(sample),
+    }  # fmt: skip
+    return {name: round(value, 3) for name, value in values.items()}, picture_grid([plain, preview, sample, rgb])
+
+
+if __name__ == "__main__":
+    sys.exit(main(1, "stage1", report))
