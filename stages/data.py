@@ -87,7 +87,7 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
         table = load_dataset("imagefolder", data_dir=str(folder), split="train", drop_labels=True)
     if limit is not None:
         table = table.select(range(min(limit, len(table))))
-    labels = table["label"] if "label" in table.column_names else None
+    labels = list(table["label"]) if "label" in table.column_names else None
     table = table.select_columns(["image"]).cast_column("image", ImageFeature(decode=False))
 
     images, kept, digest = [], [], hashlib.sha256()
