@@ -1,0 +1,176 @@
+"""The command `trichrome`. The work is in batch.py; here are options, messages and exit codes.
+
+Exit codes: 0 all photos are colored, 1 some are not (each has its line on stderr), 2 wrong usage, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# torch takes more than a second to import: nothing up here may load it.
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with the arguments `argv` (by default those of the process); returns the exit code."""
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    if not hasattr(options, "run"):
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trichrome", description="Colors black-and-white photographs.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(title="commands", metavar="")
+    colorize = commands.add_parser(
+        "colorize", help="color photos and folders of photos",
+        description="Color photos and folders of photos. Every photo keeps its size, luma, bit depth and "
+                    "metadata. Run again, it colors only what is new or was colored with other settings.",
+    )
+    add = colorize.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="photo, or folder (searched to the bottom)")
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the colored photos")
+    add("--samples", type=_positive, default=1, metavar="K", help="pictures per photo (default 1)")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
+    add("--steps", type=_positive, metavar="N", help="sampling steps of stage 1 (default: its own)")
+    add("--pool", type=_positive, metavar="N", help="candidates to choose from (default: stage 1's; 1: none)")
+    add("--preview", action="store_true", help="one-pass colors: fast and pale")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
+        help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")
+    add("--format", choices=["keep", "png", "jpeg", "tiff", "webp"], default="keep",
+        help="format of the outputs (default: that of each input's name)")
+    add("--quality", type=_quality, default=95, metavar="Q", help="of JPEG and WebP, 1 to 100 (default 95)")
+    add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
+    add("--overwrite", action="store_true",
+        help="color everything again and replace files in the way (an input is never replaced)")
+    add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
+    colorize.set_defaults(run=_colorize)
+    return parser
+
+
+def _colorize(options: argparse.Namespace) -> int:
+    if options.preview and options.samples > 1:
+        return _misuse("--preview is one picture per photo; leave out --samples")
+    if options.output.exists() and not options.output.is_dir():
+        return _misuse(f"{options.output} is a file; -o names a folder")
+
+    import warnings
+
+    from . import batch
+    from .color_pipeline import ColorPipeline
+
+    # Notes on memory go to stderr as lines of their photo.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, message="memory ran out")
+    try:
+        pipe = ColorPipeline.from_pretrained(options.weights)
+        pipe.to(*_placement(options.device, options.dtype))
+    except (ValueError, OSError) as error:
+        return _misuse(str(error))
+    settings = batch.Settings(
+        samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
+        preview=options.preview, pool=options.pool, format=options.format, quality=options.quality,
+    )
+    bar = _Bar(show=options.progress or sys.stderr.isatty())
+    try:
+        report = batch.color_files(
+            pipe, options.paths, options.output, settings,
+            overwrite=options.overwrite, say=bar.say, progress=bar.update,
+        )
+    except OSError as error:  # the output folder itself
+        bar.say(f"{options.output}: {error.strerror or error}")
+        return 1
+    finally:
+        bar.close()
+    print(f"{report.colored} colored, {report.skipped} skipped (finished before), "
+          f"{len(report.failed)} failed, {report.seconds:.1f} s")
+    return 1 if report.failed else 0
+
+
+def _placement(device: str, dtype: str):
+    """(torch.device, torch.dtype) for the words of the command line."""
+    import torch
+
+    from .color_pipeline import why_not
+
+    if device == "auto":
+        found = [torch.cuda.is_available() and "cuda", torch.backends.mps.is_available() and "mps"]
+        device = next(filter(None, found), "cpu")
+    place = torch.device(device)
+    if dtype == "auto":
+        # On a CPU bfloat16 is offered, not chosen: float32 gives one picture on all of them.
+        fast = place.type == "cuda" and why_not(place, torch.bfloat16) is None
+        return place, torch.bfloat16 if fast else torch.float32
+    return place, getattr(torch, dtype)
+
+
+class _Bar:
+    """Progress on stderr, made at the first photo; lines said meanwhile go above it."""
+
+    def __init__(self, show: bool) -> None:
+        self.show, self.bar = show, None
+
+    def update(self, done: int, total: int) -> None:
+        if not self.show or total == 0:
+            return
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, line: str) -> None:
+        if self.bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"trichrome {version('trichrome')}")
+        parser.exit()
+
+
+def _whole(text: str, accept: Callable[[int], bool], what: str) -> int:
+    if not text.isascii() or not text.isdigit() or not accept(int(text)):
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, lambda value: value >= 1, "a whole number from 1")
+
+
+def _quality(text: str) -> int:
+    return _whole(text, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
+
+
+def _misuse(message: str) -> int:
+    print(f"trichrome colorize: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

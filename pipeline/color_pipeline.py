@@ -1,0 +1,538 @@
+"""The cascade in one call: a photograph of any size in, colored pictures of the same size out.
+
+    photo ─> gray (H, W) ─┬─ gray64 ─> stage 1: candidates ─> order ─> coarse64 ─> stage 2: rgb64 ─┐
+                          ├─ gray256 ───────────────────────────────────> stage 3: rgb256 <────────┘
+                          └─ merge: chroma of rgb256, the photo's own gray ─> rgb (H, W)
+
+Randomness belongs to (seed of the photo, number of the candidate), and the networks always see batches of one
+fixed size, so the same seed gives the same bytes alone, in a batch, and in another order (on one machine,
+number of threads and dtype).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.images import Photo, load_photo
+from stages.kinds import KINDS, load_stage
+from stages.precision import hardware_has_bfloat16
+from stages.resize import resize
+
+from .fullres import FullSize, full_size_rgb, is_out_of_memory
+
+__all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
+
+FORMAT = 1  # of model_index.json
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
+STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
+CANDIDATES = 8  # candidates of stage 1 in one call: candidate k always sits at place k mod 8
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
+Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
+Seed = int | torch.Generator | None
+StepCallback = Callable[["ColorPipeline", int, float, dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """How one picture came about.
+
+    photo: index of its photo in the call
+    candidate: number k of the draw (the pool is ordered afterwards, so the first picture may be any k);
+        None for a preview, which draws nothing
+    seed: of its photo: the same photo, seed and settings give this picture again; None for a preview
+    notes: what went another way than planned, in words (memory ran out, smaller strips were used)
+    """
+
+    photo: int
+    candidate: int | None
+    seed: int | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SmallPicture:
+    """rgb: (3, 256, 256) float32 on the CPU (64 for a preview), not yet at the photo's size; its `info`."""
+
+    rgb: Tensor
+    info: ImageInfo
+
+
+@dataclass(frozen=True)
+class ColorPipelineOutput:
+    """images: flat list, all candidates of the first photo first, most central first; info: one for each."""
+
+    images: list[Any]
+    info: list[ImageInfo]
+
+
+class ColorPipeline:
+    """Three trained stages and what joins them. Make one with `from_pretrained`."""
+
+    def __init__(self, stage1: nn.Module, stage2: nn.Module, stage3: nn.Module) -> None:
+        self.stages: dict[str, Any] = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
+        for stage in self.stages.values():
+            stage.eval().requires_grad_(False)
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+        self.to(self.device)
+
+    # ------------------------------------------------------------------ files
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, revision: str | None = None
+    ) -> ColorPipeline:
+        """The pipeline stored in a folder, on the hub, or (None) inside this package.
+
+        source: a folder with model_index.json, stage1/, stage2/, stage3/, or a hub id "owner/name"
+        revision: branch, tag or commit of a hub id
+        Raises CheckpointError when anything is missing, changed, of an unknown format, or a pickle.
+        """
+        folder, inside = _locate(source, revision)
+        index = read_index(folder)
+        loaded: dict[str, Any] = {}
+        for name, entry in index.items():
+            _check_files(folder / name, inside)
+            weights = folder / name / "model.safetensors"
+            if (found := sha256_of(weights)) != entry["sha256"]:
+                raise CheckpointError(
+                    f"{weights} is not the file that model_index.json names: SHA-256 {found}, "
+                    f"expected {entry['sha256']}. Copy the folder again."
+                )
+            stage = load_stage(folder / name)
+            if (stage.stage, stage.kind) != (STAGES[name], entry["kind"]):
+                raise CheckpointError(
+                    f"{folder / name} holds stage {stage.stage} of kind {stage.kind!r}; model_index.json "
+                    f"says stage {STAGES[name]} of kind {entry['kind']!r}"
+                )
+            loaded[name] = stage
+        return cls(**loaded)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the pipeline to `folder`: all of it or nothing. Replaces a pipeline that is there, nothing
+        else.
+
+        dtype: of the stored weights; by default as they are
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder.is_dir() and _is_replaceable(folder)):
+            raise FileExistsError(f"{folder} exists and is no pipeline folder; choose another name")
+        index: dict[str, Any] = {"format": FORMAT, "stages": {}}
+        with replaced_folder(folder) as fresh:
+            for name, stage in self.stages.items():
+                stage.save_pretrained(fresh / name, dtype=dtype)
+                digest = sha256_of(fresh / name / "model.safetensors")
+                index["stages"][name] = {"kind": stage.kind, "sha256": digest}
+            (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the weights in use, per stage (names, shapes and values, not files)."""
+        prints = {}
+        for name, stage in self.stages.items():
+            digest = hashlib.sha256()
+            for key, value in sorted(stage.state_dict().items()):
+                digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            prints[name] = digest.hexdigest()
+        return prints
+
+    # ------------------------------------------------------------------ where and how it runs
+
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None):
+        """Move to a device, choose the precision of the networks, or both; returns the pipeline.
+
+        dtype: float32, or bfloat16 / float16 (through autocast) where the hardware has them; else a
+        ValueError with the reason. Luma and merge are float32 always.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        new_device = self.device if device is None else torch.device(device)
+        new_dtype = self.dtype if dtype is None else dtype
+        if reason := why_not(new_device, new_dtype):
+            raise ValueError(f"{new_device} with {str(new_dtype).removeprefix('torch.')}: {reason}")
+        for stage in self.stages.values():
+            stage.to(new_device)
+        self.device, self.dtype = new_device, new_dtype
+        # Photos per call of the networks. On a CPU one at a time is as fast as several.
+        self.batch_size = 8 if new_device.type == "cuda" else 1
+        return self
+
+    def _autocast(self) -> AbstractContextManager:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype if enabled else None, enabled=enabled)
+
+    # ------------------------------------------------------------------ coloring
+
+    def __call__(
+        self,
+        gray: Source | Sequence[Source],
+        num_samples: int = 1,
+        num_inference_steps: int | tuple[int | None, int | None] | None = None,
+        generator: Seed | Sequence[Seed] = None,
+        preview: bool = False,
+        pool: int | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ColorPipelineOutput:
+        """Color one photo or several.
+
+        gray: PIL image, path, array or tensor, or a list of these, mixed as you like. Arrays are (H, W),
+            (H, W, 1 to 4); tensors (H, W), (1 or 3, H, W), or (B, 1 or 3, H, W) for B photos; uint8, uint16,
+            or floats in [0, 1], which count as 16 bits. Of a color picture only the luma is used.
+        num_samples: pictures per photo, most central first
+        num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: what each stage was tuned
+        for generator: None (fresh; the seed is in the output's info), an int, a torch.Generator (one seed is
+        drawn
+            from it), each for all photos of the call, or a list with one of them per photo
+        preview: one pass of stage 1 instead of the cascade: fast, averaged colors, nothing random
+        pool: candidates from which the pictures are chosen; None: stage 1's own number (1: no choosing)
+        output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
+            uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
+        callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
+        sources = _listed(gray)
+        seeds = _seeds(generator, len(sources))
+        settings: dict[str, Any] = {
+            "num_samples": num_samples, "num_inference_steps": num_inference_steps, "preview": preview,
+            "pool": pool, "callback_on_step_end": callback_on_step_end,
+        }
+        images: list[Any] = []
+        infos: list[ImageInfo] = []
+        for start in range(0, len(sources), self.batch_size):
+            group = slice(start, start + self.batch_size)
+            photos = [photo_from(source) for source in sources[group]]
+            for place, pictures in enumerate(self.small_pictures(photos, seeds[group], **settings)):
+                photo = photos[place]
+                for picture in pictures:
+                    depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
+                    full, notes = self.full_size(photo, picture, depth)
+                    image = Image.fromarray(full.rgb) if output_type == "pil" else full.rgb
+                    images.append(image)
+                    info = picture.info
+                    infos.append(ImageInfo(start + place, info.candidate, info.seed, notes))
+        for note in dict.fromkeys(note for info in infos for note in info.notes):
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
+        return ColorPipelineOutput(images, infos)
+
+    @torch.no_grad()
+    def small_pictures(
+        self,
+        photos: Sequence[Photo],
+        seeds: Sequence[int],
+        *,
+        num_samples: int = 1,
+        num_inference_steps: int | tuple[int | None, int | None] | None = None,
+        preview: bool = False,
+        pool: int | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> list[list[SmallPicture]]:
+        """The networks' part: for each photo its `num_samples` small pictures. Arguments as in `__call__`."""
+        if num_samples < 1 or (pool is not None and pool < 1):
+            raise ValueError(f"num_samples and pool must be at least 1; got {num_samples} and {pool}")
+        if preview and num_samples > 1:
+            raise ValueError(f"a preview is one picture per photo; got num_samples={num_samples}")
+        steps = num_inference_steps
+        steps = steps if isinstance(steps, tuple) else (steps, None)
+        if any(count is not None and count < 1 for count in steps):
+            raise ValueError(f"num_inference_steps must be at least 1; got {num_inference_steps}")
+        pool = getattr(self.stages["stage1"], "pool", 1) if pool is None else pool
+
+        pictures: list[list[SmallPicture]] = []
+        size, notes = self.batch_size, ()
+        while len(pictures) < len(photos):
+            done = len(pictures)
+            batch, batch_seeds = photos[done : done + size], seeds[done : done + size]
+            try:
+                with self._autocast():
+                    if preview:
+                        found = self._preview(batch, size)
+                    else:
+                        found = self._cascade(
+                            batch, batch_seeds, size, num_samples, steps, pool, callback_on_step_end
+                        )
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+                size //= 2
+                notes = (f"memory ran out: the networks saw {size} photos at a time instead of "
+                         f"{self.batch_size}; colors may differ in the last digit from another run",)
+                found = None
+            if found is None:  # outside the except block, whose traceback holds the tensors
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            for place, rows in enumerate(found):
+                seed = None if preview else seeds[done + place]
+                pictures.append([
+                    SmallPicture(rgb, ImageInfo(done + place, candidate, seed, notes))
+                    for candidate, rgb in rows
+                ])
+        return pictures
+
+    def full_size(
+        self, photo: Photo, picture: SmallPicture, depth: int | None
+    ) -> tuple[FullSize, tuple[str, ...]]:
+        """The small picture's colors on the photo (see `fullres.full_size_rgb`), and the notes on both."""
+        full = full_size_rgb(photo.gray, picture.rgb, depth, device=self.device)
+        notes = picture.info.notes
+        if full.halvings:
+            notes += (f"memory ran out at full resolution: strips of {full.strip_rows} rows were used "
+                      "(the picture is the same)",)
+        return full, notes
+
+    def _preview(self, photos: Sequence[Photo], size: int) -> list[list[tuple[None, Tensor]]]:
+        rgb64 = self.stages["stage1"].preview(_padded(_grays(photos, 64), size).to(self.device))
+        return [[(None, rgb)] for rgb in _checked(rgb64, "stage1")[: len(photos)]]
+
+    def _cascade(
+        self,
+        photos: Sequence[Photo],
+        seeds: Sequence[int],
+        size: int,
+        num_samples: int,
+        steps: tuple[int | None, int | None],
+        pool: int,
+        callback: StepCallback | None,
+    ) -> list[list[tuple[int, Tensor]]]:
+        """(candidate number, rgb256) of each photo; network calls have `size` or size * CANDIDATES rows."""
+        stage1, stage2, stage3 = self.stages.values()
+        gray64 = _padded(_grays(photos, 64), size).to(self.device)
+        gray256 = _padded(_grays(photos, 256), size).to(self.device)
+        padded_seeds = [*seeds, *[seeds[-1]] * (size - len(seeds))]
+
+        drawn = max(num_samples, pool)
+        chunks = []
+        for first in range(0, drawn, CANDIDATES):
+            generators = [
+                candidate_generator(seed, k)
+                for seed in padded_seeds
+                for k in range(first, first + CANDIDATES)
+            ]
+            chunks.append(stage1.sample(
+                gray64, num_samples=CANDIDATES, generator=generators, num_inference_steps=steps[0],
+                callback=self._stage_callback(callback, "stage1"),
+            ))
+        coarse = torch.cat(chunks, dim=1)[:, :drawn]
+        order = torch.arange(drawn).expand(size, -1) if pool == 1 else stage1.order(gray64, coarse).cpu()
+
+        # One row for each picture asked for; full calls of `size` rows, the last one padded.
+        rows = [(b, int(k)) for b in range(len(photos)) for k in order[b, :num_samples]]
+        small: list[list[tuple[int, Tensor]]] = [[] for _ in photos]
+        for first in range(0, len(rows), size):
+            wanted = rows[first : first + size]
+            padded = [*wanted, *[wanted[-1]] * (size - len(wanted))]
+            b = torch.tensor([row[0] for row in padded], device=self.device)
+            k = torch.tensor([row[1] for row in padded], device=self.device)
+            rgb64 = stage2.sample(gray64[b], coarse[b, k])
+            generators = [candidate_generator(padded_seeds[row[0]], row[1], "stage3") for row in padded]
+            rgb256 = stage3.sample(
+                gray256[b], _checked(rgb64, "stage2"), generator=generators, num_inference_steps=steps[1]
+            )
+            for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):
+                small[photo].append((candidate, rgb.cpu()))
+        return small
+
+    def _stage_callback(self, callback: StepCallback | None, stage: str) -> Callable | None:
+        if callback is None:
+            return None
+
+        def step_end(step: int, sigma: float, x: Tensor, x0: Tensor) -> None:
+            callback(self, step, float(sigma), {"stage": stage, "x": x, "x0": x0})
+
+        return step_end
+
+
+def candidate_generator(seed: int, candidate: int, stage: str = "stage1") -> torch.Generator:
+    """Randomness of one candidate of one photo: SHA-256 of all three, so that no two share a stream."""
+    digest = hashlib.sha256(f"trichrome {seed} {candidate} {stage}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def photo_from(source: Source) -> Photo:
+    """Any input of the pipeline as a `Photo`."""
+    if isinstance(source, Photo):
+        return source
+    if isinstance(source, Tensor):
+        if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[0] not in (1, 3)):
+            raise ValueError(f"a tensor must be (H, W), (1, H, W) or (3, H, W); got {tuple(source.shape)}")
+        planes = (source if source.ndim == 3 else source.unsqueeze(0)).detach().cpu()
+        planes = planes.float() if planes.is_floating_point() else planes
+        return load_photo(planes.permute(1, 2, 0).numpy())
+    return load_photo(source)
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the networks can not run on `device` in `dtype`; None when they can."""
+    if device.type not in ("cpu", "cuda", "mps"):
+        return "the device must be cpu, cuda or mps"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "this torch sees no CUDA device; use cpu"
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "this torch sees no Apple GPU; use cpu"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return "the dtype must be float32, bfloat16 or float16"
+    if dtype == torch.bfloat16:
+        if device.type == "cuda" and not hardware_has_bfloat16("cuda"):
+            return "the card has no bfloat16 (compute capability below 8.0); use float32 or float16"
+        if device.type == "mps":
+            return "bfloat16 is not offered on Apple GPUs; use float32 or float16"
+        if device.type == "cpu" and not hardware_has_bfloat16("cpu"):
+            return ("no bfloat16 instructions (amx_bf16 or avx512_bf16 in /proc/cpuinfo) were found, and "
+                    "emulation is several times slower than float32; use float32")
+    if dtype == torch.float16 and device.type == "cpu":
+        return "float16 is for GPUs; use float32"
+    return None
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def _listed(gray: Source | Sequence[Source]) -> list[Source]:
+    if isinstance(gray, (Tensor, np.ndarray)) and gray.ndim == 4:
+        return list(gray)
+    if isinstance(gray, (list, tuple)):
+        return list(gray)
+    return [gray]  # type: ignore[list-item]
+
+
+def _seeds(generator: Seed | Sequence[Seed], count: int) -> list[int]:
+    """One integer seed per photo."""
+    if isinstance(generator, (list, tuple)):
+        if len(generator) != count:
+            raise ValueError(f"generator is a list of {len(generator)}, but there are {count} photos; "
+                             "give one for each")
+        return [_seed(one) for one in generator]
+    if generator is None:
+        return [_seed(None) for _ in range(count)]
+    return [_seed(generator)] * count  # type: ignore[arg-type]
+
+
+def _seed(generator: Seed) -> int:
+    if generator is None:
+        return secrets.randbits(48)
+    if isinstance(generator, torch.Generator):
+        return int(torch.randint(2**48, (), generator=generator, device=generator.device))
+    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
+        return int(generator)
+    raise TypeError("generator must be None, an integer seed, a torch.Generator, or a list of these per "
+                    f"photo; got {type(generator).__name__}")
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def _grays(photos: Sequence[Photo], side: int) -> Tensor:
+    """(B, 1, side, side) on the CPU: each photo resized whatever its aspect."""
+    planes = [torch.from_numpy(photo.gray)[None, None] for photo in photos]
+    return torch.cat([resize(plane, (side, side)) for plane in planes])
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    """x with its last row repeated up to `size` rows."""
+    return torch.cat([x, x[-1:].expand(size - len(x), *x.shape[1:])]) if len(x) < size else x
+
+
+def _checked(rgb: Tensor, stage: str) -> Tensor:
+    """float32, and finite: a network that overflowed must not pass for a gray or black picture."""
+    if not bool(rgb.isfinite().all()):
+        raise RuntimeError(f"{stage} gave colors that are not finite; if this is float16, use float32")
+    return rgb.float()
+
+
+# ---------------------------------------------------------------------- files
+
+
+def read_index(folder: Path) -> dict[str, dict[str, str]]:
+    """The checked content of model_index.json: for each stage its kind and the SHA-256 of its weights."""
+    path = folder / "model_index.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is no pipeline folder: it has no model_index.json") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can not be read: {error}") from None
+    if not isinstance(index, Mapping) or index.get("format") != FORMAT:
+        found = index.get("format") if isinstance(index, Mapping) else None
+        raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    stages = index.get("stages")
+    if not isinstance(stages, Mapping) or set(stages) != set(STAGES):
+        raise CheckpointError(f"{path} must name exactly {', '.join(STAGES)}; it names {stages!r}")
+    for name, entry in stages.items():
+        if not isinstance(entry, Mapping) or set(entry) != {"kind", "sha256"}:
+            raise CheckpointError(f"{path}: {name} must have a kind and a sha256; got {entry!r}")
+        kinds = KINDS.get(STAGES[name], {})
+        if entry["kind"] not in kinds:
+            known = ", ".join(kinds)
+            raise CheckpointError(f"{path}: {name} is of kind {entry['kind']!r}; known here: {known}")
+    return {name: dict(stages[name]) for name in STAGES}
+
+
+def _locate(source: str | Path | None, revision: str | None) -> tuple[Path, Path]:
+    """The pipeline folder, and the folder that its files must not leave."""
+    if source is None:
+        if not (DEFAULT_WEIGHTS / "model_index.json").is_file():
+            raise CheckpointError(f"the default weights are missing: {DEFAULT_WEIGHTS} has no "
+                                  "model_index.json. Install the package again, or name a folder.")
+        return DEFAULT_WEIGHTS, DEFAULT_WEIGHTS
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder, folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file; name the folder that holds model_index.json")
+    text = str(source)
+    is_path = isinstance(source, Path) or text.startswith((".", "/", "\\", "~"))
+    if is_path or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
+        raise CheckpointError(f"there is no folder {text!r}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors"]
+        snapshot = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{text!r} is no folder in {Path.cwd()}, and as a name on the hub it can not "
+                              f"be loaded: {reason}") from error
+    # The hub's cache keeps the files of all revisions in blobs/, beside snapshots/, and links to them.
+    return snapshot, snapshot.parent.parent
+
+
+def _check_files(folder: Path, inside: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing")
+    for path in _walk(folder):
+        if not path.resolve().is_relative_to(inside.resolve()):
+            raise CheckpointError(f"{path} is a link that leaves {inside}; copy the file itself there")
+        if path.suffix.lower() in PICKLES:
+            raise CheckpointError(f"{path} is a pickle file, which can run code when loaded and is refused; "
+                                  "a stage is config.json and model.safetensors only")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from sorted(folder.rglob("*"))
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """An empty folder, or a pipeline and nothing else."""
+    return {path.name for path in folder.iterdir()} <= {"model_index.json", *STAGES}
