@@ -1,6 +1,6 @@
 """Score stage 1 alone on photos64: are its colors lively, and are they right?
 
-    python train_scripts/evaluate_stage1.py --weights runs/stage1/averaged
+    python train_scripts/evaluate_stage1.py --weights runs/stage1/final
 
 Rows: the one-pass preview; the default output (the most central of the pool of candidates); one plain random
 sample (candidate 0, pool off); best of 8 and diversity over the first photographs. Stage 1 hands 3-bit colors

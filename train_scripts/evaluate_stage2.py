@@ -1,7 +1,7 @@
 """Score stage 2 alone on photos64: does it turn 3-bit colors into good ones, also when they are a little
 wrong?
 
-    python train_scripts/evaluate_stage2.py --weights runs/stage2/averaged
+    python train_scripts/evaluate_stage2.py --weights runs/stage2/final
 
 Stage 2 gets the coarse colors of the true picture, and the same after its chroma was disturbed (`disturbed`),
 as a sampler's would be. Each row of stage 2 stands beside the bin centers of its own input merged with the

@@ -1,6 +1,6 @@
 """Score stage 3 alone on photos256: is it better than enlarging the chroma?
 
-    python train_scripts/evaluate_stage3.py --weights runs/stage3/averaged
+    python train_scripts/evaluate_stage3.py --weights runs/stage3/final
 
 Three ways from 64 to 256, each with the same rgb64: bicubic enlargement of its chroma, enlargement guided by
 the luma (`stages.resize.enlarge_chroma`), stage 3. First with the true rgb64 (the photograph reduced by

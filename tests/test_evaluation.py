@@ -1,0 +1,401 @@
+"""The evaluation scripts on tiny random pictures, a random feature network and stand-in stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from stages import color
+from stages.metrics import SqueezeNetFeatures
+from stages.resize import enlarge_chroma, resize
+from train_scripts import evaluate_pipeline, evaluate_stage1, evaluate_stage2, evaluate_stage3, evaluation
+
+PHOTOS = {"photos64": 6, "photos256": 4}
+
+
+@dataclass(frozen=True)
+class StandInConfig:
+    steps: int = 7
+    sampler: str = "none"
+    ema: bool = True
+
+
+def tints(gray64, num_samples, generator):
+    """Random flat chroma (B, K, 2, 64, 64) from each candidate's own generator."""
+    assert len(generator) == len(gray64) * num_samples
+    chroma = torch.stack([0.1 * torch.randn(2, 1, 1, generator=one) for one in generator])
+    return chroma.expand(-1, -1, 64, 64).unflatten(0, (len(gray64), num_samples))
+
+
+class CoarseOnly:
+    """A stage 1 with the common face only; the last of its pool of 3 counts as the most central."""
+
+    config, pool, stage, kind = StandInConfig(), 3, 1, "stand-in"
+
+    def eval(self):
+        return self
+
+    def sample(self, gray64, num_samples, generator, num_inference_steps=None):
+        return color.coarse_from_rgb(color.merge(gray64[:, None], tints(gray64, num_samples, generator)))
+
+    def order(self, gray64, coarse):
+        return torch.arange(coarse.shape[1]).flip(0).expand(len(gray64), -1)
+
+    def preview(self, gray64):
+        return gray64.expand(-1, 3, -1, -1)
+
+
+class StandIn1(CoarseOnly):
+    def sample_chroma(self, gray64, num_samples, generator, num_inference_steps=None):
+        return tints(gray64, num_samples, generator)
+
+
+class StandIn2(StandIn1):
+    stage = 2
+
+    def sample(self, gray64, coarse64):
+        return color.merge(gray64, color.chroma_from_rgb(color.rgb_from_coarse(coarse64)))
+
+
+class StandIn3(StandIn1):
+    stage = 3
+
+    def sample(self, gray256, rgb64, generator, num_inference_steps=None):
+        assert len(generator) == len(gray256)
+        gray64 = resize(gray256, (64, 64))
+        return color.merge(gray256, enlarge_chroma(color.chroma_from_rgb(rgb64), gray64, gray256))
+
+
+class StandInPipeline:
+    """Paints photo by photo with one tint per (seed, candidate); the last candidate drawn comes first."""
+
+    stages = {"stage1": StandIn1(), "stage2": StandIn2(), "stage3": StandIn3()}
+
+    @classmethod
+    def from_pretrained(cls, folder=None):
+        return cls()
+
+    def __call__(self, gray, num_samples=1, generator=None, preview=False, pool=None, output_type="pil"):
+        assert output_type == "np" and len(generator) == len(gray)
+        images, info = [], []
+        for photo, seed in zip(gray, generator, strict=True):
+            assert photo.ndim == 2 and photo.dtype == np.uint8
+            for candidate in reversed(range(num_samples)):
+                tint = np.array([0, 0, 0] if preview else [seed, 0, 10 * candidate])
+                images.append(np.clip(photo[..., None].astype(int) + tint, 0, 255).astype(np.uint8))
+                info.append(SimpleNamespace(candidate=None if preview else candidate))
+        return SimpleNamespace(images=images, info=info)
+
+
+def random_picture(side: int, seed: int) -> Image.Image:
+    """Smooth random colors, as photographs rather are than noise is."""
+    values = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def encoded(side: int, seed: int) -> bytes:
+    buffer = BytesIO()
+    random_picture(side, seed).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data folder: photos64 and photos256 of a few pictures, and a feature network with random weights."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path_factory.mktemp("data")
+    for name, side in (("photos64", 64), ("photos256", 256)):
+        (folder / name).mkdir()
+        rows = [{"image": {"bytes": encoded(side, seed), "path": None}} for seed in range(PHOTOS[name])]
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, folder / name / "validation-00000-of-00001.parquet")
+    (folder / "features").mkdir()
+    torch.manual_seed(0)
+    save_file(SqueezeNetFeatures().state_dict(), folder / "features" / "squeezenet1_1.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def light_features(monkeypatch):
+    """512 random mixtures of an 8x8 reduction: the scripts are tested here, the network in test_metrics."""
+    mixture = torch.randn(192, 512, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, pictures):
+        return F.adaptive_avg_pool2d(pictures.float(), 8).flatten(1) @ mixture
+
+    monkeypatch.setattr(SqueezeNetFeatures, "forward", forward)
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Folders that look like saved stages; loading them gives the stand-ins."""
+    stand_ins = {"stage1": StandIn1, "stage2": StandIn2, "stage3": StandIn3}
+    for number, (name, stage) in enumerate(stand_ins.items(), start=1):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        config = {"format": 1, "stage": number, "kind": stage.kind, "config": {"ema": True}}
+        (tmp_path / "weights" / name / "config.json").write_text(json.dumps(config))
+        save_file({"x": torch.tensor([float(number)])}, tmp_path / "weights" / name / "model.safetensors")
+    for script in (evaluate_stage1, evaluate_stage2, evaluate_stage3):
+        monkeypatch.setattr(script, "load_stage", lambda folder: stand_ins[folder.name]())
+    monkeypatch.setattr(evaluate_pipeline, "ColorPipeline", StandInPipeline)
+    monkeypatch.setattr(evaluation, "DEFAULT_WEIGHTS", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def scores(script, data, out, *options):
+    assert script.main(["--data", str(data), "--out", str(out), "--sheet-photos", "2", *options]) == 0
+    return json.loads((out / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def by_name(results):
+    return {row["name"]: row for row in results["rows"]}
+
+
+def check_complete(results, data, name, stages):
+    """Every number with what is needed to get it again."""
+    row = data / name / "validation-00000-of-00001.parquet"
+    assert row.is_file()
+    side = int(name.removeprefix("photos"))
+    digests = b"".join(hashlib.sha256(encoded(side, seed)).digest() for seed in range(PHOTOS[name]))
+    expected = hashlib.sha256(digests).hexdigest()
+    assert results["photos"] == {"name": f"{name}/validation", "count": PHOTOS[name], "sha256": expected}
+    assert results["command"].startswith("python ") and results["seed"] == 0
+    assert set(results["git"]) == {"commit", "dirty"} and results["date"] and results["threads"] >= 1
+    assert {"python", "trichrome", "torch", "numpy", "pillow", "datasets"} <= set(results["versions"])
+    assert results["half_splits"]["splits"] == 20 and len(results["features"]["sha256"]) == 64
+    assert set(results["weights"]) == stages
+    assert results["steps"] == {stage: 7 for stage in stages}
+    assert results["sampler"] == {stage: "none" for stage in stages}
+    for entry in results["weights"].values():
+        assert len(entry["sha256"]) == 64 and entry["ema"] is True and entry["kind"] == "stand-in"
+    rows = [row["name"] for row in results["rows"]]
+    assert rows[:3] == [evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW]
+    for row in results["rows"]:
+        assert {"ciede2000", "squeezenet_distance"} <= set(row)
+        if "candidates" not in row:
+            assert {"psnr", "colorfulness_ratio", "squeezenet_kid", "squeezenet_kid_95"} <= set(row)
+
+
+# The scripts
+
+
+def test_stage1(data, weights, tmp_path, capsys):
+    results = scores(evaluate_stage1, data, tmp_path / "out", "--best-photos", "4")
+    check_complete(results, data, "photos64", {"stage1"})
+    rows = by_name(results)
+    originals, gray, preview = (
+        rows[name] for name in (evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW)
+    )
+    assert originals["ciede2000"] == 0 and originals["psnr"] is None and originals["colorfulness_ratio"] == 1
+    assert gray["ciede2000"] > 5 and preview["ciede2000"] == pytest.approx(gray["ciede2000"], abs=0.2)
+    assert rows["best of 8, continuous"]["photos"] == 4 and rows["best of 8, continuous"]["diversity"] > 0
+    assert rows["default output, continuous"]["squeezenet_kid_minus_preview"]["interval_95"]
+    # The stand-in puts the last of the pool of 3 first; candidate 0 is the plain sample.
+    assert (
+        rows["default output, continuous"]["ciede2000"] != rows["one plain sample, continuous"]["ciede2000"]
+    )
+    best = rows["best of 8, coarse (3 bit)"]
+    photos = evaluation.load_photos(data, "photos64", "validation")
+    gray_of_4 = rows["best of 8, coarse (3 bit)"]["ciede2000"] / best["relative_to_gray"]["ciede2000"]
+    from stages import metrics
+
+    assert gray_of_4 == pytest.approx(
+        float(metrics.ciede2000(photos.plain_gray(), photos.pictures)[:4].mean())
+    )
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:  # 3 + 2 defaults + 3 candidates, 2 photographs
+        assert sheet.size == (8 * 132, 22 + 2 * 132)
+    printed = capsys.readouterr().out
+    assert "default output, continuous" in printed and "CIEDE2000" in printed
+
+
+def test_scores_do_not_depend_on_batches_or_on_other_photographs(data, weights, tmp_path, monkeypatch):
+    once = scores(evaluate_stage1, data, tmp_path / "a")
+    monkeypatch.setattr(evaluate_stage1, "BATCH", 4)
+    again = scores(evaluate_stage1, data, tmp_path / "b", "--best-photos", "4")
+    for name in ("one plain sample, continuous", "default output, coarse (3 bit)"):
+        assert by_name(once)[name] == by_name(again)[name]
+    reseeded = scores(evaluate_stage1, data, tmp_path / "c", "--seed", "1")
+    name = "one plain sample, continuous"
+    assert by_name(once)[name] != by_name(reseeded)[name]
+
+
+def test_stage1_without_continuous_chroma(data, weights, tmp_path, monkeypatch):
+    with_chroma = by_name(scores(evaluate_stage1, data, tmp_path / "a"))
+    monkeypatch.setattr(evaluate_stage1, "load_stage", lambda folder: CoarseOnly())
+    results = scores(evaluate_stage1, data, tmp_path / "b")
+    assert not any("continuous" in name for name in by_name(results))
+    assert "3-bit rows only" in results["notes"][0]
+    for name, row in by_name(results).items():  # both ways to the same coarse colors
+        assert row == with_chroma[name]
+
+
+def test_stage2(data, weights, tmp_path):
+    results = scores(evaluate_stage2, data, tmp_path / "out")
+    check_complete(results, data, "photos64", {"stage1", "stage2"})
+    rows = by_name(results)
+    for name in ("true coarse", "disturbed coarse"):  # the stand-in is the bin centers
+        assert rows[f"stage 2, {name}"]["ciede2000"] == rows[f"bin centers, {name}"]["ciede2000"]
+    assert rows["stage 2, true coarse"]["ciede2000"] < rows["stage 2, disturbed coarse"]["ciede2000"]
+
+
+def test_stage3(data, weights, tmp_path):
+    results = scores(evaluate_stage3, data, tmp_path / "out", "--stage1", str(weights / "stage1"))
+    check_complete(results, data, "photos256", {"stage1", "stage2", "stage3"})
+    rows = by_name(results)
+    for name in ("true", "sampled"):  # the stand-in is the luma-guided enlargement
+        guided, stage3 = rows[f"luma-guided, {name} rgb64"], rows[f"stage 3, {name} rgb64"]
+        assert guided["ciede2000"] == stage3["ciede2000"] and f"bicubic, {name} rgb64" in rows
+    assert rows["bicubic, true rgb64"]["ciede2000"] < 3 < rows["bicubic, sampled rgb64"]["ciede2000"]
+
+
+def test_missing_stage1_is_said(data, weights, tmp_path):
+    (weights / "stage1" / "config.json").unlink()
+    results = scores(evaluate_stage2, data, tmp_path / "out")
+    assert evaluation.PREVIEW not in by_name(results) and "--stage1" in results["notes"][0]
+    assert evaluate_stage1.main(["--data", str(data), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_pipeline(data, weights, tmp_path):
+    results = scores(evaluate_pipeline, data, tmp_path / "out", "--candidates", "3", "--best-photos", "3")
+    check_complete(results, data, "photos256", {"stage1", "stage2", "stage3"})
+    rows = by_name(results)
+    assert rows["best of 3"]["photos"] == 3 and rows["best of 3"]["diversity"] > 0
+    assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
+    assert rows["default output"]["luma_error_max"] > 1  # the stand-in adds the seed to red
+
+
+def test_pipeline_candidates_come_in_drawing_order():
+    gray = [torch.zeros(1, 8, 8, dtype=torch.uint8) for _ in range(5)]
+    made = evaluate_pipeline.colorize(StandInPipeline(), gray, 20, name="test", num_samples=3)
+    tints = [[picture[:, 0, 0].tolist() for picture in candidates] for candidates in made]
+    assert tints == [[[20 + i, 0, 10 * k] for k in range(3)] for i in range(5)]
+
+
+# Anybody's outputs
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Originals of two sizes, and the same pictures as outputs under another suffix."""
+    originals, outputs = tmp_path / "originals", tmp_path / "outputs"
+    originals.mkdir(), outputs.mkdir()
+    for seed in range(5):
+        picture = random_picture(40 + 10 * (seed % 2), seed)
+        picture.save(originals / f"photo{seed}.png")
+        picture.save(outputs / f"photo{seed}.webp", lossless=True)
+    (outputs / "readme.txt").write_text("not a picture")
+    return originals, outputs
+
+
+def outputs_options(folders, data):
+    features = data / "features" / "squeezenet1_1.safetensors"
+    return ["--originals", str(folders[0]), "--outputs", str(folders[1]), "--features", str(features)]
+
+
+def test_outputs_are_scored_by_file_stem(folders, data, weights, tmp_path):
+    options = outputs_options(folders, data)
+    results = scores(evaluate_pipeline, data, tmp_path / "out", *options)
+    rows = by_name(results)
+    assert rows[str(folders[1])]["ciede2000"] == 0 and rows[evaluation.GRAY]["ciede2000"] > 5
+    assert evaluation.PREVIEW in rows
+    digests = [hashlib.sha256((folders[0] / f"photo{i}.png").read_bytes()).digest() for i in range(5)]
+    assert results["photos"]["sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
+    results = scores(evaluate_pipeline, data, tmp_path / "out", *options, "--no-preview", "--photos", "4")
+    assert results["photos"]["sha256"] == hashlib.sha256(b"".join(digests[:4])).hexdigest()
+    assert results["weights"] == {} and "--no-preview" in results["notes"][0]
+
+
+def spoil_missing(originals, outputs):
+    (outputs / "photo3.webp").unlink()
+
+
+def spoil_extra(originals, outputs):
+    random_picture(40, 0).save(outputs / "other.png")
+
+
+def spoil_size(originals, outputs):
+    random_picture(44, 2).save(outputs / "photo2.webp")
+
+
+def spoil_twin(originals, outputs):
+    random_picture(40, 2).save(outputs / "photo2.png")
+
+
+def spoil_file(originals, outputs):
+    (outputs / "photo2.webp").write_bytes(b"RIFF")
+
+
+def spoil_depth(originals, outputs):
+    (outputs / "photo2.webp").unlink()
+    Image.fromarray(np.zeros((40, 40), dtype=np.uint16)).save(outputs / "photo2.png")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (spoil_missing, "no output for 1 file stem(s): photo3"),
+        (spoil_extra, "no original for 1 file stem(s): other"),
+        (spoil_size, "photo2.webp is 44x44, its original 40x40"),
+        (spoil_twin, "have one stem"),
+        (spoil_file, "photo2.webp is not a readable picture"),
+        (spoil_depth, "only 8-bit pictures"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_errors(folders, data, weights, tmp_path, capsys, spoil, message):
+    spoil(*folders)
+    out = tmp_path / "out"
+    assert evaluate_pipeline.main(["--out", str(out), *outputs_options(folders, data)]) == 2
+    assert message in capsys.readouterr().err and not out.exists()
+
+
+def test_outputs_need_originals(tmp_path, capsys):
+    assert evaluate_pipeline.main(["--outputs", str(tmp_path)]) == 2
+    assert "belong together" in capsys.readouterr().err
+
+
+# Loading
+
+
+def test_photographs_keep_their_order_and_pixels(data):
+    photos = evaluation.load_photos(data, "photos64", "validation", 4)
+    assert photos.pictures.shape == (4, 3, 64, 64) and photos.pictures.dtype == torch.uint8
+    for seed, picture in enumerate(photos.pictures):
+        assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.asarray(random_picture(64, seed)))
+    assert photos.sha256 != evaluation.load_photos(data, "photos64", "validation", 3).sha256
+    assert photos.first(3).sha256 == evaluation.load_photos(data, "photos64", "validation", 3).sha256
+
+
+def test_what_is_missing_is_said(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TRICHROME_DATA", raising=False)
+    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    with pytest.raises(evaluation.EvaluationError, match="TRICHROME_DATA"):
+        evaluation.data_folder(None)
+    monkeypatch.setenv("TRICHROME_DATA", str(data))
+    assert evaluation.data_folder(None) == data and evaluation.data_folder(tmp_path) == tmp_path
+    with pytest.raises(evaluation.EvaluationError, match="no test-"):
+        evaluation.load_photos(data, "photos64", "test")
+    with pytest.raises(evaluation.EvaluationError, match="has 6 photographs, 7 were asked for"):
+        evaluation.load_photos(data, "photos64", "validation", 7)
+
+
+def test_generators_belong_to_photograph_and_candidate():
+    def draws(photos, candidates, **settings):
+        made = evaluation.generators(5, photos, candidates, **settings)
+        return torch.stack([torch.randn(4, generator=one) for one in made]).unflatten(0, (-1, candidates))
+
+    many = draws(range(4), 3)
+    assert torch.equal(draws(range(2, 4), 2), many[2:, :2])
+    assert len({tuple(row.tolist()) for row in many.flatten(0, 1)}) == 12
+    assert not torch.equal(draws(range(4), 3, purpose="stage 3"), many)
