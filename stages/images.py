@@ -43,6 +43,7 @@ _UNKNOWN_DPI = 72.0  # the files libvips writes always state a resolution; 72 is
 _ORIENTATION, _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
 # What a TIFF's own directory says about the photograph; its other tags describe the file.
 _SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
+_TIFF_STRIPS, _TIFF_TILES = (0x0111, 0x0117), (0x0144, 0x0145)  # offsets, byte counts
 _TIFF_TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 
 # A picture has only a tint when its a*, b* are a smooth function of its lightness: what a parabola leaves is
@@ -86,7 +87,7 @@ def load_photo(
     """Read a picture: a file, a PIL image, or a numpy array.
 
     source: path of a JPEG, PNG, TIFF or WebP file (told by content, not by suffix); a PIL image; or an array
-        (H, W) or (H, W, 1 | 2 | 3 | 4): gray, gray + alpha, RGB, RGB + alpha; uint8, uint16 or float in [0, 1]
+        (H, W) or (H, W, 1 | 2 | 3 | 4): gray, gray + alpha, RGB, RGBA; uint8, uint16 or float in [0, 1]
     max_pixels: refuse larger pictures before decoding them
     raises ImageError with a one-line reason; TypeError for another kind of source
     """
@@ -158,7 +159,7 @@ def _decode(file: BinaryIO, kind: str, max_pixels: int) -> Photo:
 
     exif = image.get("exif-data") if "exif-data" in fields else None
     if kind == "tiff":
-        exif = _exif_of_tiff(file)
+        exif = _read_tiff_tags(file)
     pixels = image.numpy().reshape(image.height, image.width, image.bands)
     return _photo(
         pixels,
@@ -227,9 +228,9 @@ def _load_array(pixels: NDArray[Any], max_pixels: int) -> Photo:
         raise ImageError(f"an array must be (H, W) or (H, W, 1 | 2 | 3 | 4); got {pixels.shape}")
     _check_size(pixels.shape[1], pixels.shape[0], max_pixels)
     if pixels.dtype.kind == "f":
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            got = f"[{np.nanmin(pixels):.3g}, {np.nanmax(pixels):.3g}]"
-            raise ImageError(f"a float array must be in [0, 1], finite; got {got}. Divide 8-bit levels by 255.")
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also where either is NaN
+            got = f"[{pixels.min():.3g}, {pixels.max():.3g}]"
+            raise ImageError(f"a float array must be in [0, 1]; got {got}. Divide 8-bit levels by 255.")
     elif pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"an array must be uint8, uint16 or float; got {pixels.dtype}")
     return _photo(pixels, "gray" if pixels.shape[2] < 3 else "rgb")
@@ -413,6 +414,8 @@ def _reason(error: pyvips.Error) -> str:
 
 
 def _dpi_of(image: pyvips.Image, fields: set[str], kind: str) -> tuple[float, float] | None:
+    if kind == "webp":  # libvips reports a unit, but no figure
+        return None
     stated = image.xres != 2.834 if kind == "png" else "resolution-unit" in fields  # 2.834: PNG without pHYs
     return (image.xres * 25.4, image.yres * 25.4) if stated else None
 
@@ -472,14 +475,22 @@ def _photographic(tags: Image.Exif) -> Image.Exif:
     return exif
 
 
-def _exif_of_tiff(file: BinaryIO) -> bytes | None:
-    """The EXIF of a TIFF file, which libvips does not read. Refuses camera raw files, which are TIFF too."""
+def _read_tiff_tags(file: BinaryIO) -> bytes | None:
+    """The EXIF of a TIFF file, which libvips does not read.
+
+    Refuses what libvips would take for a picture: camera raw files (it would read their preview), and files
+    that end before their pixels (it would leave them black).
+    """
     tags = Image.Exif()
+    length = file.seek(0, os.SEEK_END)
     file.seek(0)
     try:
         tags.load_from_fp(file)
         if tags.get(_DNG_VERSION) or tags.get(_SUBFILE_TYPE, 0) & 1:
             raise ImageError("a camera raw file, or a TIFF that begins with a preview; develop it first")
+        for starts, sizes in (_TIFF_STRIPS, _TIFF_TILES):
+            if starts in tags and np.max(np.add(tags[starts], tags[sizes])) > length:
+                raise ImageError("damaged or truncated: the file ends before its pixels")
         exif = _photographic(tags)
         return exif.tobytes() if len(exif) or exif.get_ifd(_EXIF_IFD) or exif.get_ifd(_GPS_IFD) else None
     except ImageError:
