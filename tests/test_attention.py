@@ -53,11 +53,6 @@ def test_keys_of_another_length():
     torch.testing.assert_close(attention(q, k, v), formula(q, k, v), rtol=0, atol=1e-12)
 
 
-def test_bias_takes_the_dtype_of_the_queries():
-    q, k, v = random_qkv(dtype=torch.bfloat16)
-    assert attention(q, k, v, bias=torch.zeros(6, 6)).dtype == torch.bfloat16
-
-
 def test_dropout_drops_and_keeps_the_mean():
     q, k, _ = random_qkv((1, 400, 1, 4))
     v = torch.ones_like(q)
@@ -241,6 +236,13 @@ def test_the_named_backends_agree_forward_and_backward(stand_in, causal, biased)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_bias_takes_the_dtype_of_the_queries(stand_in):
+    q, k, v = random_qkv(dtype=torch.bfloat16)
+    for backend in ("xformers", "sdpa"):
+        assert attention(q, k, v, bias=torch.zeros(6, 6), backend=backend).dtype == torch.bfloat16
+    assert stand_in.calls[-1].bias.dtype == torch.bfloat16
+
+
 def test_auto_follows_the_probe_on_cuda_and_never_asks_on_the_cpu(monkeypatch):
     asked = []
 
@@ -260,9 +262,17 @@ def test_auto_runs_what_was_chosen(stand_in, monkeypatch):
     q, k, v = random_qkv()
     attention(q, k, v)
     assert not stand_in.calls
-    monkeypatch.setattr(attention_module, "choose_backend", lambda *_, **__: "xformers")
+    asked = []
+
+    def choose(device, dtype, dim, *, biased):
+        asked.append((device, dtype, dim, biased))
+        return "xformers"
+
+    monkeypatch.setattr(attention_module, "choose_backend", choose)
     torch.testing.assert_close(attention(q, k, v, dropout=0.25), formula(q, k, v), rtol=0, atol=1e-12)
     assert len(stand_in.calls) == 1 and stand_in.calls[0].p == 0.25
+    attention(q, k, v, bias=torch.zeros(6, 6))
+    assert asked == [(q.device, q.dtype, 4, False), (q.device, q.dtype, 4, True)]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +311,8 @@ def test_the_import_of_xformers_is_quiet(tmp_path, monkeypatch, caplog):
     for name in ("xformers", "xformers.ops"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    level = logging.getLogger("xformers").level
+    logger, level = logging.getLogger("xformers"), logging.INFO
+    monkeypatch.setattr(logger, "level", level)
     try:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
@@ -311,7 +322,7 @@ def test_the_import_of_xformers_is_quiet(tmp_path, monkeypatch, caplog):
             sys.modules.pop(name, None)
     assert str(tmp_path) in ops.__file__
     assert not caplog.records and not seen
-    assert logging.getLogger("xformers").level == level
+    assert logger.level == level
 
 
 def test_xformers_is_not_loaded_on_the_cpu():

@@ -347,12 +347,15 @@ def test_every_parameter_gets_a_finite_gradient():
         assert parameter.grad.abs().max() > 1e-6, name
 
 
-def test_a_network_in_half_precision_leaves_x_alone():
+def test_a_network_in_another_precision_leaves_x_alone():
     denoiser, x = Denoiser(Small(), 0.2), torch.randn(2, 2, 5, 5)
     with torch.autocast("cpu", torch.bfloat16):
         estimate = denoiser(x, 0.3)
     assert estimate.dtype == torch.float32
     assert 0 < (estimate - denoiser(x, 0.3)).abs().max() < 0.05
+    wide = Constant()
+    wide.register_forward_hook(lambda module, inputs, answer: answer.double())
+    assert Denoiser(wide, 0.2)(x, 0.3).dtype == torch.float32
 
 
 # --- diffusers, an independent implementation
