@@ -6,9 +6,13 @@ from pathlib import Path
 
 from stages.checkpoint import CheckpointError, Stage, local_folder, read_description
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
 
 KINDS: dict[int, dict[str, tuple[type, type[Stage]]]] = {
     1: {"diffusion": (DiffusionColorizerConfig, DiffusionColorizer)},
+    2: {"coltran": (ColorUpsamplerConfig, ColorUpsampler)},
+    3: {"diffusion": (SuperResolutionConfig, SuperResolution)},
 }
 
 

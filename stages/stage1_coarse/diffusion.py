@@ -2,8 +2,8 @@
 
 An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself, joined from
 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate, with the encoder's
-features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16 grid; it is enlarged along
-the luma's edges. A parallel head on the encoder regresses the chroma in one pass (ColTran's idea): the preview.
+features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16 grid; it is enlarged as
+JPEG decoders do. A parallel head on the encoder regresses the chroma in one pass (ColTran's idea): the preview.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
-from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import central_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
@@ -144,7 +143,7 @@ class DiffusionColorizer(Stage):
             return self.denoiser(x, sigma, context=maps)
 
         grid = SAMPLERS[config.sampler](denoise, noise, sigmas, callback)
-        chroma = self._enlarged(grid, gray64.repeat_interleave(num_samples, 0))
+        chroma = self._enlarged(grid)
         return chroma.unflatten(0, (batch, num_samples))
 
     @torch.no_grad()
@@ -152,7 +151,7 @@ class DiffusionColorizer(Stage):
         """Color in one pass of the encoder, an average of what is likely: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
         self._check_gray(gray64)
         _, preview, _ = self.encoder(gray64)
-        return merge(gray64, self._enlarged(preview.float(), gray64))
+        return merge(gray64, self._enlarged(preview.float()))
 
     def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
         """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
@@ -164,9 +163,10 @@ class DiffusionColorizer(Stage):
         """Chroma at 64x64 in units of its spread, at 32x32, four neighbors per position: (B, 8, 16, 16)."""
         return F.pixel_unshuffle(F.avg_pool2d(chroma, SIDE // CHROMA_SIDE), PATCH) / self.config.chroma_spread
 
-    def _enlarged(self, grid: Tensor, gray64: Tensor) -> Tensor:
+    def _enlarged(self, grid: Tensor) -> Tensor:
+        # JPEG decoders enlarge 4:2:0 chroma the same way; along-the-luma enlargement measured no better here.
         chroma = F.pixel_shuffle(grid, PATCH) * self.config.chroma_spread
-        return enlarge_chroma(chroma, resize(gray64, (CHROMA_SIDE, CHROMA_SIDE)), gray64)
+        return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
     @staticmethod
     def _check_gray(gray64: Tensor) -> None:

@@ -1,0 +1,33 @@
+"""Conditioning augmentation: what a stage is shown in training is made as imperfect as what it will get in use.
+
+Ho et al. 2022 (cascaded diffusion, arXiv 2106.15282) and SR3 (arXiv 2104.07636) blur and noise the low-resolution input of an
+upsampler; without it the upsampler trusts every error of the stage before it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def disturbed_chroma(chroma: Tensor, strength: float) -> Tensor:
+    """Chroma with a blur and a noise whose amounts are drawn per picture; a quarter of the pictures stays as it is.
+
+    Noise is drawn at several grains, from single pixels to patches of eight: a colorizer's errors are rarely single pixels.
+    chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma -> (B, 2, H, W)
+    """
+    if strength == 0:
+        return chroma
+    batch, _, height, width = chroma.shape
+    amount, softness = (torch.rand(batch, 1, 1, 1).to(chroma.device) for _ in range(2))
+    untouched = (torch.rand(batch, 1, 1, 1) < 0.25).to(chroma.device)
+    noise = torch.zeros_like(chroma)
+    for grain in (1, 2, 4, 8):
+        share = torch.rand(batch, 1, 1, 1).to(chroma.device)
+        coarse = torch.randn(batch, 2, -(-height // grain), -(-width // grain)).to(chroma.device)
+        noise = noise + share * F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    blurred = F.avg_pool2d(chroma, 3, 1, 1, count_include_pad=False)
+    blurred = F.avg_pool2d(blurred, 3, 1, 1, count_include_pad=False)
+    disturbed = torch.lerp(chroma, blurred, softness) + strength * amount * noise / 2
+    return torch.where(untouched, chroma, disturbed)

@@ -1,0 +1,50 @@
+"""ColTran's axial transformer encoder: rows and columns in turn, every pixel sees every other after two layers.
+
+Kumar, Weissenborn and Kalchbrenner 2021 (arXiv 2102.04432), `FactorizedAttention` of the released code: learned row and
+column positions, then per layer [row attention, feed-forward, column attention, feed-forward], each with
+x <- LayerNorm(x + f(x)) (the code is post-norm; the paper's figure draws it before).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stages.nn.axial import AxialAttention
+
+LAYER_NORM_EPS = 1e-3  # Keras' default, which the released models use
+
+
+class AxialEncoder(nn.Module):
+    """(B, H, W, D) -> (B, H, W, D), H = W = side; `feed_forward` is the width of the pointwise networks."""
+
+    def __init__(self, channels: int, feed_forward: int, heads: int, layers: int, side: int):
+        super().__init__()
+        spread = channels**-0.5
+        self.rows = nn.Parameter(torch.randn(side, 1, channels) * spread)
+        self.columns = nn.Parameter(torch.randn(side, channels) * spread)
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            for axis in ("row", "column"):
+                self.layers.append(PostNorm(channels, AxialAttention(channels, heads, axis, side, relative_bias=True)))
+                self.layers.append(PostNorm(channels, nn.Sequential(
+                    nn.Linear(channels, feed_forward), nn.ReLU(), nn.Linear(feed_forward, channels)
+                )))  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.rows + self.columns
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class PostNorm(nn.Module):
+    """x <- LayerNorm(x + f(x))."""
+
+    def __init__(self, channels: int, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.layer(x))

@@ -1,0 +1,173 @@
+"""Stage 3, kind `diffusion`: color at 256x256 from color at 64x64 and the gray picture at 256x256.
+
+Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma only, and of the
+chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of where edges run, so sampling
+starts from the enlarged chroma at a middle noise level and takes few steps. Pictures are seen as a
+64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from stages.checkpoint import Stage
+from stages.color import chroma_from_rgb, gray_from_rgb, merge
+from stages.conditioning import disturbed_chroma
+from stages.diffusion import Denoiser
+from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion.samplers import SAMPLERS
+from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
+from stages.resize import resize
+
+SIDE, LOW_SIDE = 256, 64
+PATCH = SIDE // LOW_SIDE
+PIXELS = PATCH**2
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig:
+    """Widths are (at 64x64, at 32x32, at 16x16) patches."""
+
+    encoder_channels: tuple[int, int, int] = (64, 128, 192)
+    denoiser_channels: tuple[int, int] = (64, 96)
+    heads: int = 4
+    chroma_spread: float = 0.08
+    residual_spread: float = 0.02  # standard deviation of chroma minus its bicubic enlargement, disturbed inputs included
+    # training
+    noise_levels: int = 2  # per picture and encoding
+    noise_mean: float = 0.0  # of ln(sigma), sigma in units of residual_spread
+    noise_std: float = 1.2
+    disturb: float = 0.04  # strongest chroma noise of the 64x64 input
+    # sampling
+    sampler: str = "dpmpp_2m"
+    steps: int = 2
+    sigma_min: float = 0.3
+    sigma_max: float = 4.0
+
+
+class SuperResolution(Stage):
+    stage, kind, config_class = 3, "diffusion", SuperResolutionConfig
+
+    def __init__(self, config: SuperResolutionConfig | None = None):
+        config = config or SuperResolutionConfig()
+        super().__init__(config)
+        self.encoder = EdgeEncoder(config)
+        self.denoiser = Denoiser(ResidualNetwork(config), sigma_data=1.0)
+
+    def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
+        """Loss of a batch: rgb (B, 3, 256, 256) in [0, 1] -> scalar (Karras et al. 2022, eq. 2)."""
+        gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
+        base = resize(disturbed_chroma(low, self.config.disturb), (SIDE, SIDE))
+        target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / self.config.residual_spread
+
+        levels = self.config.noise_levels
+        clean = target.repeat_interleave(levels, 0)
+        sigma = lognormal_sigmas(len(clean), self.config.noise_mean, self.config.noise_std).to(clean.device)
+        noisy = clean + sigma[:, None, None, None] * draw_noise(clean.shape, device=clean.device)
+        maps = [m.repeat_interleave(levels, 0) for m in self._prepared(gray, base)]
+        error = (self.denoiser(noisy, sigma, context=maps) - clean).square().mean((1, 2, 3))
+        return (self.denoiser.loss_weight(sigma) * error).mean()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        gray256: Tensor,
+        rgb64: Tensor,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """Color at 256x256 with the luma of gray256.
+
+        gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]; generator: as `draw_noise` for B rows
+        returns: rgb256 (B, 3, 256, 256)
+        """
+        if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape[1:] != (3, LOW_SIDE, LOW_SIDE):
+            raise ValueError(
+                f"gray256 must be (B, 1, {SIDE}, {SIDE}) and rgb64 (B, 3, {LOW_SIDE}, {LOW_SIDE}); "
+                f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
+            )
+        config = self.config
+        base = resize(chroma_from_rgb(rgb64), (SIDE, SIDE))
+        maps = self._prepared(gray256, base)
+        sigmas = karras_sigmas(num_inference_steps or config.steps, config.sigma_min, config.sigma_max)
+        noise = draw_noise((len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE), generator, gray256.device)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoiser(x, sigma, context=maps)
+
+        residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
+        return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
+
+    def _prepared(self, gray: Tensor, base: Tensor) -> list[Tensor]:
+        return self.denoiser.network.prepare(self.encoder(gray, base / self.config.chroma_spread))
+
+
+class EdgeEncoder(nn.Module):
+    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256) of unit spread -> features (B, C, 64, 64); runs once."""
+
+    def __init__(self, config: SuperResolutionConfig):
+        super().__init__()
+        fine, middle, coarse = config.encoder_channels
+        self.read = nn.Conv2d(3 * PIXELS, fine, 3, padding=1)
+        self.fine = nn.ModuleList([ResidualBlock(fine), ResidualBlock(fine)])
+        self.shrink32 = nn.Conv2d(fine, middle, 2, stride=2)
+        self.middle = nn.ModuleList([ResidualBlock(middle), AxialBlock(middle, config.heads, LOW_SIDE // 2)])
+        self.shrink16 = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.coarse = nn.ModuleList([ResidualBlock(coarse), AxialBlock(coarse, config.heads, LOW_SIDE // 4)])
+        self.grow32 = nn.Conv2d(coarse, middle, 1)
+        self.middle_up = ResidualBlock(middle)
+        self.grow64 = nn.Conv2d(middle, fine, 1)
+        self.norm = group_norm(fine)
+
+    def forward(self, gray: Tensor, chroma: Tensor) -> Tensor:
+        x = self.read(F.pixel_unshuffle(torch.cat([2 * gray - 1, chroma], dim=1), PATCH))
+        x = self.fine[0](x)
+        y = self.shrink32(x)
+        for block in self.middle:
+            y = block(y)
+        z = self.shrink16(y)
+        for block in self.coarse:
+            z = block(z)
+        y = self.middle_up(y + F.interpolate(self.grow32(z), scale_factor=2.0, mode="nearest"))
+        x = self.fine[1](x + F.interpolate(self.grow64(y), scale_factor=2.0, mode="nearest"))
+        return F.silu(self.norm(x))
+
+
+class ResidualNetwork(nn.Module):
+    """The light network of every step: x (B, 32, 64, 64), c_noise (B,), context of `prepare` -> (B, 32, 64, 64)."""
+
+    def __init__(self, config: SuperResolutionConfig):
+        super().__init__()
+        (fine, coarse), width = config.denoiser_channels, config.encoder_channels[0]
+        code = 2 * fine
+        self.embedding = NoiseEmbedding(code)
+        self.read = nn.Conv2d(2 * PIXELS, fine, 3, padding=1)
+        self.down = ResidualBlock(fine, code)
+        self.shrink = nn.Conv2d(fine, coarse, 2, stride=2)
+        self.middle = ResidualBlock(coarse, code)
+        self.grow = nn.Conv2d(coarse, fine, 1)
+        self.up = ResidualBlock(fine, code)
+        self.norm = group_norm(fine)
+        self.write = zero(nn.Conv2d(fine, 2 * PIXELS, 3, padding=1))
+        self.context = nn.ModuleList([
+            nn.Conv2d(width, fine, 1), nn.Conv2d(width, coarse, 2, stride=2), nn.Conv2d(width, fine, 1),
+        ])  # fmt: skip
+
+    def prepare(self, features: Tensor) -> list[Tensor]:
+        """The encoder's features as one map per block: the part of the network that knows no noise."""
+        return [layer(features) for layer in self.context]
+
+    def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
+        code = self.embedding(c_noise)
+        x = self.down(self.read(x), code, context[0])
+        y = self.middle(self.shrink(x), code, context[1])
+        x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
+        x = self.up(x, code, context[2])
+        return self.write(F.silu(self.norm(x)))

@@ -1,0 +1,34 @@
+"""Trains stage 2, the color upsampler: accelerate launch train_scripts/stage2.py [--config … --data …]"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from stages.checkpoint import Stage
+from stages.color import (
+    chroma_from_rgb, ciede2000, coarse_from_rgb, colorfulness, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse,
+)  # fmt: skip
+from stages.conditioning import disturbed_chroma
+from train_scripts.grids import picture_grid
+from train_scripts.launch import main
+
+
+def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+    """CIEDE2000 of bin centers and of the stage, from exact and from disturbed coarse colors, and colorfulness."""
+    gray, lab = gray_from_rgb(rgb), lab_from_rgb(rgb)
+    torch.manual_seed(0)
+    values: dict[str, float] = {}
+    for name, strength in (("exact", 0.0), ("disturbed", 0.04)):
+        coarse = coarse_from_rgb(merge(gray, disturbed_chroma(chroma_from_rgb(rgb), strength)))
+        centers, refined = merge(gray, chroma_from_rgb(rgb_from_coarse(coarse))), stage.sample(gray, coarse)
+        values[f"ciede2000_{name}_centers"] = ciede2000(lab_from_rgb(centers), lab).mean().item()
+        values[f"ciede2000_{name}"] = ciede2000(lab_from_rgb(refined), lab).mean().item()
+    values["colorfulness"] = (colorfulness(refined).mean() / colorfulness(rgb).mean()).item()
+    return {name: round(value, 3) for name, value in values.items()}, picture_grid([gray.expand_as(rgb), centers, refined, rgb])
+
+
+if __name__ == "__main__":
+    sys.exit(main(2, "stage2", report))

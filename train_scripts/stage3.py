@@ -1,0 +1,40 @@
+"""Trains stage 3, the super-resolution of color: accelerate launch train_scripts/stage3.py [--config … --data …]"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from stages.checkpoint import Stage
+from stages.color import chroma_from_rgb, ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge
+from stages.conditioning import disturbed_chroma
+from stages.resize import enlarge_chroma, resize
+from train_scripts.grids import picture_grid
+from train_scripts.launch import main
+
+
+def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+    """CIEDE2000 of bicubic and luma-guided enlargement and of the stage, from true and disturbed color at 64x64."""
+    rgb = rgb[:32]
+    gray, low = gray_from_rgb(rgb), resize(rgb, (64, 64))
+    gray_low, lab = gray_from_rgb(low), lab_from_rgb(rgb)
+    torch.manual_seed(0)
+    values: dict[str, float] = {}
+    for name, strength in (("true", 0.0), ("disturbed", 0.04)):
+        chroma = disturbed_chroma(chroma_from_rgb(low), strength)
+        rgb64 = merge(gray_low, chroma)
+        systems = {
+            "bicubic": merge(gray, resize(chroma_from_rgb(rgb64), tuple(rgb.shape[-2:]))),
+            "guided": merge(gray, enlarge_chroma(chroma_from_rgb(rgb64), gray_low, gray)),
+            "stage": stage.sample(gray, rgb64, torch.Generator().manual_seed(0)),
+        }
+        for system, picture in systems.items():
+            values[f"ciede2000_{name}_{system}"] = ciede2000(lab_from_rgb(picture), lab).mean().item()
+    values["colorfulness"] = (colorfulness(systems["stage"]).mean() / colorfulness(rgb).mean()).item()
+    return {name: round(value, 3) for name, value in values.items()}, picture_grid([*systems.values(), rgb], 6)
+
+
+if __name__ == "__main__":
+    sys.exit(main(3, "stage3", report))
