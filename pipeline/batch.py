@@ -14,8 +14,10 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from stages.images import FORMATS, Photo, load_photo, save_photo
 
 if TYPE_CHECKING:
-    from .color_pipeline import ColorPipeline
+    from .color_pipeline import ColorPipeline, SmallPicture
 
 __all__ = ["Job", "Report", "Settings", "color_files", "find_inputs", "plan"]
 
@@ -73,6 +75,16 @@ class Report:
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job under way: its photo, notes on its file, and what the manifest will call finished."""
+
+    job: Job
+    photo: Photo
+    notes: tuple[str, ...]
+    key: dict[str, Any]
 
 
 class Refused(Exception):
@@ -299,7 +311,7 @@ def color_files(
 
     advance()
     weights = pipe.fingerprint()
-    group: list[tuple[Job, Photo, dict[str, Any]]] = []
+    group: list[Loaded] = []
     for number, job in enumerate(jobs, 1):
         key = {"settings": settings.record(job.outputs[0].suffix), "weights": weights}
         try:
@@ -307,10 +319,10 @@ def color_files(
                 report.skipped += 1
             else:
                 _check_way(job, out, manifest, overwrite)
-                group.append((job, _load(job), key))
+                group.append(Loaded(job, *_load(job), key))
         except Exception as error:
             fail(job, error)
-        pixels = sum(photo.gray.size for _, photo, _ in group)
+        pixels = sum(loaded.photo.gray.size for loaded in group)
         if group and (len(group) >= pipe.batch_size or pixels >= GROUP_PIXELS or number == len(jobs)):
             _color_group(pipe, group, out, settings, manifest, report, say, fail, advance)
             group = []
@@ -329,15 +341,28 @@ def _check_way(job: Job, out: Path, manifest: Manifest, overwrite: bool) -> None
                           "--overwrite replaces it")
 
 
-def _load(job: Job) -> Photo:
+def _load(job: Job) -> tuple[Photo, tuple[str, ...]]:
+    """The photo, and what was wrong with its file but not enough to refuse it."""
     if not job.source.is_file():
         raise Refused("not a regular file")
-    return load_photo(job.source)
+    notes: dict[str, None] = {}
+    with _warnings_to(notes):
+        photo = load_photo(job.source)
+    return photo, tuple(notes)
+
+
+@contextmanager
+def _warnings_to(notes: dict[str, None]) -> Iterator[None]:
+    """Warnings of the block become notes, one line each, instead of lines of Python source on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    notes.update((" ".join(str(warning.message).split()), None) for warning in caught)
 
 
 def _color_group(
     pipe: ColorPipeline,
-    group: list[tuple[Job, Photo, dict[str, Any]]],
+    group: list[Loaded],
     out: Path,
     settings: Settings,
     manifest: Manifest,
@@ -349,25 +374,38 @@ def _color_group(
     """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
     try:
         small = pipe.small_pictures(
-            [photo for _, photo, _ in group], [settings.seed] * len(group),
+            [loaded.photo for loaded in group], [settings.seed] * len(group),
             num_samples=settings.samples, num_inference_steps=settings.steps,
             preview=settings.preview, pool=settings.pool,
         )
     except Exception as error:
-        for job, _, _ in group:
-            fail(job, error)
+        for loaded in group:
+            fail(loaded.job, error)
         return
-    for (job, photo, key), pictures in zip(group, small, strict=True):
+    for loaded, pictures in zip(group, small, strict=True):
         try:
-            _write(pipe, job, photo, pictures, key, out, settings, manifest, report, say)
-            report.colored += 1
+            notes = _write(pipe, loaded, pictures, out, settings, manifest)
         except Exception as error:
-            fail(job, error)
+            fail(loaded.job, error)
+        else:
+            report.colored += 1
+            for note in notes:
+                report.notes.append((loaded.job.source, note))
+                say(f"{loaded.job.source}: note: {note}")
         advance()
 
 
-def _write(pipe, job, photo, pictures, key, out, settings, manifest, report, say) -> None:
-    notes: dict[str, None] = {}
+def _write(
+    pipe: ColorPipeline,
+    loaded: Loaded,
+    pictures: Sequence[SmallPicture],
+    out: Path,
+    settings: Settings,
+    manifest: Manifest,
+) -> list[str]:
+    """All outputs of one photo and their two lines in the manifest; returns the notes on them."""
+    job, photo = loaded.job, loaded.photo
+    notes = dict.fromkeys(loaded.notes)
     if FORMATS[job.outputs[0].suffix.lower()] in ("jpeg", "webp") and photo.depth == 16:
         photo = dataclasses.replace(photo, depth=8)
         notes["16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them"] = None
@@ -381,15 +419,14 @@ def _write(pipe, job, photo, pictures, key, out, settings, manifest, report, say
         notes.update(dict.fromkeys(said))
         path = out / output
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_photo(path, full.rgb, photo, quality=settings.quality)
+        with _warnings_to(notes):
+            save_photo(path, full.rgb, photo, quality=settings.quality)
         written.append({"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(path)})
     manifest.append({
-        "event": "done", "input": source, "key": key, "outputs": written,
+        "event": "done", "input": source, "key": loaded.key, "outputs": written,
         "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "notes": list(notes),
     })
-    for note in notes:
-        report.notes.append((job.source, note))
-        say(f"{job.source}: note: {note}")
+    return list(notes)
 
 
 def _reason(error: Exception) -> str:

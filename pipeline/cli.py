@@ -70,13 +70,9 @@ def _colorize(options: argparse.Namespace) -> int:
     if options.output.exists() and not options.output.is_dir():
         return _misuse(f"{options.output} is a file; -o names a folder")
 
-    import warnings
-
     from . import batch
     from .color_pipeline import ColorPipeline
 
-    # Notes on memory go to stderr as lines of their photo.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, message="memory ran out")
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
         pipe.to(*_placement(options.device, options.dtype))

@@ -344,7 +344,8 @@ class ColorPipeline:
             rgb64 = stage2.sample(gray64[b], coarse[b, k])
             generators = [candidate_generator(padded_seeds[row[0]], row[1], "stage3") for row in padded]
             rgb256 = stage3.sample(
-                gray256[b], _checked(rgb64, "stage2"), generator=generators, num_inference_steps=steps[1]
+                gray256[b], _checked(rgb64, "stage2"), generator=generators, num_inference_steps=steps[1],
+                callback=self._stage_callback(callback, "stage3"),
             )
             for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):
                 small[photo].append((candidate, rgb.cpu()))

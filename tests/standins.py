@@ -1,4 +1,4 @@
-"""Stages small enough to test the pipeline without trained weights: the face of the real ones, almost no network."""
+"""Stages small enough to test the pipeline without trained weights: the face of the real ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StandIn(Stage):
     def __init__(self, config: StandInConfig | None = None):
         super().__init__(config or StandInConfig())
         torch.manual_seed(self.stage)
-        # A convolution over the whole row: like real ones, its last digits may depend on the size of the batch.
+        # Like a real network's, the last digits of a convolution may depend on the size of the batch.
         self.mix = nn.Conv2d(3, 2, 3, padding=1)
         self.batches: list[int] = []
 
@@ -37,7 +37,7 @@ class StandIn1(StandIn):
     def pool(self) -> int:
         return self.config.pool
 
-    def sample(self, gray64, num_samples=1, generator=None, num_inference_steps=None, callback=None) -> Tensor:
+    def sample(self, gray64, num_samples=1, generator=None, num_inference_steps=None, callback=None):
         self.batches.append(len(gray64) * num_samples)
         noise = draw_noise((len(gray64) * num_samples, 2, 8, 8), generator)
         for step in range(num_inference_steps or 2):
@@ -50,7 +50,7 @@ class StandIn1(StandIn):
 
     def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
         middle = coarse.float().mean(1, keepdim=True)
-        return (coarse - middle).abs().mean((2, 3)).argsort(1, stable=True)
+        return (coarse - middle).abs().mean((2, 3)).argsort(dim=1, stable=True)
 
     def preview(self, gray64: Tensor) -> Tensor:
         return merge(gray64, 0.2 * torch.tanh(self.mix(gray64.expand(-1, 3, -1, -1))))
@@ -67,9 +67,12 @@ class StandIn2(StandIn):
 class StandIn3(StandIn):
     stage = 3
 
-    def sample(self, gray256, rgb64, generator=None, num_inference_steps=None) -> Tensor:
+    def sample(self, gray256, rgb64, generator=None, num_inference_steps=None, callback=None) -> Tensor:
         self.batches.append(len(gray256))
         noise = draw_noise((len(gray256), 2, 256, 256), generator).to(gray256.device)
+        for step in range(num_inference_steps or 1):
+            if callback is not None:
+                callback(step, torch.tensor(0.5), noise, noise)
         rgb = resize(rgb64, (256, 256))
         return merge(gray256, 0.3 * torch.tanh(self.mix(rgb)) + 0.05 * noise)
 

@@ -19,8 +19,8 @@ def picture(height: int, width: int, side: int = 256, seed: int = 0):
     """A photo's gray (H, W) and a colored small picture (3, side, side) of it."""
     generator = torch.Generator().manual_seed(seed)
     rough = torch.rand(1, 1, 12, 12, generator=generator)
-    gray = (resize(rough, (height, width)) + 0.05 * torch.rand(1, 1, height, width, generator=generator)).clamp(0, 1)
-    gray = (gray * 255).round() / 255
+    gray = resize(rough, (height, width)) + 0.05 * torch.rand(1, 1, height, width, generator=generator)
+    gray = (gray.clamp(0, 1) * 255).round() / 255
     chroma = resize(torch.rand(1, 2, 9, 9, generator=generator) - 0.5, (side, side))
     return gray[0, 0].numpy(), merge(resize(gray, (side, side)), chroma)[0]
 

@@ -1,0 +1,203 @@
+"""What one call costs on this processor: seconds and peak memory, beside the speed of the processor itself.
+
+    python benchmarks/cpu.py [--threads 2] [--weights FOLDER] [--json FILE]
+
+Bounds are stated for 200 GFLOP/s (two AVX-512 cores): the rate of a 2048 x 2048 x 2048 float32 matrix
+product on the same threads, taken right before and after each row, scales the bounds in seconds for this
+machine. Every row runs in a process of its own, whose peak memory is everything: Python, torch, weights,
+photo, result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+REFERENCE = 200.0  # GFLOP/s
+SIZES = {"1 megapixel": (1152, 864), "24 megapixels": (6000, 4000)}
+# name: (seconds at the reference rate, GB)
+BOUNDS = {
+    "1 megapixel, PIL to PIL": (3.0, 1.5),
+    "24 megapixels, PIL to PIL": (10.0, 2.5),
+    "24 megapixels, file to file": (None, 2.5),
+    "cold start of the command": (6.0, None),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="warm calls per row; the fastest counts")
+    parser.add_argument("--weights", help="pipeline folder (default: the weights in the package)")
+    parser.add_argument("--json", type=Path, help="also write the table there")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(measure(options.row, options)))
+        return 0
+
+    rows = []
+    for name in BOUNDS:
+        before = child("calibration", options)["gflops"]
+        row = child(name, options)
+        row["gflops"] = (before + child("calibration", options)["gflops"]) / 2
+        rows.append(judged(name, row))
+        print(line(rows[-1]), flush=True)
+    result = {
+        "reference_gflops": REFERENCE, "threads": options.threads, "repeats": options.repeats,
+        "weights": options.weights or "package", "python": platform.python_version(),
+        "processor": processor(), "rows": rows,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+def judged(name: str, row: dict[str, float]) -> dict[str, Any]:
+    """The measured row with its bounds: seconds scaled to this machine's rate, memory as it is."""
+    seconds, memory = BOUNDS[name]
+    scaled = None if seconds is None else seconds * REFERENCE / row["gflops"]
+    met = (scaled is None or row["seconds"] <= scaled) and (memory is None or row["peak_gb"] <= memory)
+    return {"name": name, **row, "bound_seconds": seconds, "scaled_bound_seconds": scaled,
+            "bound_gb": memory, "met": met}
+
+
+def line(row: dict[str, Any]) -> str:
+    bound = "" if row["bound_seconds"] is None else (
+        f" (bound {row['bound_seconds']:.0f} s, here {row['scaled_bound_seconds']:.1f} s)")
+    memory = "" if row.get("peak_gb") is None else f"  {row['peak_gb']:.2f} GB"
+    memory += "" if row["bound_gb"] is None else f" (bound {row['bound_gb']:.1f} GB)"
+    return (f"{row['name']:30s} {row['seconds']:6.2f} s{bound}{memory}  at {row['gflops']:.0f} GFLOP/s: "
+            + ("met" if row["met"] else "NOT MET"))
+
+
+def child(row: str, options: argparse.Namespace) -> dict[str, float]:
+    """One row in its own process, with the number of threads fixed from its start."""
+    threads = str(options.threads)
+    command = [sys.executable, __file__, "--row", row, "--threads", threads]
+    command += ["--repeats", str(options.repeats)]
+    if options.weights:
+        command += ["--weights", options.weights]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(row: str, options: argparse.Namespace) -> dict[str, float]:
+    if row == "calibration":
+        return {"gflops": calibration(options.threads)}
+    if row == "cold start of the command":
+        return cold_start(options)
+    size = SIZES[row.split(",")[0]]
+    return from_file(size, options) if row.endswith("file to file") else from_pil(size, options)
+
+
+def calibration(threads: int) -> float:
+    """GFLOP/s of the product of two 2048 x 2048 float32 matrices: the best of 20."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2, 2048, 2048)
+    best = min(timed(lambda: a @ b) for _ in range(20))
+    return 2 * 2048**3 / best / 1e9
+
+
+def from_pil(size: tuple[int, int], options: argparse.Namespace) -> dict[str, float]:
+    """A warm call with all defaults, PIL image in, PIL image out."""
+    from pipeline import ColorPipeline
+
+    pipe = ColorPipeline.from_pretrained(options.weights)
+    photo = picture(size)
+    pipe(picture((320, 240)), generator=0)  # the first call of all
+    seconds = min(timed(lambda: pipe(photo, generator=0)) for _ in range(options.repeats))
+    return {"seconds": seconds, "peak_gb": peak_memory()}
+
+
+def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, float]:
+    """The command's own work, JPEG in, JPEG out: reading, coloring, writing."""
+    from pipeline import ColorPipeline
+    from pipeline.batch import Settings, color_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "photo.jpg"
+        code = "import sys; sys.path.insert(0, sys.argv[1]); from cpu import picture; " \
+               f"picture({size!r}).save(sys.argv[2], quality=95)"
+        subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(photo)], check=True)
+        pipe = ColorPipeline.from_pretrained(options.weights)
+        report = color_files(pipe, [photo], Path(folder) / "out", Settings())
+        if report.failed:
+            raise RuntimeError(report.failed[0][1])
+    return {"seconds": report.seconds, "peak_gb": peak_memory()}
+
+
+def cold_start(options: argparse.Namespace) -> dict[str, float]:
+    """The whole command on a small photo, from nothing to the end of the process; the fastest run."""
+    found = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            picture((320, 240)).save(f"{folder}/photo.png")
+            command = [sys.executable, "-m", "pipeline.cli", "colorize", f"{folder}/photo.png"]
+            command += ["-o", f"{folder}/out", "--device", "cpu"]
+            command += ["--weights", options.weights] if options.weights else []
+            run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+            found.append(timed(run))
+    return {"seconds": min(found)}
+
+
+def picture(size: tuple[int, int]):
+    """A gray PIL image, smooth with grain, (width, height)."""
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    rough = Image.fromarray(noise.integers(0, 256, (24, 36), np.uint8))
+    smooth = rough.resize(size, Image.Resampling.BICUBIC)
+    grain = noise.integers(-8, 9, (size[1], size[0]), np.int16)
+    return Image.fromarray(np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8))
+
+
+def timed(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in GB (10^9 bytes)."""
+    try:  # getrusage would count the parent's memory too, from before the program was loaded
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    except (OSError, IndexError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        flags = next(line for line in lines if line.startswith("flags")).split()
+        fast = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+        return f"{model} ({', '.join(fast)}), {os.cpu_count()} CPUs"
+    except (OSError, StopIteration):
+        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+
+
+if __name__ == "__main__":
+    if importlib.util.find_spec("pipeline") is None:
+        sys.exit("trichrome is not installed: pip install -e .")
+    sys.exit(main())
