@@ -50,7 +50,8 @@ class Stage(nn.Module):
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         if dtype is not None:
             weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in weights.items()}
-        description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": dataclasses.asdict(self.config)}
+        config = dataclasses.asdict(self.config)
+        description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": config}
         with replaced_folder(folder) as fresh:
             save_file(weights, fresh / WEIGHTS_NAME)
             (fresh / CONFIG_NAME).write_text(json.dumps(description, indent=1) + "\n")
@@ -59,7 +60,8 @@ class Stage(nn.Module):
     def from_pretrained(cls, source: str | Path) -> Self:
         """The stage saved in a folder or on the hub ("owner/name"), in evaluation mode, float32.
 
-        Raises CheckpointError where a file is missing or damaged, the kind is another one, or a name or shape does not fit.
+        Raises CheckpointError where a file is missing or damaged, the kind is another one, or a name or shape does
+        not fit.
         """
         folder = local_folder(source)
         description = read_description(folder)
@@ -110,7 +112,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """A config dataclass from parsed TOML or JSON. Unknown keys raise; lists become tuples; kinds of values must agree."""
+    """A config dataclass from parsed TOML or JSON. Unknown keys raise; lists become tuples; kinds of values must
+    agree.
+    """
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(values.keys() - fields.keys())
     if unknown:
@@ -154,7 +158,9 @@ def local_folder(source: str | Path) -> Path:
 
 @contextmanager
 def replaced_folder(folder: str | Path) -> Iterator[Path]:
-    """A fresh folder to fill; it takes the place of `folder` when the block ends well, and vanishes when it does not."""
+    """A fresh folder to fill; it takes the place of `folder` when the block ends well, and vanishes when it does
+    not.
+    """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -1,7 +1,7 @@
 """Conditioning augmentation: what a stage is shown in training is made as imperfect as what it will get in use.
 
-Ho et al. 2022 (cascaded diffusion, arXiv 2106.15282) and SR3 (arXiv 2104.07636) blur and noise the low-resolution input of an
-upsampler; without it the upsampler trusts every error of the stage before it.
+Ho et al. 2022 (cascaded diffusion, arXiv 2106.15282) and SR3 (arXiv 2104.07636) blur and noise the low-resolution
+input of an upsampler; without it the upsampler trusts every error of the stage before it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 def disturbed_chroma(chroma: Tensor, strength: float) -> Tensor:
     """Chroma with a blur and a noise whose amounts are drawn per picture; a quarter of the pictures stays as it is.
 
-    Noise is drawn at several grains, from single pixels to patches of eight: a colorizer's errors are rarely single pixels.
+    Noise is drawn at several grains, from single pixels to patches of eight: a colorizer's errors are rarely single
+    pixels.
     chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma -> (B, 2, H, W)
     """
     if strength == 0:

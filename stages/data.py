@@ -1,8 +1,8 @@
 """Photographs for training and evaluation: found, read through `datasets`, sifted, and kept as one uint8 tensor.
 
-A data folder holds sets (`photos64`, `photos256`) of Parquet files named train-* and validation-* with an `image` column and,
-optionally, a `label` column. Any other folder of pictures works too: everything `datasets` reads as an image folder.
-Batches are a pure function of (seed, step, rank): nothing has to be saved to continue a run exactly.
+A data folder holds sets (`photos64`, `photos256`) of Parquet files named train-* and validation-* with an `image`
+column and, optionally, a `label` column. Any other folder of pictures works too: everything `datasets` reads as an
+image folder. Batches are a pure function of (seed, step, rank): nothing has to be saved to continue a run exactly.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stages.color import lab_from_rgb
 
 TINT_RESIDUAL = 1.6  # spread of a*, b* around their fit on lightness below which a picture has one tint at most
 NEAR_GRAY_CHROMA = 2.0  # mean a*b* radius below which a picture is as good as gray
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 MAX_DROPPED = 0.5  # share of unusable pictures above which the folder is taken for a mistake
 
 
@@ -32,7 +33,9 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Square color photographs: images (N, S, S, 3) uint8, labels (N,) int64 (-1 unknown), and what was dropped, counted."""
+    """Square color photographs: images (N, S, S, 3) uint8, labels (N,) int64 (-1 unknown), and what was dropped,
+    counted.
+    """
 
     images: Tensor
     labels: Tensor
@@ -56,7 +59,9 @@ class Pictures:
 
 
 def data_folder(given: str | Path | None = None) -> Path:
-    """The data folder: `given`, else $TRICHROME_DATA, else ./data. Raises DataError saying what to do where there is none."""
+    """The data folder: `given`, else $TRICHROME_DATA, else ./data. Raises DataError saying what to do where there
+    is none.
+    """
     folder = Path(given or os.environ.get("TRICHROME_DATA") or "data")
     if not folder.is_dir():
         raise DataError(
@@ -82,7 +87,7 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
     elif split != "train":
         raise DataError(f"{folder / name} has no {split}-*.parquet")
     else:
-        if not any(path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff") for path in folder.rglob("*")):
+        if not any(path.suffix.lower() in PICTURE_SUFFIXES for path in folder.rglob("*")):
             raise DataError(f"{folder} holds neither {name}/train-*.parquet nor any picture")
         table = load_dataset("imagefolder", data_dir=str(folder), split="train", drop_labels=True)
     if limit is not None:
@@ -110,7 +115,9 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
             kept.append(index)
     lost = sum(dropped.values())
     if not images or lost > MAX_DROPPED * (lost + len(images)):
-        raise DataError(f"{folder}: {lost} of {lost + len(images)} pictures are unusable ({dropped}); is this the right folder?")
+        raise DataError(
+            f"{folder}: {lost} of {lost + len(images)} pictures are unusable ({dropped}); is this the right folder?"
+        )
     return Pictures(
         torch.from_numpy(np.stack(images)),
         torch.tensor([labels[i] for i in kept]) if labels is not None else torch.full((len(images),), -1),
@@ -121,12 +128,12 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
 
 def _square(data: bytes, side: int) -> np.ndarray | None:
     """The central square of an encoded picture as (side, side, 3) uint8; None where it would have to be enlarged."""
-    with Image.open(io.BytesIO(data)) as picture:
-        width, height = picture.size
+    with Image.open(io.BytesIO(data)) as file:
+        width, height = file.size
         short = min(width, height)
         if short < side:
             return None
-        picture = picture.convert("RGB")
+        picture = file.convert("RGB")
         if (width, height) != (side, side):
             left, top = (width - short) // 2, (height - short) // 2
             picture = picture.resize((side, side), Image.Resampling.BOX, (left, top, left + short, top + short))
@@ -146,7 +153,9 @@ def is_one_tint(picture: np.ndarray) -> bool:
 
 
 def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices of global batch `step`: each epoch visits every picture once, in an order of its own (the rest is dropped)."""
+    """Indices of global batch `step`: each epoch visits every picture once, in an order of its own (the rest is
+    dropped).
+    """
     per_epoch = max(count // batch_size, 1)
     epoch, position = divmod(step, per_epoch)
     order = torch.randperm(count, generator=Generator().manual_seed(seed_of(seed, "epoch", epoch)))
@@ -156,7 +165,8 @@ def batch_indices(count: int, batch_size: int, seed: int, step: int) -> Tensor:
 def augmented(rgb: Tensor, generator: Generator, crop_share: float = 0.5, smallest: float = 0.6) -> Tensor:
     """Mirrored at random, and a share of the pictures cropped to another aspect and squeezed back to the square.
 
-    Photographs that are not square are squeezed to one when they are colored, so crops have aspects up to 3:2 either way.
+    Photographs that are not square are squeezed to one when they are colored, so crops have aspects up to 3:2
+    either way.
     rgb: (B, 3, S, S); smallest: of a crop's area -> (B, 3, S, S)
     """
     batch = len(rgb)

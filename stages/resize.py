@@ -1,9 +1,10 @@
 """Changing the size of pictures, and enlarging chroma along the edges of the luma.
 
-`resize` is the one way pictures change size, in training and in use. `enlarge_chroma` is a fast guided filter (He and Sun,
-arXiv 1505.00996): around each low-resolution pixel the chroma is fitted as a linear function of the gray value, and the fit
-is enlarged instead of the chroma, so that color edges follow the edges of the gray picture. Unlike the original it
-reproduces the low-resolution chroma exactly where it is known, instead of smoothing it twice.
+`resize` is the one way pictures change size, in training and in use. `enlarge_chroma` is a fast guided filter (He
+and Sun, arXiv 1505.00996): around each low-resolution pixel the chroma is fitted as a linear function of the gray
+value, and the fit is enlarged instead of the chroma, so that color edges follow the edges of the gray picture.
+Unlike the original it reproduces the low-resolution chroma exactly where it is known, instead of smoothing it
+twice.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def guided_coefficients(gray: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
 def enlarge_chroma(chroma: Tensor, gray_low: Tensor, gray: Tensor) -> Tensor:
     """Chroma at the size of `gray`, its edges where the gray picture has edges.
 
-    chroma: (B, 2, h, w) and gray_low: (B, 1, h, w), the same picture at low resolution; gray: (B, 1, H, W) -> (B, 2, H, W)
+    chroma: (B, 2, h, w) and gray_low: (B, 1, h, w), the same picture at low resolution; gray: (B, 1, H, W) -> (B,
+    2, H, W)
     """
     slope, offset = guided_coefficients(gray_low, chroma)
     size = gray.shape[-2:]

@@ -1,8 +1,9 @@
 """The one training loop, for every stage and kind.
 
-A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged weights as
-the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures, augmentation and
-noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss curve, bit for bit.
+A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged
+weights as the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures,
+augmentation and noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss
+curve, bit for bit.
 """
 
 from __future__ import annotations
@@ -113,10 +114,10 @@ class Averaged:
     @torch.no_grad()
     def update(self, stage: Stage, batch_size: int, seen: int) -> None:
         keep = 0.5 ** (batch_size / max(min(self.half_life, seen / 10), 1e-8))
-        for averaged, current in zip(self.stage.parameters(), stage.parameters(), strict=True):
-            averaged.lerp_(current, 1 - keep)
-        for averaged, current in zip(self.stage.buffers(), stage.buffers(), strict=True):
-            averaged.copy_(current)
+        for mean, parameter in zip(self.stage.parameters(), stage.parameters(), strict=True):
+            mean.lerp_(parameter, 1 - keep)
+        for kept, buffer in zip(self.stage.buffers(), stage.buffers(), strict=True):
+            kept.copy_(buffer)
 
 
 def train(
@@ -157,7 +158,7 @@ def train(
     training, held_out = pictures.split(config.data.holdout)
     training = dataclasses.replace(training, images=training.images.to(device), labels=training.labels.to(device))
 
-    stage.to(device, memory_format=torch.channels_last)
+    stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(stage, options.freeze)
     optimizer = build_optimizer(stage, options)
     averaged = Averaged(stage, options.average_half_life)
@@ -180,7 +181,8 @@ def train(
             "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
         })  # fmt: skip
     progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
-    clock, losses = time.perf_counter(), []
+    clock = time.perf_counter()
+    losses: list[float] = []
     while True:
         step, seen = state["step"], state["step"] * batch_size
         finished = step == steps
@@ -209,11 +211,14 @@ def train(
             cut = slice(part * share // options.accumulation, (part + 1) * share // options.accumulation)
             last = part == options.accumulation - 1
             with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
-                loss = wrapped(rgb[cut].contiguous(memory_format=torch.channels_last), labels[cut]) / options.accumulation
+                inputs = rgb[cut].contiguous(memory_format=torch.channels_last)
+                loss = wrapped(inputs, labels[cut]) / options.accumulation
                 accelerator.backward(loss)
             total += loss.item()
         if not math.isfinite(total):
-            raise FloatingPointError(f"the loss at step {step} is {total}; the last checkpoint is {newest_checkpoint(run)}")
+            raise FloatingPointError(
+                f"the loss at step {step} is {total}; the last checkpoint is {newest_checkpoint(run)}"
+            )
         accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -239,7 +244,9 @@ def due(step: int, every: int, batch_size: int) -> bool:
 
 
 def precision_of(choice: str) -> str:
-    """accelerate's mixed_precision: "auto" is bf16 where the hardware has it, elsewhere none (emulated bf16 is slower)."""
+    """accelerate's mixed_precision: "auto" is bf16 where the hardware has it, elsewhere none (emulated bf16 is
+    slower).
+    """
     if choice not in ("auto", "no", "bf16", "fp16"):
         raise CheckpointError(f"precision must be auto, no, bf16 or fp16; got {choice!r}")
     return ("bf16" if hardware_has_bfloat16() else "no") if choice == "auto" else choice
@@ -279,11 +286,14 @@ def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> Non
 
 
 def save_checkpoint(run: Path, state: dict, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> None:
-    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two."""
+    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest
+    two.
+    """
     folder = run / f"checkpoint-{state['step']:08d}"
     with replaced_folder(folder) as fresh:
-        save_file({k: v.detach().cpu().contiguous() for k, v in stage.state_dict().items()}, fresh / "weights.safetensors")
-        save_file({k: v.cpu().contiguous() for k, v in averaged.stage.state_dict().items()}, fresh / "averaged.safetensors")
+        for name, module in (("weights", stage), ("averaged", averaged.stage)):
+            tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(tensors, fresh / f"{name}.safetensors")
         torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
         record = {"state": state, "config": dataclasses.asdict(config),
                   "sha256": {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}}
@@ -304,7 +314,9 @@ def load_checkpoint(folder: Path, config: Config, stage: Stage, averaged: Averag
         raise CheckpointError(f"{folder} belongs to a run with another config; choose another --run or delete it")
     for name, digest in record["sha256"].items():
         if sha256_of(folder / name) != digest:
-            raise CheckpointError(f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it")
+            raise CheckpointError(
+                f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it"
+            )
     stage.load_state_dict(load_file(folder / "weights.safetensors"))
     averaged.stage.load_state_dict(load_file(folder / "averaged.safetensors"))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stages.kinds import load_stage
 from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
 from train_scripts import evaluation

@@ -20,7 +20,7 @@ def main(stage: int, default: str, report: Report, arguments: list[str] | None =
     parser = argparse.ArgumentParser(description=f"Trains stage {stage}. Continues a run that was interrupted.")
     parser.add_argument("--config", default=str(CONFIGS / f"{default}.toml"), help="a TOML file (default: %(default)s)")
     parser.add_argument("--data", help="folder of photographs (default: $TRICHROME_DATA, else ./data)")
-    parser.add_argument("--runs", default="runs", help="folder of all runs; each config has one in it (default: %(default)s)")
+    parser.add_argument("--runs", default="runs", help="folder of all runs, one per config (default: %(default)s)")
     parser.add_argument("--expect-world", type=int, metavar="N", help="fail unless N processes really work together")
     parser.add_argument("--stop-after", type=int, metavar="STEPS", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

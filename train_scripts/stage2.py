@@ -9,7 +9,14 @@ from torch import Tensor
 
 from stages.checkpoint import Stage
 from stages.color import (
-    chroma_from_rgb, ciede2000, coarse_from_rgb, colorfulness, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse,
+    chroma_from_rgb,
+    ciede2000,
+    coarse_from_rgb,
+    colorfulness,
+    gray_from_rgb,
+    lab_from_rgb,
+    merge,
+    rgb_from_coarse,
 )  # fmt: skip
 from stages.conditioning import disturbed_chroma
 from train_scripts.grids import picture_grid
@@ -27,7 +34,8 @@ def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
         values[f"ciede2000_{name}_centers"] = ciede2000(lab_from_rgb(centers), lab).mean().item()
         values[f"ciede2000_{name}"] = ciede2000(lab_from_rgb(refined), lab).mean().item()
     values["colorfulness"] = (colorfulness(refined).mean() / colorfulness(rgb).mean()).item()
-    return {name: round(value, 3) for name, value in values.items()}, picture_grid([gray.expand_as(rgb), centers, refined, rgb])
+    grid = picture_grid([gray.expand_as(rgb), centers, refined, rgb])
+    return {name: round(value, 3) for name, value in values.items()}, grid
 
 
 if __name__ == "__main__":

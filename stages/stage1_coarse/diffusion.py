@@ -1,16 +1,17 @@
 """Stage 1, kind `diffusion`: coarse colors of a 64x64 gray picture, drawn by a conditional diffusion model.
 
-An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself, joined from
-4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate, with the encoder's
-features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16 grid; it is enlarged as
-JPEG decoders do. A parallel head on the encoder regresses the chroma in one pass (ColTran's idea): the preview.
+An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself,
+joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate,
+with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16
+grid; it is enlarged as JPEG decoders do. A parallel head on the encoder regresses the chroma in one pass (ColTran's
+idea): the preview.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,10 @@ class DiffusionColorizer(Stage):
         self.denoiser = Denoiser(ChromaNetwork(config), sigma_data=1.0)
 
     @property
+    def network(self) -> ChromaNetwork:
+        return cast(ChromaNetwork, self.denoiser.network)
+
+    @property
     def pool(self) -> int:
         return self.config.pool
 
@@ -98,7 +103,7 @@ class DiffusionColorizer(Stage):
         clean = target.repeat_interleave(levels, 0)
         sigma = lognormal_sigmas(len(clean), self.config.noise_mean, self.config.noise_std).to(clean.device)
         noisy = clean + sigma[:, None, None, None] * draw_noise(clean.shape, device=clean.device)
-        maps = [m.repeat_interleave(levels, 0) for m in self.denoiser.network.prepare(context)]
+        maps = [m.repeat_interleave(levels, 0) for m in self.network.prepare(context)]
         error = (self.denoiser(noisy, sigma, context=maps) - clean).square().mean((1, 2, 3))
         return (self.denoiser.loss_weight(sigma) * error).mean()
 
@@ -134,7 +139,7 @@ class DiffusionColorizer(Stage):
         self._check_gray(gray64)
         config, batch = self.config, len(gray64)
         context, _, _ = self.encoder(gray64)
-        maps = [m.repeat_interleave(num_samples, 0) for m in self.denoiser.network.prepare(context)]
+        maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
         sigmas = karras_sigmas(num_inference_steps or config.steps, config.sigma_min, config.sigma_max)
         shape = (batch * num_samples, 2 * PATCH**2, GRID, GRID)
         noise = draw_noise(shape, generator, gray64.device) * config.sigma_max
@@ -175,7 +180,9 @@ class DiffusionColorizer(Stage):
 
 
 class GrayEncoder(nn.Module):
-    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 8, 16, 16), class logits."""
+    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 8, 16, 16), class
+    logits.
+    """
 
     def __init__(self, config: DiffusionColorizerConfig):
         super().__init__()

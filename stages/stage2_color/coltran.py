@@ -1,12 +1,13 @@
 """Stage 2, kind `coltran`: from 3 bits per channel to 8, all pixels in parallel.
 
-The color upsampler of ColTran (arXiv 2102.04432, section 4.4 and the released code): each channel's 3-bit level and the gray
-value of a pixel are embedded, joined, and read by an axial transformer that answers with a distribution over 256 values. The
-same weights serve red, green and blue, one after another; training picks one channel per picture at random.
+The color upsampler of ColTran (arXiv 2102.04432, section 4.4 and the released code): each channel's 3-bit level and
+the gray value of a pixel are embedded, joined, and read by an axial transformer that answers with a distribution
+over 256 values. The same weights serve red, green and blue, one after another; training picks one channel per
+picture at random.
 
-What differs from the paper: in training the colors are disturbed before they are cut to 3 bits, so that sampled, imperfect
-colors are repaired and not merely refined; the answer is the mean of the distribution (`decode = "argmax"` for the paper's);
-and the luma of the result is replaced by the gray picture, which is known exactly.
+What differs from the paper: in training the colors are disturbed before they are cut to 3 bits, so that sampled,
+imperfect colors are repaired and not merely refined; the answer is the mean of the distribution (`decode =
+"argmax"` for the paper's); and the luma of the result is replaced by the gray picture, which is known exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from torch import Tensor, nn
 
 from stages.checkpoint import Stage
 from stages.color import (
-    COARSE_LEVELS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, levels_from_coarse, merge,
+    COARSE_LEVELS,
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    levels_from_coarse,
+    merge,
 )  # fmt: skip
 from stages.conditioning import disturbed_chroma
 from stages.nn.axial_encoder import AxialEncoder
@@ -75,7 +81,9 @@ class ColorUpsampler(Stage):
 
     @torch.no_grad()
     def sample(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
-        """Colors with 8 bits, deterministic: (B, 1, 64, 64) and (B, 64, 64) int64 -> rgb64 (B, 3, 64, 64), luma of gray64."""
+        """Colors with 8 bits, deterministic: (B, 1, 64, 64) and (B, 64, 64) int64 -> rgb64 (B, 3, 64, 64), luma of
+        gray64.
+        """
         if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE) or coarse64.shape != gray64[:, 0].shape:
             raise ValueError(
                 f"gray64 must be (B, 1, {SIDE}, {SIDE}) and coarse64 (B, {SIDE}, {SIDE}); "

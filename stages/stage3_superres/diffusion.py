@@ -1,16 +1,17 @@
 """Stage 3, kind `diffusion`: color at 256x256 from color at 64x64 and the gray picture at 256x256.
 
-Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma only, and of the
-chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of where edges run, so sampling
-starts from the enlarged chroma at a middle noise level and takes few steps. Pictures are seen as a
-64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at every step.
+Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma
+only, and of the chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of
+where edges run, so sampling starts from the enlarged chroma at a middle noise level and takes few steps. Pictures
+are seen as a 64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at every
+step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class SuperResolutionConfig:
     denoiser_channels: tuple[int, int] = (64, 96)
     heads: int = 4
     chroma_spread: float = 0.08
-    residual_spread: float = 0.02  # standard deviation of chroma minus its bicubic enlargement, disturbed inputs included
+    residual_spread: float = 0.02  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
     noise_levels: int = 2  # per picture and encoding
     noise_mean: float = 0.0  # of ln(sigma), sigma in units of residual_spread
@@ -59,6 +60,10 @@ class SuperResolution(Stage):
         super().__init__(config)
         self.encoder = EdgeEncoder(config)
         self.denoiser = Denoiser(ResidualNetwork(config), sigma_data=1.0)
+
+    @property
+    def network(self) -> ResidualNetwork:
+        return cast(ResidualNetwork, self.denoiser.network)
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Loss of a batch: rgb (B, 3, 256, 256) in [0, 1] -> scalar (Karras et al. 2022, eq. 2)."""
@@ -106,11 +111,13 @@ class SuperResolution(Stage):
         return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
 
     def _prepared(self, gray: Tensor, base: Tensor) -> list[Tensor]:
-        return self.denoiser.network.prepare(self.encoder(gray, base / self.config.chroma_spread))
+        return self.network.prepare(self.encoder(gray, base / self.config.chroma_spread))
 
 
 class EdgeEncoder(nn.Module):
-    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256) of unit spread -> features (B, C, 64, 64); runs once."""
+    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256) of unit spread -> features (B, C, 64, 64); runs
+    once.
+    """
 
     def __init__(self, config: SuperResolutionConfig):
         super().__init__()
