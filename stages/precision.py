@@ -15,7 +15,7 @@ def hardware_has_bfloat16(device: str | None = None) -> bool:
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda"):
-        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     if device.startswith("cpu"):
         return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
     return False

@@ -18,8 +18,12 @@ def central_order(gray64: Tensor, coarse: Tensor) -> Tensor:
 
     gray64: (B, 1, 64, 64) in [0, 1]; coarse: (B, N, 64, 64) int64 -> (B, N) int64
     """
+    if gray64.ndim != 4 or coarse.ndim != 4 or gray64.shape != (len(coarse), 1, *coarse.shape[2:]):
+        raise ValueError(
+            f"gray64 must be (B, 1, H, W) and coarse (B, N, H, W); got {tuple(gray64.shape)} and {tuple(coarse.shape)}"
+        )
     rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
     small = F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE)
     ab = lab_from_rgb(small)[:, 1:].unflatten(0, coarse.shape[:2])  # (B, N, 2, s, s)
     distance = (ab[:, :, None] - ab[:, None]).square().sum(3).sqrt().mean((-2, -1))  # (B, N, N)
-    return distance.sum(-1).argsort(-1, stable=True)
+    return distance.sum(-1).argsort(dim=-1, stable=True)

@@ -83,6 +83,8 @@ class DiffusionColorizer(Stage):
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Loss of a batch: rgb (B, 3, 64, 64) in [0, 1]; label (B,) int64, -1 where unknown -> scalar."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, target = gray_from_rgb(rgb), self._chroma32(chroma_from_rgb(rgb))
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -137,10 +139,13 @@ class DiffusionColorizer(Stage):
     ) -> Tensor:
         """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
         self._check_gray(gray64)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
         context, _, _ = self.encoder(gray64)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
-        sigmas = karras_sigmas(num_inference_steps or config.steps, config.sigma_min, config.sigma_max)
+        steps = config.steps if num_inference_steps is None else num_inference_steps
+        sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
         shape = (batch * num_samples, 2 * PATCH**2, GRID, GRID)
         noise = draw_noise(shape, generator, gray64.device) * config.sigma_max
 

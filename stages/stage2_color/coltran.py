@@ -64,6 +64,8 @@ class ColorUpsampler(Stage):
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Bits per value of one random channel per picture: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray = gray_from_rgb(rgb)
         shown = merge(gray, disturbed_chroma(chroma_from_rgb(rgb), self.config.disturb))
         channel = torch.randint(3, (len(rgb),)).to(rgb.device)

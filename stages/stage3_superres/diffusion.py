@@ -67,6 +67,8 @@ class SuperResolution(Stage):
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Loss of a batch: rgb (B, 3, 256, 256) in [0, 1] -> scalar (Karras et al. 2022, eq. 2)."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
         base = resize(disturbed_chroma(low, self.config.disturb), (SIDE, SIDE))
         target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / self.config.residual_spread
@@ -93,7 +95,8 @@ class SuperResolution(Stage):
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]; generator: as `draw_noise` for B rows
         returns: rgb256 (B, 3, 256, 256)
         """
-        if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape[1:] != (3, LOW_SIDE, LOW_SIDE):
+        low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
+        if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape != low_shape:
             raise ValueError(
                 f"gray256 must be (B, 1, {SIDE}, {SIDE}) and rgb64 (B, 3, {LOW_SIDE}, {LOW_SIDE}); "
                 f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
@@ -101,7 +104,8 @@ class SuperResolution(Stage):
         config = self.config
         base = resize(chroma_from_rgb(rgb64), (SIDE, SIDE))
         maps = self._prepared(gray256, base)
-        sigmas = karras_sigmas(num_inference_steps or config.steps, config.sigma_min, config.sigma_max)
+        steps = config.steps if num_inference_steps is None else num_inference_steps
+        sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
         noise = draw_noise((len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE), generator, gray256.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
