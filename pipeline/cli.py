@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -105,8 +106,8 @@ def _placement(device: str, dtype: str):
     from .color_pipeline import why_not
 
     if device == "auto":
-        found = [torch.cuda.is_available() and "cuda", torch.backends.mps.is_available() and "mps"]
-        device = next(filter(None, found), "cpu")
+        device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else device
     place = torch.device(device)
     if dtype == "auto":
         # On a CPU bfloat16 is offered, not chosen: float32 gives one picture on all of them.
@@ -119,7 +120,8 @@ class _Bar:
     """Progress on stderr, made at the first photo; lines said meanwhile go above it."""
 
     def __init__(self, show: bool) -> None:
-        self.show, self.bar = show, None
+        self.show = show
+        self.bar: Any = None
 
     def update(self, done: int, total: int) -> None:
         if not self.show or total == 0:

@@ -45,6 +45,7 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
 Seed = int | torch.Generator | None
+Rows = list[tuple[int | None, Tensor]]  # of one photo: candidate number, small rgb
 StepCallback = Callable[["ColorPipeline", int, float, dict[str, Any]], Any]
 
 
@@ -131,8 +132,12 @@ class ColorPipeline:
         dtype: of the stored weights; by default as they are
         """
         folder = Path(folder)
-        if folder.exists() and not (folder.is_dir() and _is_replaceable(folder)):
-            raise FileExistsError(f"{folder} exists and is no pipeline folder; choose another name")
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; name a folder")
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if others := sorted(there - {"model_index.json", *STAGES}):
+            raise FileExistsError(f"{folder} holds more than a pipeline ({', '.join(others[:3])}), which would "
+                                  "be lost; choose another folder")
         index: dict[str, Any] = {"format": FORMAT, "stages": {}}
         with replaced_folder(folder) as fresh:
             for name, stage in self.stages.items():
@@ -256,7 +261,9 @@ class ColorPipeline:
         pool = getattr(self.stages["stage1"], "pool", 1) if pool is None else pool
 
         pictures: list[list[SmallPicture]] = []
-        size, notes = self.batch_size, ()
+        size = self.batch_size
+        notes: tuple[str, ...] = ()
+        found: list[Rows] | None
         while len(pictures) < len(photos):
             done = len(pictures)
             batch, batch_seeds = photos[done : done + size], seeds[done : done + size]
@@ -298,7 +305,7 @@ class ColorPipeline:
                       "(the picture is the same)",)
         return full, notes
 
-    def _preview(self, photos: Sequence[Photo], size: int) -> list[list[tuple[None, Tensor]]]:
+    def _preview(self, photos: Sequence[Photo], size: int) -> list[Rows]:
         rgb64 = self.stages["stage1"].preview(_padded(_grays(photos, 64), size).to(self.device))
         return [[(None, rgb)] for rgb in _checked(rgb64, "stage1")[: len(photos)]]
 
@@ -311,7 +318,7 @@ class ColorPipeline:
         steps: tuple[int | None, int | None],
         pool: int,
         callback: StepCallback | None,
-    ) -> list[list[tuple[int, Tensor]]]:
+    ) -> list[Rows]:
         """(candidate number, rgb256) of each photo; network calls have `size` or size * CANDIDATES rows."""
         stage1, stage2, stage3 = self.stages.values()
         gray64 = _padded(_grays(photos, 64), size).to(self.device)
@@ -335,7 +342,7 @@ class ColorPipeline:
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in order[b, :num_samples]]
-        small: list[list[tuple[int, Tensor]]] = [[] for _ in photos]
+        small: list[Rows] = [[] for _ in photos]
         for first in range(0, len(rows), size):
             wanted = rows[first : first + size]
             padded = [*wanted, *[wanted[-1]] * (size - len(wanted))]
@@ -532,8 +539,3 @@ def _check_files(folder: Path, inside: Path) -> None:
 def _walk(folder: Path) -> Iterator[Path]:
     yield folder
     yield from sorted(folder.rglob("*"))
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """An empty folder, or a pipeline and nothing else."""
-    return {path.name for path in folder.iterdir()} <= {"model_index.json", *STAGES}

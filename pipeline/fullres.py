@@ -13,6 +13,7 @@ in, so the height of the strips never shows in the result: when memory runs out,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class FullSize:
     halvings: how often a strip was too large for the memory and was cut in half
     """
 
-    rgb: np.ndarray | Tensor
+    rgb: Any
     strip_rows: int
     halvings: int
 
@@ -66,7 +67,7 @@ def full_size_rgb(
     rows = min(rows, height)
     halvings = 0
 
-    rgb: np.ndarray | Tensor
+    rgb: Any
     if depth is None:
         rgb = torch.empty(3, height, width)
     else:
@@ -80,7 +81,7 @@ def full_size_rgb(
             bottom = min(top + rows, height)
             try:
                 strip = _strip(wide, gray[top:bottom, left:right], height, top, device)
-                if isinstance(rgb, Tensor):
+                if depth is None:
                     rgb[:, top:bottom, left:right] = strip
                 else:
                     rgb[top:bottom, left:right] = quantize(strip.permute(1, 2, 0).numpy(force=True), depth)

@@ -27,7 +27,8 @@ class StandIn(Stage):
         torch.manual_seed(self.stage)
         # Like a real network's, the last digits of a convolution may depend on the size of the batch.
         self.mix = nn.Conv2d(3, 2, 3, padding=1)
-        self.batches: list[int] = []
+        self.batches: list[int] = []  # rows of each call
+        self.seeds: list[int] = []  # of stage 1's rows
 
 
 class StandIn1(StandIn):
@@ -39,6 +40,7 @@ class StandIn1(StandIn):
 
     def sample(self, gray64, num_samples=1, generator=None, num_inference_steps=None, callback=None):
         self.batches.append(len(gray64) * num_samples)
+        self.seeds += [one.initial_seed() for one in generator]
         noise = draw_noise((len(gray64) * num_samples, 2, 8, 8), generator)
         for step in range(num_inference_steps or 2):
             if callback is not None:
