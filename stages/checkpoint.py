@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -46,10 +47,19 @@ class Stage(nn.Module):
         """Writes config.json and model.safetensors; `folder` appears complete or not at all.
 
         dtype: of the stored floating-point weights, as they are by default
+        Raises CheckpointError where the folder holds other files, or dtype cannot hold the weights.
         """
+        folder = Path(folder)
+        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if others := sorted(found - {CONFIG_NAME, WEIGHTS_NAME}):  # the folder is replaced: nobody's files go with it
+            raise CheckpointError(f"{folder} also holds {others[:3]}; choose another, or one with a saved stage alone")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         if dtype is not None:
-            weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in weights.items()}
+            for name, value in weights.items():
+                if value.is_floating_point():
+                    weights[name] = value.to(dtype)
+                    if not torch.equal(weights[name].isfinite(), value.isfinite()):
+                        raise CheckpointError(f"{name} has values up to {value.abs().max():.3g}, too large for {dtype}")
         config = dataclasses.asdict(self.config)
         description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": config}
         with replaced_folder(folder) as fresh:
@@ -85,10 +95,13 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(description, dict) or not isinstance(description.get("config"), dict):
+    if not isinstance(description, dict):
         raise CheckpointError(f"{path} must be an object with format, stage, kind and config")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{path} must have format {FORMAT}; got {description.get('format')}. Update trichrome.")
+    for key, expected in (("stage", int), ("kind", str), ("config", dict)):
+        if type(description.get(key)) is not expected:
+            raise CheckpointError(f"{path}: {key} must be {expected.__name__}; got {description.get(key)!r}")
     return description
 
 
@@ -112,25 +125,45 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """A config dataclass from parsed TOML or JSON. Unknown keys raise; lists become tuples; kinds of values must
-    agree.
+    """A config dataclass from parsed TOML or JSON. Unknown keys and values of another type raise; lists become
+    tuples.
     """
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{config_class.__name__} must be a table of keys and values; got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(values.keys() - fields.keys())
     if unknown:
         raise CheckpointError(f"unknown keys {unknown} in {config_class.__name__}; known: {sorted(fields)}")
+    hints = get_type_hints(config_class)
     converted = {}
     for name, value in values.items():
-        default = getattr(config_class, name, None)
-        value = tuple(value) if isinstance(value, list) else value
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not None and type(value) is not type(default):
-            raise CheckpointError(
-                f"{config_class.__name__}.{name} must be a {type(default).__name__} like {default!r}; got {value!r}"
-            )
-        converted[name] = value
+        try:
+            converted[name] = _typed(value, hints[name])
+        except TypeError:
+            wanted = getattr(hints[name], "__name__", "") if not get_args(hints[name]) else str(hints[name])
+            raise CheckpointError(f"{config_class.__name__}.{name} must be {wanted}; got {value!r}") from None
     return config_class(**converted)
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """`value` as the type of a config field; a whole number will do for a float. Raises TypeError."""
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        kinds = get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        if len(kinds) == len(value):
+            return tuple(_typed(item, kind) for item, kind in zip(value, kinds, strict=True))
+    elif get_origin(hint) in (Union, UnionType):
+        for kind in get_args(hint):
+            try:
+                return _typed(value, kind)
+            except TypeError:
+                continue
+    elif hint is Any or type(value) is (NoneType if hint is None else hint):
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    raise TypeError
 
 
 def sha256_of(path: str | Path) -> str:
@@ -161,7 +194,9 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     """A fresh folder to fill; it takes the place of `folder` when the block ends well, and vanishes when it does
     not.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a link stays a link to the new folder
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; expected a folder, or a name that is free")
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -170,7 +205,12 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         old = fresh.with_name(fresh.name + ".old")
         if folder.exists():
             os.rename(folder, old)
-        os.rename(fresh, folder)
+        try:
+            os.rename(fresh, folder)
+        except BaseException:
+            if old.exists():
+                os.rename(old, folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,269 @@
+"""Saved stages: bit-exact round trips for every kind, and a clear error for everything that does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages import checkpoint
+from stages.checkpoint import CheckpointError, config_from_dict, local_folder, replaced_folder, sha256_of
+from stages.kinds import KINDS, load_stage
+from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.diffusion import SuperResolution
+
+SMALL: dict[tuple[int, str], dict[str, Any]] = {
+    (1, "diffusion"): dict(
+        backbone="lite0", encoder_channels=(16, 16), encoder_blocks=1, denoiser_channels=(16, 16), denoiser_blocks=1
+    ),
+    (2, "coltran"): dict(channels=16, feed_forward=16, layers=1),
+    (3, "diffusion"): dict(encoder_channels=(16, 16, 16), denoiser_channels=(16, 16)),
+}
+ALL = [(number, kind) for number, kinds in KINDS.items() for kind in kinds]
+
+
+def small(number: int, kind: str):
+    """A small stage of the kind, every weight of it random (many begin as zeros, which would hide a loss)."""
+    config_class, stage_class = KINDS[number][kind]
+    torch.manual_seed(number)
+    stage = stage_class(config_class(**SMALL.get((number, kind), {})))
+    for parameter in stage.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return stage
+
+
+def bits(stage) -> dict[str, bytes]:
+    """Name -> shape, type and bytes of all that is stored."""
+    return {
+        name: f"{tuple(value.shape)} {value.dtype} ".encode() + value.contiguous().flatten().numpy().tobytes()
+        for name, value in stage.state_dict().items()
+    }
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    small(2, "coltran").save_pretrained(tmp_path / "stage")
+    return tmp_path / "stage"
+
+
+@pytest.mark.parametrize("number, kind", ALL)
+def test_round_trip_is_bit_exact(number, kind, tmp_path):
+    stage, folder = small(number, kind), tmp_path / "deep" / "stage"
+    stage.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    for loaded in (type(stage).from_pretrained(folder), load_stage(folder), load_stage(str(folder))):
+        assert type(loaded) is type(stage) and loaded.config == stage.config
+        assert not any(module.training for module in loaded.modules())
+        assert bits(loaded) == bits(stage)
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert sha256_of(tmp_path / "again" / name) == sha256_of(folder / name)
+
+
+@pytest.mark.parametrize("number, kind", ALL)
+def test_half_precision_storage(number, kind, tmp_path):
+    stage = small(number, kind)
+    stage.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert all(value.dtype == torch.float16 for value in load_file(tmp_path / "half/model.safetensors").values())
+    loaded = load_stage(tmp_path / "half")
+    for name, value in stage.state_dict().items():
+        assert loaded.state_dict()[name].dtype == torch.float32
+        assert torch.equal(loaded.state_dict()[name], value.half().float())
+    loaded.save_pretrained(tmp_path / "again", dtype=torch.float16)
+    assert sha256_of(tmp_path / "again/model.safetensors") == sha256_of(tmp_path / "half/model.safetensors")
+
+
+def test_half_precision_refuses_values_it_cannot_hold(tmp_path):
+    stage = small(2, "coltran")
+    with torch.no_grad():
+        stage.write.bias[3] = 1e6
+    with pytest.raises(CheckpointError, match=r"write.bias.*1e\+06.*float16"):
+        stage.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert not (tmp_path / "half").exists()
+
+
+def _weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def _describe(folder: Path, **changes: Any) -> None:
+    description = json.loads((folder / "config.json").read_text()) | changes
+    description = {key: value for key, value in description.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(description))
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+CONFIG = dataclasses.asdict(ColorUpsamplerConfig(**SMALL[2, "coltran"]))
+DAMAGES = {
+    "missing name": (lambda f: _weights(f, lambda w: w.pop("write.bias")), r"missing \['write.bias'\]"),
+    "extra name": (lambda f: _weights(f, lambda w: w.update(more=torch.ones(1))), r"unknown \['more'\]"),
+    "shape": (lambda f: _weights(f, lambda w: w.update({"write.bias": torch.ones(255)})), r"\(256,\); got \(255,\)"),
+    "other size": (lambda f: _describe(f, config=CONFIG | {"channels": 32}), "must be"),
+    "truncated": (lambda f: _truncate(f / "model.safetensors"), "cannot be read as safetensors"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "cannot be read as safetensors"),
+    "a pickle": (lambda f: torch.save({"x": torch.ones(1)}, f / "model.safetensors"), "cannot be read as safetensors"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "not JSON": (lambda f: _truncate(f / "config.json"), "not JSON"),
+    "a list": (lambda f: (f / "config.json").write_text("[1]"), "must be an object"),
+    "newer format": (lambda f: _describe(f, format=2), "format 1; got 2"),
+    "no stage": (lambda f: _describe(f, stage=None), "stage must be int; got None"),
+    "kind a list": (lambda f: _describe(f, kind=["coltran"]), "kind must be str"),
+    "unknown kind": (lambda f: _describe(f, kind="gan"), "gan"),
+    "unknown key": (lambda f: _describe(f, config=CONFIG | {"depth": 3}), r"unknown keys \['depth'\]"),
+    "wrong type": (lambda f: _describe(f, config=CONFIG | {"layers": "1"}), "layers must be int; got '1'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_anything_that_does_not_fit_is_an_error(damage, saved):
+    spoil, message = DAMAGES[damage]
+    spoil(saved)
+    for load in (ColorUpsampler.from_pretrained, load_stage):
+        with pytest.raises(CheckpointError, match=message):
+            load(saved)
+
+
+def test_another_kind_is_refused(saved):
+    with pytest.raises(CheckpointError, match="must hold a stage 3 .* got stage 2 of kind 'coltran'"):
+        SuperResolution.from_pretrained(saved)
+
+
+def test_a_path_that_does_not_exist(tmp_path, saved):
+    for missing in (tmp_path / "none", str(tmp_path / "none"), "none"):
+        with pytest.raises(CheckpointError, match="no folder .*none"):
+            load_stage(missing)
+    with pytest.raises(CheckpointError, match="no folder"):
+        load_stage(saved / "model.safetensors")
+
+
+def test_a_hub_id_fetches_no_pickle(saved, monkeypatch):
+    asked = {}
+
+    def snapshot_download(name, allow_patterns):
+        asked[name] = allow_patterns
+        if name == "gone/stage":
+            raise OSError("no such repository")
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert local_folder("someone/stage") == saved
+    assert asked == {"someone/stage": ["*.json", "*.safetensors"]}
+    with pytest.raises(CheckpointError, match="neither a folder here nor .* no such repository"):
+        load_stage("gone/stage")
+
+
+# ---------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failing_save_changes_nothing(error, saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fails(weights, path):
+        path.write_bytes(b"half of it")
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", fails)
+    for folder in (saved, saved.with_name("new")):
+        with pytest.raises(type(error)):
+            small(2, "coltran").save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["stage"]
+
+
+def test_a_failing_rename_puts_the_old_folder_back(saved, monkeypatch):
+    rename = os.rename
+
+    def fails(source, target):
+        if Path(target) == saved and not str(source).endswith(".old"):
+            raise OSError("no permission")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(OSError, match="no permission"):
+        small(2, "coltran").save_pretrained(saved)
+    assert [path.name for path in saved.parent.iterdir()] == ["stage"]
+    load_stage(saved)
+
+
+def test_saving_takes_no_other_files_away(saved):
+    (saved / "notes.txt").write_text("keep me")
+    with pytest.raises(CheckpointError, match="notes.txt"):
+        small(2, "coltran").save_pretrained(saved)
+    assert (saved / "notes.txt").read_text() == "keep me"
+    with pytest.raises(CheckpointError, match="is a file"):
+        small(2, "coltran").save_pretrained(saved / "notes.txt")
+    assert (saved / "notes.txt").read_text() == "keep me"
+
+
+def test_saving_replaces_through_a_link(saved):
+    link = saved.with_name("link")
+    link.symlink_to(saved)
+    stage = small(2, "coltran")
+    with torch.no_grad():
+        stage.write.bias += 1
+    stage.save_pretrained(link)
+    assert link.is_symlink() and bits(load_stage(saved)) == bits(stage)
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["link", "stage"]
+
+
+def test_a_replaced_folder_is_new(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "old").touch()
+    with replaced_folder(tmp_path / "x") as fresh:
+        (fresh / "new").touch()
+        assert (tmp_path / "x" / "old").exists()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["new"]
+
+
+# ---------------------------------------------------------------------- configs
+
+
+@dataclass(frozen=True)
+class Sample:
+    whole: int = 1
+    real: float = 1.0
+    text: str = "a"
+    switch: bool = False
+    pair: tuple[int, int] = (1, 2)
+    names: tuple[str, ...] = ()
+    maybe: int | None = None
+
+
+def test_config_from_dict_converts_what_is_the_same():
+    given = {"real": 2, "pair": [3, 4], "names": ["x", "y"], "maybe": 5, "switch": True}
+    config = config_from_dict(Sample, given)
+    assert config == Sample(real=2.0, pair=(3, 4), names=("x", "y"), maybe=5, switch=True)
+    assert type(config.real) is float
+    assert config_from_dict(Sample, {}) == Sample()
+
+
+@pytest.mark.parametrize("values", [
+    {"whole": 1.0}, {"whole": True}, {"whole": "1"}, {"whole": None}, {"real": "1"}, {"real": True}, {"text": 1},
+    {"switch": 1}, {"pair": [1]}, {"pair": [1, 2, 3]}, {"pair": [1, 2.5]}, {"pair": 1}, {"names": "x"}, {"names": [1]},
+    {"maybe": "x"},
+])  # fmt: skip
+def test_config_from_dict_refuses_other_types(values):
+    (name,) = values
+    with pytest.raises(CheckpointError, match=f"Sample.{name} must be .*; got"):
+        config_from_dict(Sample, values)
+
+
+def test_config_from_dict_refuses_unknown_keys():
+    with pytest.raises(CheckpointError, match=r"unknown keys \['wohle'\].*whole"):
+        config_from_dict(Sample, {"wohle": 1})
+    with pytest.raises(CheckpointError, match="must be a table"):
+        config_from_dict(Sample, 3)
