@@ -18,6 +18,7 @@ from standins import standin_pipeline
 from pipeline import batch, cli
 from pipeline.batch import MANIFEST, Report, Settings, find_inputs, plan
 from pipeline.color_pipeline import ColorPipeline
+from stages.images import load_photo
 
 
 @pytest.fixture
@@ -87,6 +88,18 @@ def test_sixteen_bits_stay_where_the_format_holds_them(trichrome, tmp_path):
     code, _, said = trichrome(tmp_path / "in", "-o", tmp_path / "jpeg", "--format", "jpeg")
     assert code == 0 and len(said) == 1 and "note: 16 bits became 8" in said[0]
     assert Image.open(tmp_path / "jpeg/a.jpg").mode == "RGB"
+
+
+def test_every_sample_photo_keeps_its_luma(trichrome, tmp_path, data_folder):
+    samples = data_folder / "samples"
+    count = sum(path.is_file() for path in samples.iterdir())
+    code, summary, _ = trichrome(samples, "-o", tmp_path, "--format", "png")
+    assert code == 0 and summary.startswith(f"{count} colored")
+    for job in plan(find_inputs([samples], tmp_path, Report()), tmp_path, Settings(format="png"), Report()):
+        before, after = load_photo(job.source), load_photo(tmp_path / job.outputs[0])
+        peak = 65535 if before.depth == 16 else 255
+        assert after.depth == before.depth and after.gray.shape == before.gray.shape
+        assert np.abs(after.gray - before.gray).max() * peak <= 0.503
 
 
 def test_warnings_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
