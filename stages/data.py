@@ -1,8 +1,8 @@
 """Photographs for training and evaluation: found, read through `datasets`, sifted, and kept as one uint8 tensor.
 
 A data folder holds sets (`photos64`, `photos256`) of Parquet files named train-* and validation-* with an `image`
-column and, optionally, a `label` column. Any other folder of pictures works too: everything `datasets` reads as an
-image folder. Batches are a pure function of (seed, step, rank): nothing has to be saved to continue a run exactly.
+column and, optionally, a `label` column. Any other folder of pictures works too, subfolders
+included. Batches are a pure function of (seed, step, rank): nothing has to be saved to continue a run exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 from torch import Generator, Tensor
 
 from stages.color import lab_from_rgb
@@ -51,8 +51,8 @@ class Pictures:
 
     def split(self, holdout: int) -> tuple[Pictures, Pictures]:
         """(all but the last `holdout`, the last `holdout`)."""
-        if not 0 <= holdout < len(self):
-            raise DataError(f"holdout must be smaller than the {len(self)} usable pictures; got {holdout}")
+        if not 0 < holdout < len(self):
+            raise DataError(f"holdout must be at least 1 and less than the {len(self)} usable pictures; got {holdout}")
         cut = len(self) - holdout
         return (Pictures(self.images[:cut], self.labels[:cut], self.digest, self.dropped),
                 Pictures(self.images[cut:], self.labels[cut:], self.digest, {}))
@@ -74,11 +74,13 @@ def data_folder(given: str | Path | None = None) -> Path:
 def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: int | None = None) -> Pictures:
     """The pictures of a set, cropped to the central square and resized to `side`.
 
-    folder: with Parquet files under <name>/<split>-*.parquet, or simply a folder of pictures, all taken for `train`
+    folder: with Parquet files under <name>/<split>-*.parquet, or simply a folder of pictures, subfolders included, all
+        taken for `train`, in an order shuffled once and for all by their names
+    limit: look at the first pictures only
     Broken, gray, one-tint and too small pictures are dropped and counted; more than half of them raises DataError.
     """
+    from datasets import Dataset, Features, load_dataset
     from datasets import Image as ImageFeature
-    from datasets import load_dataset
 
     folder = Path(folder)
     shards = sorted(str(path) for path in (folder / name).glob(f"{split}-*.parquet"))
@@ -87,9 +89,14 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
     elif split != "train":
         raise DataError(f"{folder / name} has no {split}-*.parquet")
     else:
-        if not any(path.suffix.lower() in PICTURE_SUFFIXES for path in folder.rglob("*")):
-            raise DataError(f"{folder} holds neither {name}/train-*.parquet nor any picture")
-        table = load_dataset("imagefolder", data_dir=str(folder), split="train", drop_labels=True)
+        # Not load_dataset("imagefolder"): it guesses splits from names like beach_test.jpg and leaves out the others.
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_picture(path)]
+        if not names:
+            known = ", ".join(PICTURE_SUFFIXES)
+            raise DataError(f"{folder} holds neither {name}/train-*.parquet nor any picture ({known})")
+        names.sort(key=seed_of)  # the last ones are held out: they should not all come from the last subfolder
+        paths = [str(folder / name) for name in names]
+        table = Dataset.from_dict({"image": paths}, features=Features({"image": ImageFeature(decode=False)}))
     if limit is not None:
         table = table.select(range(min(limit, len(table))))
     labels = list(table["label"]) if "label" in table.column_names else None
@@ -99,11 +106,11 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
     dropped = {"broken": 0, "too small": 0, "gray or one tint": 0}
     for index, row in enumerate(table):
         entry = row["image"]
-        data = entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
-        digest.update(hashlib.sha256(data).digest())
         try:
+            data = entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
+            digest.update(hashlib.sha256(data).digest())
             picture = _square(data, side)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # decoders raise all kinds of errors on damaged files
             dropped["broken"] += 1
             continue
         if picture is None:
@@ -126,18 +133,39 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
     )
 
 
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _square(data: bytes, side: int) -> np.ndarray | None:
-    """The central square of an encoded picture as (side, side, 3) uint8; None where it would have to be enlarged."""
+    """The central square of an encoded picture, upright and in sRGB, as (side, side, 3) uint8; None where it would
+    have to be enlarged.
+    """
     with Image.open(io.BytesIO(data)) as file:
         width, height = file.size
         short = min(width, height)
         if short < side:
             return None
-        picture = file.convert("RGB")
+        picture = _srgb(ImageOps.exif_transpose(file))
+        width, height = picture.size
         if (width, height) != (side, side):
             left, top = (width - short) // 2, (height - short) // 2
             picture = picture.resize((side, side), Image.Resampling.BOX, (left, top, left + short, top + short))
         return np.asarray(picture)
+
+
+def _srgb(picture: Image.Image) -> Image.Image:
+    """The picture in mode RGB, converted from the profile it carries; an unusable profile counts as none."""
+    profile = picture.info.get("icc_profile")
+    if profile and picture.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (OSError, ImageCms.PyCMSError):
+            pass
+    return picture.convert("RGB")
 
 
 def is_one_tint(picture: np.ndarray) -> bool:
