@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,10 @@ from stages.precision import hardware_has_bfloat16
 
 Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
 """(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
+
+
+class TrainingError(RuntimeError):
+    """The processes of a run are not those that were asked for, or no longer hold the same weights."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,15 @@ class Config:
         path = Path(path)
         try:
             table = tomllib.loads(path.read_text())
-        except FileNotFoundError as error:
+        except OSError as error:
             raise CheckpointError(f"no config {path}; those that ship are in configs/") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} is not TOML: {error}") from error
         unknown = sorted(table.keys() - {"stage", "kind", "network", "data", "training"})
         if unknown:
             raise CheckpointError(f"unknown keys {unknown} in {path}; known: stage, kind, network, data, training")
+        if type(table.get("stage")) is not int or type(table.get("kind")) is not str:
+            raise CheckpointError(f'{path} must begin with stage and kind, like: stage = 1, kind = "diffusion"')
         network_class, _ = kind_of(table["stage"], table["kind"])
         return Config(
             path.stem, table["stage"], table["kind"],
@@ -134,19 +142,25 @@ def train(
     """Trains `stage` to the end of its config, continuing what `run` holds; returns the folder of the final weights.
 
     pictures: the whole training split; its last config.data.holdout pictures are only reported on
-    expect_world: processes there must be; RuntimeError otherwise (accelerate starts fewer without a word)
-    stop_after: steps after which to stop as if killed at a checkpoint (tests); returns None then
+    expect_world: processes there must be; TrainingError otherwise (accelerate starts fewer without a word)
+    stop_after: steps after which to stop without saving, as if killed (tests); returns None then
     Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run.
     """
     options = config.training
+    for name in ("samples", "batch_size", "accumulation", "average_half_life", "report_every", "save_every"):
+        if getattr(options, name) < 1:
+            raise CheckpointError(f"training.{name} must be at least 1; got {getattr(options, name)}")
     accelerator = Accelerator(
         mixed_precision=precision_of(options.precision),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # A stage may leave parts out of its loss: stage 1 with no noise levels does not use its denoiser.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    if expect_world is not None and accelerator.num_processes != expect_world:
-        raise RuntimeError(
-            f"expected {expect_world} processes that synchronize; got {accelerator.num_processes}. On CPUs: "
-            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {expect_world} …"
+    # torchrun tells each process the size of the world; without ACCELERATE_USE_CPU they train apart in one folder.
+    world = expect_world if expect_world is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise TrainingError(
+            f"expected {world} processes that synchronize; got {accelerator.num_processes}. On CPUs: "
+            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {world} …"
         )
     if options.batch_size % (accelerator.num_processes * options.accumulation):
         raise CheckpointError(
@@ -162,10 +176,10 @@ def train(
     freeze(stage, options.freeze)
     optimizer = build_optimizer(stage, options)
     averaged = Averaged(stage, options.average_half_life)
-    state = {"step": 0}
+    state: dict[str, Any] = {"step": 0}
     newest = newest_checkpoint(run)
     if newest is not None:
-        state = load_checkpoint(newest, config, stage, averaged, optimizer)
+        state = load_checkpoint(newest, config, stage, averaged, optimizer, accelerator.scaler, pictures.digest)
     stage.train()
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
 
@@ -174,6 +188,8 @@ def train(
     share = batch_size // accelerator.num_processes
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
+        for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final.*")):  # of a process killed while it saved
+            shutil.rmtree(unfinished)
         write_log(run, {
             "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": commit(),
             "pictures": len(training), "pictures_sha256": pictures.digest, "dropped": pictures.dropped,
@@ -181,23 +197,24 @@ def train(
             "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
         })  # fmt: skip
     progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
-    clock = time.perf_counter()
-    losses: list[float] = []
+    losses = state.setdefault("losses", [])  # since the last report; saved, so that the log continues too
+    clock, clocked = time.perf_counter(), first
     while True:
         step, seen = state["step"], state["step"] * batch_size
-        finished = step == steps
+        finished = step >= steps  # beyond, where the config was made shorter
         if accelerator.is_main_process:
             if step > first and (finished or due(step, options.report_every, batch_size)):
-                rate = len(losses) * batch_size / (time.perf_counter() - clock)
+                rate = (step - clocked) * batch_size / (time.perf_counter() - clock)
                 values, grid = report(averaged.stage, held_out.rgb(slice(64)).to(device))
                 save_grid(grid, run / f"samples-{seen:08d}.png")
                 entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
                          "pictures_per_second": round(rate, 2), **values}
                 write_log(run, entry)
                 progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
-                clock, losses = time.perf_counter(), []
+                losses.clear()
+                clock, clocked = time.perf_counter(), step
             if step > first and (finished or due(step, options.save_every, batch_size)):
-                save_checkpoint(run, state, config, stage, averaged, optimizer)
+                save_checkpoint(run, state, config, stage, averaged, optimizer, accelerator.scaler, pictures.digest)
         if finished or (stop_after is not None and step - first >= stop_after):
             break
 
@@ -215,11 +232,15 @@ def train(
                 loss = wrapped(inputs, labels[cut]) / options.accumulation
                 accelerator.backward(loss)
             total += loss.item()
-        if not math.isfinite(total):
+        if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
+            total = accelerator.reduce(torch.tensor(total, device=device), "mean").item()
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip)
+        # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
+        if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
             raise FloatingPointError(
-                f"the loss at step {step} is {total}; the last checkpoint is {newest_checkpoint(run)}"
+                f"at step {step} the loss is {total} and the norm of its gradient {float(norm)}: not finite. "
+                f"The last checkpoint is {newest_checkpoint(run)}; a lower learning_rate may help"
             )
-        accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
         averaged.update(accelerator.unwrap_model(wrapped), batch_size, seen + batch_size)
@@ -231,11 +252,25 @@ def train(
     final = run / "final"
     if not finished:
         return None
+    digests = accelerator.gather(torch.tensor([digest_of(stage)], device=device)).tolist()
+    if len(set(digests)) > 1:
+        raise TrainingError(f"the processes ended with different weights ({digests}): they did not synchronize")
     if accelerator.is_main_process:
         averaged.stage.save_pretrained(final)
-        write_log(run, {"event": "end", "step": steps, "weights_sha256": sha256_of(final / "model.safetensors")})
+        write_log(run, {
+            "event": "end", "step": state["step"], "weights_sha256": sha256_of(final / "model.safetensors"),
+            "digest_by_process": digests,
+        })  # fmt: skip
     accelerator.wait_for_everyone()
     return final
+
+
+def digest_of(stage: Stage) -> int:
+    """63 bits of the SHA-256 of all parameters: equal where they are equal bit for bit."""
+    whole = hashlib.sha256()
+    for parameter in stage.parameters():
+        whole.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(whole.digest()[:8], "big") >> 1
 
 
 def due(step: int, every: int, batch_size: int) -> bool:
@@ -285,9 +320,12 @@ def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> Non
         group["lr"] = factor * group["peak"]
 
 
-def save_checkpoint(run: Path, state: dict, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> None:
-    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest
-    two.
+def save_checkpoint(
+    run: Path, state: dict, config: Config, stage: Stage, averaged: Averaged, optimizer: Any, scaler: Any, pictures: str
+) -> None:
+    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two.
+
+    scaler: of gradients in fp16, else None; pictures: digest of the pictures that the run learns from
     """
     folder = run / f"checkpoint-{state['step']:08d}"
     with replaced_folder(folder) as fresh:
@@ -295,7 +333,8 @@ def save_checkpoint(run: Path, state: dict, config: Config, stage: Stage, averag
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
             save_file(tensors, fresh / f"{name}.safetensors")
         torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
-        record = {"state": state, "config": dataclasses.asdict(config),
+        record = {"state": state, "config": dataclasses.asdict(config), "pictures_sha256": pictures,
+                  "scaler": None if scaler is None else scaler.state_dict(),
                   "sha256": {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}}
         (fresh / "state.json").write_text(json.dumps(record, indent=1))
     for old in sorted(run.glob("checkpoint-*"))[:-2]:
@@ -307,19 +346,29 @@ def newest_checkpoint(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(folder: Path, config: Config, stage: Stage, averaged: Averaged, optimizer: Any) -> dict:
+def load_checkpoint(
+    folder: Path, config: Config, stage: Stage, averaged: Averaged, optimizer: Any, scaler: Any, pictures: str
+) -> dict:
     """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
-    record = json.loads((folder / "state.json").read_text())
-    if identity(record["config"]) != identity(json.loads(json.dumps(dataclasses.asdict(config)))):
+    try:
+        record = json.loads((folder / "state.json").read_text())
+        saved, digests = record["config"], record["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}/state.json is damaged; delete {folder} to use the one before it") from error
+    if identity(saved) != identity(json.loads(json.dumps(dataclasses.asdict(config)))):
         raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
-    for name, digest in record["sha256"].items():
-        if sha256_of(folder / name) != digest:
+    if record.get("pictures_sha256", pictures) != pictures:
+        raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
+    for name in ("weights.safetensors", "averaged.safetensors", "optimizer.pt"):
+        if not (folder / name).is_file() or sha256_of(folder / name) != digests.get(name):
             raise CheckpointError(
                 f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it"
             )
     stage.load_state_dict(load_file(folder / "weights.safetensors"))
     averaged.stage.load_state_dict(load_file(folder / "averaged.safetensors"))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    if scaler is not None and record.get("scaler"):
+        scaler.load_state_dict(record["scaler"])
     return record["state"]
 
 
@@ -342,7 +391,8 @@ def save_grid(grid: Tensor, path: Path) -> None:
 def commit() -> str:
     """The checked-out commit, with "+" where the tree differs from it; "unknown" outside a repository."""
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
