@@ -1,0 +1,566 @@
+"""The face that all stages share, on networks small enough for a second, and what each stage promises beyond it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from stages.checkpoint import Stage
+from stages.color import (
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    lab_from_rgb,
+    merge,
+    rgb_from_coarse,
+    rgb_from_gray_chroma,
+)
+from stages.kinds import KINDS
+from stages.nn.axial_encoder import AxialEncoder
+from stages.resize import resize
+from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
+
+SMALL = {
+    (1, "diffusion"): DiffusionColorizerConfig(
+        backbone="lite0", backbone_side=32, encoder_channels=(16, 32), encoder_blocks=1, denoiser_channels=(16, 32),
+        denoiser_blocks=2, heads=2, classes=5, noise_levels=2, steps=3, pool=3,
+    ),
+    (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
+    (3, "diffusion"): SuperResolutionConfig(encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2),
+}  # fmt: skip
+SIDES = {1: 64, 2: 64, 3: 256}
+ALL = pytest.mark.parametrize("which", [(stage, kind) for stage, kinds in KINDS.items() for kind in kinds], ids=str)
+DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, SuperResolution])
+
+
+def small(which: tuple[int, str], seed: int = 0) -> Stage:
+    """The stage as it starts its training."""
+    torch.manual_seed(seed)
+    _, stage_class = KINDS[which[0]][which[1]]
+    return stage_class(SMALL[which]).eval()
+
+
+def lively(which: tuple[int, str], seed: int = 0) -> Stage:
+    """The stage with every weight away from zero, as after some training: branches that start silent speak."""
+    stage = small(which, seed)
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
+    return stage
+
+
+def picture(side: int, batch: int = 2, seed: int = 0) -> Tensor:
+    """Smooth colors with edges, saturated and black and white parts included: rgb (B, 3, side, side)."""
+    generator = Generator().manual_seed(seed)
+    blobs = torch.rand(batch, 3, 5, 5, generator=generator)
+    rgb = F.interpolate(2 * blobs - 0.5, (side, side), mode="bilinear", align_corners=False)
+    return (rgb + 0.3 * (rgb[:, :1] > 0.5)).clamp(0, 1)
+
+
+def generators(*seeds: int) -> list[Generator]:
+    return [Generator().manual_seed(seed) for seed in seeds]
+
+
+def drawn(stage: Stage, rgb: Tensor, generator=None, **options) -> Tensor:
+    """What `sample` makes of the inputs that belong to rgb (B, 3, S, S): one picture each, as floats."""
+    gray = gray_from_rgb(rgb)
+    if stage.stage == 1:
+        return stage.sample_chroma(gray, 1, generator, **options)[:, 0]
+    if stage.stage == 2:
+        return stage.sample(gray, coarse_from_rgb(rgb))
+    return stage.sample(gray, resize(rgb, (64, 64)), generator, **options)
+
+
+def calls_of(module: nn.Module) -> list[int]:
+    """Grows by the batch size of each call of `module`."""
+    sizes: list[int] = []
+    module.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def test_every_kind_has_a_small_config():
+    assert set(SMALL) == {(stage, kind) for stage, kinds in KINDS.items() for kind in kinds}
+    for (number, kind), config in SMALL.items():
+        config_class, stage_class = KINDS[number][kind]
+        assert type(config) is config_class is stage_class.config_class
+        assert (stage_class.stage, stage_class.kind) == (number, kind)
+
+
+# --- the loss
+
+
+@ALL
+def test_every_parameter_learns(which):
+    stage = lively(which).train()
+    loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]))
+    assert loss.shape == () and loss.isfinite()
+    loss.backward()
+    silent = [name for name, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    broken = [name for name, p in stage.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    frozen = {name for name, p in stage.named_parameters() if not p.requires_grad}
+    assert not silent and not broken
+    assert not [name for name, p in stage.named_parameters() if name in frozen and p.grad is not None]
+    if which == (1, "diffusion"):
+        blocks = tuple(f"encoder.backbone.blocks.{index}." for index in range(DiffusionColorizerConfig.backbone_frozen))
+        assert frozen == {n for n, _ in stage.named_parameters() if n.startswith((*blocks, "encoder.backbone.stem."))}
+    else:
+        assert not frozen
+
+
+@ALL
+def test_loss_depends_on_the_seed_alone(which):
+    stage, rgb = small(which), picture(SIDES[which[0]])
+    losses = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        losses.append(stage(rgb).item())
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2] or which[0] == 2  # an untrained stage 2 says 8 bits of everything
+
+
+@ALL
+def test_loss_of_other_sizes_is_refused(which):
+    side = SIDES[which[0]]
+    for shape in [(1, 3, side // 2, side // 2), (1, 3, side, side // 2), (1, 1, side, side), (3, side, side)]:
+        with pytest.raises(ValueError, match=rf"rgb must be \(B, 3, {side}, {side}\)"):
+            small(which)(torch.rand(shape))
+
+
+def stage1_loss(stage: Stage, rgb: Tensor, label: list[int] | None) -> Tensor:
+    torch.manual_seed(1)
+    return stage(rgb, None if label is None else torch.tensor(label))
+
+
+def test_stage1_label_counts_where_it_is_known():
+    stage, rgb = lively((1, "diffusion")), picture(64, 3)
+    without = stage1_loss(stage, rgb, None)
+    assert stage1_loss(stage, rgb, [-1, -1, -1]) == without  # and no 0 / 0
+    stage1_loss(stage, rgb, [-1, -1, -1]).backward()
+    assert all(p.grad.isfinite().all() for p in stage.parameters() if p.grad is not None)
+    with torch.no_grad():
+        logits = stage.encoder(gray_from_rgb(rgb))[2]
+    expected = F.cross_entropy(logits[[0, 2]], torch.tensor([3, 1]))  # the mean over the two that are known
+    share = stage1_loss(stage, rgb, [3, -1, 1]) - without
+    torch.testing.assert_close(share, stage.config.label_weight * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_stage1_without_classes_or_noise_levels():
+    torch.manual_seed(0)
+    config = DiffusionColorizerConfig(**{**vars(SMALL[1, "diffusion"]), "classes": 0, "noise_levels": 0})
+    stage, rgb = DiffusionColorizer(config), picture(64)
+    loss = stage(rgb, torch.tensor([3, -1]))
+    # Only the preview is left, and untrained it says gray: the smooth L1 distance of chroma at 32x32 to zero.
+    target = F.avg_pool2d(chroma_from_rgb(rgb), 2) / config.chroma_spread
+    torch.testing.assert_close(loss, F.smooth_l1_loss(torch.zeros_like(target), target, beta=0.5))
+    loss.backward()
+    assert all(p.grad is None for p in stage.denoiser.parameters())
+
+
+def test_stage1_frozen_encoder_gets_no_gradient():
+    stage = lively((1, "diffusion")).train()
+    stage.encoder.requires_grad_(False)
+    seen = []
+    stage.encoder.register_forward_hook(lambda _, __, output: seen.append(output[0].requires_grad))
+    loss = stage(picture(64), torch.tensor([3, -1]))
+    loss.backward()
+    assert seen == [False]  # not even a graph is built
+    assert all(p.grad is None for p in stage.encoder.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in stage.denoiser.parameters())
+    torch.manual_seed(1)
+    alone = stage(picture(64))
+    torch.manual_seed(1)
+    assert stage(picture(64), torch.tensor([3, -1])) == alone  # its heads are no part of the loss
+
+
+@DIFFUSION
+def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
+    # A network that says 0 estimates c_skip x. Where there is no color x is noise alone, and the weighted error is
+    # lambda (c_skip sigma)^2 = 1 / (1 + sigma^2): the mean of that over ln sigma ~ N(mean, std^2).
+    config = SMALL[stage_class.stage, stage_class.kind]
+    torch.manual_seed(0)
+    options = {**vars(config), "noise_levels": 300 if stage_class.stage == 1 else 40}
+    if stage_class is SuperResolution:
+        options["disturb"] = 0.0
+    stage, side = stage_class(type(config)(**options)), SIDES[stage_class.stage]
+    stage.denoiser.network.forward = lambda x, c_noise, context: torch.zeros_like(x)  # as it says, but at once
+    with torch.no_grad():
+        loss = stage(picture(side, 1)[:, :1].expand(-1, 3, -1, -1))
+    log_sigma = torch.linspace(-6, 6, 20001, dtype=torch.float64) * config.noise_std + config.noise_mean
+    density = torch.exp(-(((log_sigma - config.noise_mean) / config.noise_std) ** 2) / 2)
+    expected = (density / (1 + torch.exp(2 * log_sigma))).sum() / density.sum()
+    assert abs(loss - expected) < (0.06 if stage_class.stage == 1 else 0.15)  # four standard errors of the mean
+
+
+def test_stage1_sees_its_chroma_again():
+    """What the network is taught, chroma at 32x32 folded to 16x16, is what its answers are unfolded from."""
+    stage = small((1, "diffusion"))
+    chroma32 = 0.1 * torch.randn(2, 2, 32, 32)
+    chroma = F.interpolate(chroma32, (64, 64), mode="nearest")
+    grid = stage._chroma32(chroma)
+    assert grid.shape == (2, 8, 16, 16)
+    expected = F.interpolate(chroma32, (64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(stage._enlarged(grid), expected)
+
+
+def test_stage3_learns_what_enlargement_gets_wrong():
+    stage = small((3, "diffusion"))
+    seen = {}
+
+    def answer(x: Tensor, sigma: Tensor, context: list[Tensor]) -> Tensor:
+        seen["sigma"], seen["noisy"] = sigma, x
+        return x
+
+    stage.denoiser.forward = answer
+    object.__setattr__(stage, "config", SuperResolutionConfig(**{
+        **vars(stage.config), "disturb": 0.0, "noise_mean": -20.0, "noise_std": 0.01, "noise_levels": 1,
+    }))  # fmt: skip
+    rgb = picture(256)
+    stage(rgb)
+    assert seen["sigma"].max() < 1e-6  # so that what it is shown is the clean target
+    residual = F.pixel_shuffle(seen["noisy"], 4) * stage.config.residual_spread
+    low = resize(rgb, (64, 64))
+    again = resize(chroma_from_rgb(low), (256, 256)) + residual
+    torch.testing.assert_close(rgb_from_gray_chroma(gray_from_rgb(rgb), again), rgb, rtol=0, atol=1e-4)
+
+
+# --- sampling
+
+
+@ALL
+def test_shapes_ranges_and_luma(which):
+    stage, number = lively(which), which[0]
+    with torch.no_grad():  # a lot of color, so that most pixels leave the cube
+        last = stage.write if number == 2 else stage.denoiser.network.write
+        last.weight.mul_(30)
+        if number == 1:
+            stage.encoder.preview.weight.mul_(100)
+    rgb = picture(SIDES[number])
+    rgb[0, :, :8], rgb[0, :, 8:16] = 0, 1
+    gray = gray_from_rgb(rgb).clamp(0, 1)
+    if number == 1:
+        coarse = stage.sample(gray, 3, generators(*range(6)))
+        assert coarse.shape == (2, 3, 64, 64) and coarse.dtype == torch.int64
+        assert coarse.min() >= 0 and coarse.max() <= 511 and len(coarse.unique()) > 10
+        assert stage.sample_chroma(gray, 3).shape == (2, 3, 2, 64, 64)
+        assert stage.pool == stage.config.pool
+        order = stage.order(gray, coarse)
+        assert order.shape == (2, 3) and order.sort(-1).values.tolist() == [[0, 1, 2]] * 2
+        out = stage.preview(gray)
+    elif number == 2:
+        out = stage.sample(gray, coarse_from_rgb(rgb))
+    else:
+        out = stage.sample(gray, resize(rgb, (64, 64)))
+    assert out.shape == rgb.shape and out.dtype == torch.float32
+    assert out.min() >= 0 and out.max() <= 1
+    assert (gray_from_rgb(out) - gray).abs().max() <= 1e-4
+    colored = (out.amax(1) - out.amin(1) > 0.02).float().mean()
+    assert colored > 0.2  # the luma of a gray answer would prove nothing
+
+
+@ALL
+def test_batch_equals_singles(which):
+    stage, rgb = lively(which), picture(SIDES[which[0]], 3)
+    together = drawn(stage, rgb, generators(7, 8, 9))
+    for index, seed in enumerate((7, 8, 9)):
+        alone = drawn(stage, rgb[index : index + 1], generators(seed))
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 0.01
+
+
+def test_stage1_candidates_are_photo_major():
+    stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
+    together = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))
+    for photo in range(2):
+        alone = stage.sample_chroma(gray[photo : photo + 1], 2, generators(2 * photo + 1, 2 * photo + 2))
+        torch.testing.assert_close(together[photo], alone[0], rtol=0, atol=1e-4)
+    assert (together[:, 0] - together[:, 1]).abs().amax((1, 2, 3)).min() > 0.01  # candidates differ
+    coarse = stage.sample(gray, 2, generators(1, 2, 3, 4))
+    assert torch.equal(coarse, coarse_from_rgb(merge(gray[:, None], together)))
+
+
+@ALL
+def test_same_seed_same_picture(which):
+    stage, rgb = lively(which), picture(SIDES[which[0]])
+    torch.manual_seed(0)
+    first = drawn(stage, rgb, Generator().manual_seed(4))
+    torch.manual_seed(1)  # torch's own generator has no say
+    assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4)))
+    if which[0] != 2:
+        assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5)))
+
+
+@DIFFUSION
+@pytest.mark.parametrize("sampler, calls", [("dpmpp_2m", [1, 2, 5]), ("ddim", [1, 2, 5]), ("heun", [1, 3, 9])])
+def test_steps_and_encoder_calls(stage_class, sampler, calls):
+    which = stage_class.stage, stage_class.kind
+    stage, rgb = small(which), picture(SIDES[which[0]], 1)
+    config = type(stage.config)(**{**vars(stage.config), "sampler": sampler, "steps": 2})
+    object.__setattr__(stage, "config", config)
+    encoder, denoiser, network = (calls_of(m) for m in (stage.encoder, stage.denoiser, stage.denoiser.network))
+    for steps, expected in zip((1, None, 5), calls, strict=True):
+        seen: list[int] = []
+        for sizes in (encoder, denoiser, network):
+            sizes.clear()
+        drawn(stage, rgb, num_inference_steps=steps, callback=lambda step, *_, seen=seen: seen.append(step))
+        assert denoiser == network == [1] * expected
+        assert seen == list(range(steps or 2))
+        assert encoder == [1]
+
+
+def test_stage1_encodes_once_for_all_candidates():
+    stage, gray = small((1, "diffusion")), gray_from_rgb(picture(64))
+    encoder, denoiser = calls_of(stage.encoder), calls_of(stage.denoiser)
+    contexts = [calls_of(layer) for layer in (*stage.denoiser.network.context, *stage.denoiser.network.context8)]
+    stage.sample(gray, 5, num_inference_steps=4)
+    assert encoder == [2] and denoiser == [10] * 4
+    assert contexts == [[2]] * len(contexts)
+    encoder.clear(), denoiser.clear()
+    stage.preview(gray)
+    assert encoder == [2] and denoiser == []
+
+
+@DIFFUSION
+def test_training_encodes_once_for_all_noise_levels(stage_class):
+    which = stage_class.stage, stage_class.kind
+    stage, rgb = small(which), picture(SIDES[which[0]])
+    encoder, denoiser = calls_of(stage.encoder), calls_of(stage.denoiser)
+    stage(rgb)
+    assert encoder == [2] and denoiser == [2 * stage.config.noise_levels]
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    one, two, three = (small(which) for which in ((1, "diffusion"), (2, "coltran"), (3, "diffusion")))
+    gray, coarse, gray256, rgb64 = (
+        torch.rand(2, 1, 64, 64), torch.zeros(2, 64, 64).long(), torch.rand(2, 1, 256, 256), torch.rand(2, 3, 64, 64)
+    )  # fmt: skip
+    for bad in (torch.rand(2, 3, 64, 64), torch.rand(2, 1, 32, 64), torch.rand(1, 64, 64)):
+        for call in (one.sample, one.sample_chroma, one.preview, lambda x: two.sample(x, coarse)):
+            with pytest.raises(ValueError, match="gray64 must be"):
+                call(bad)
+    for bad in (coarse[:1], coarse[:, :32], coarse[:, None]):
+        with pytest.raises(ValueError, match="coarse64"):
+            two.sample(gray, bad)
+    for bad in (coarse, torch.zeros(1, 3, 64, 64).long(), torch.zeros(2, 3, 32, 32).long()):
+        with pytest.raises(ValueError, match="coarse"):
+            one.order(gray, bad)
+    for bad in ((gray, rgb64), (gray256[:, 0], rgb64), (gray256, rgb64[:1]), (gray256, rgb64[0]), (gray256, gray)):
+        with pytest.raises(ValueError, match="gray256 must be"):
+            three.sample(*bad)
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match="steps"):
+            one.sample(gray, num_inference_steps=steps)
+        with pytest.raises(ValueError, match="steps"):
+            three.sample(gray256, rgb64, num_inference_steps=steps)
+    with pytest.raises(ValueError, match="num_samples"):
+        one.sample(gray, 0)
+    with pytest.raises(ValueError, match="one per row"):
+        one.sample(gray, 2, generators(1, 2))
+    with pytest.raises(ValueError, match="one per row"):
+        three.sample(gray256, rgb64, generators(1))
+    with pytest.raises(ValueError, match="decode"):
+        ColorUpsampler(ColorUpsamplerConfig(decode="mode"))
+    with pytest.raises(ValueError, match="backbone must be one of"):
+        DiffusionColorizer(DiffusionColorizerConfig(backbone="b7"))
+
+
+def test_untrained_preview_is_gray():
+    gray = gray_from_rgb(picture(64))
+    assert torch.equal(small((1, "diffusion")).preview(gray), gray.expand(-1, 3, -1, -1))
+
+
+# --- stage 2, the published network
+
+
+def test_stage2_uniform_answer_costs_8_bits():
+    stage = small((2, "coltran"))
+    nn.init.zeros_(stage.write.weight), nn.init.zeros_(stage.write.bias)
+    assert stage(picture(64)).item() == pytest.approx(8, abs=1e-5)
+
+
+def test_stage2_loss_is_of_the_channel_shown():
+    # An answer that is sure of value 255: right (0 bits) for the channel that is full, wrong for the empty ones.
+    stage = small((2, "coltran"))
+    nn.init.zeros_(stage.write.weight), nn.init.zeros_(stage.write.bias)
+    with torch.no_grad():
+        stage.write.bias[255] = 20.0
+    seen: list[Tensor] = []
+    stage.logits = lambda gray, levels, channel, real=stage.logits: seen.append(channel) or real(gray, levels, channel)
+    rgb = torch.zeros(8, 3, 64, 64)
+    rgb[:, 1] = 1
+    right, wrong = (math.log(math.exp(20) + 255) - height for height in (20, 0))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        loss = stage(rgb).item()
+    hits = (seen[0] == 1).float().mean().item()
+    assert seen[0].unique().tolist() == [0, 1, 2]
+    assert loss == pytest.approx((hits * right + (1 - hits) * wrong) / math.log(2), rel=1e-4)
+
+
+def test_stage2_shares_weights_over_channels():
+    stage, rgb = lively((2, "coltran")), picture(64)
+    gray, levels = gray_from_rgb(rgb), torch.randint(8, (2, 64, 64))
+    answers = [stage.logits(gray, levels, torch.full((2,), channel)) for channel in range(3)]
+    assert (answers[0] - answers[1]).abs().max() > 1e-3 and (answers[1] - answers[2]).abs().max() > 1e-3
+    with torch.no_grad():  # the eight rows of a channel are all that tells channels apart
+        stage.level.weight[8:16] = stage.level.weight[:8]
+        stage.level.weight[16:] = stage.level.weight[:8]
+    same = [stage.logits(gray, levels, torch.full((2,), channel)) for channel in range(3)]
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+    torch.testing.assert_close(same[0], answers[0])
+    mixed = lively((2, "coltran")).logits(gray, levels, torch.tensor([2, 0]))  # each picture has a channel of its own
+    torch.testing.assert_close(mixed, torch.stack([answers[2][0], answers[0][1]]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("decode", ["mean", "argmax"])
+def test_stage2_decodes_its_distribution(decode):
+    torch.manual_seed(0)
+    stage = ColorUpsampler(ColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
+    # Three quarters at the low value and one quarter 40 above: mean and most likely value differ by 10.
+    low = torch.tensor([100, 140, 60])
+
+    def logits(gray: Tensor, levels: Tensor, channel: Tensor) -> Tensor:
+        answer = torch.full((len(gray), 64, 64, 256), -1e4)
+        answer[..., low[channel[0]]] = math.log(3)
+        answer[..., low[channel[0]] + 40] = 0.0
+        return answer
+
+    stage.logits = logits
+    value = low + (10 if decode == "mean" else 0)
+    rgb = (value / 255)[None, :, None, None].expand(1, 3, 64, 64)
+    out = stage.sample(gray_from_rgb(rgb), coarse_from_rgb(rgb))
+    torch.testing.assert_close(out, rgb, rtol=0, atol=1e-5)
+    dark = stage.sample(gray_from_rgb(rgb) / 2, coarse_from_rgb(rgb))  # luma of the picture, chroma of the answer
+    torch.testing.assert_close(chroma_from_rgb(dark), chroma_from_rgb(rgb), rtol=0, atol=1e-5)
+
+
+def test_published_color_upsampler_has_13_5_million_parameters():
+    # ColTran's color upsampler as released (configs/color_upsampler.py, models/layers.py): D = ff = 512.
+    d, feed_forward, heads, layers, side = 512, 512, 4, 4, 64
+    norm = 2 * d
+    attention = 4 * d * d + heads * 2 * side  # q, k, v and output without bias; relative bias of each distance
+    pointwise = (d * feed_forward + feed_forward) + (feed_forward * d + d)
+    layer = 2 * (attention + norm + pointwise + norm)  # rows and columns
+    expected = (
+        24 * d + 256 * d  # embeddings of 3 x 8 levels and 256 gray values
+        + (2 * d * d + d)  # their join
+        + 2 * side * d  # positions of rows and columns
+        + layers * layer
+        + (d * 256 + 256)  # logits
+    )  # fmt: skip
+    stage = ColorUpsampler(ColorUpsamplerConfig(channels=d, feed_forward=feed_forward, heads=heads, layers=layers))
+    assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
+
+
+def test_axial_encoder_is_post_norm():
+    torch.manual_seed(0)
+    channels, feed_forward, heads, layers, side = 8, 12, 2, 2, 5
+    encoder = AxialEncoder(channels, feed_forward, heads, layers, side).double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.normal_(0, 0.5)
+    x = torch.randn(2, side, side, channels, dtype=torch.float64)
+
+    def norm(y: Tensor, layer: nn.LayerNorm) -> Tensor:
+        y = y - y.mean(-1, keepdim=True)
+        return y / (y.square().mean(-1, keepdim=True) + 1e-3).sqrt() * layer.weight + layer.bias
+
+    def attend(line: Tensor, layer: nn.Module) -> Tensor:
+        """One row or column (side, channels), head by head and query by query."""
+        q, k, v = (line @ weight.T for weight in layer.qkv.weight.chunk(3))
+        out, dim = torch.zeros_like(line), channels // heads
+        for head in range(heads):
+            part = slice(head * dim, (head + 1) * dim)
+            for query in range(side):
+                logits = torch.stack([
+                    (q[query, part] * k[key, part]).sum() * dim**-0.5 + layer.relative[head, side - 1 + key - query]
+                    for key in range(side)
+                ])  # fmt: skip
+                out[query, part] = logits.softmax(0) @ v[:, part]
+        return out @ layer.out.weight.T
+
+    expected = x.clone()
+    for row in range(side):
+        for column in range(side):
+            expected[:, row, column] += encoder.rows[row, 0] + encoder.columns[column]
+    assert len(encoder.layers) == 4 * layers
+    for index, block in enumerate(encoder.layers):
+        if index % 4 == 0:  # rows
+            y = torch.stack([torch.stack([attend(row, block.layer) for row in image]) for image in expected])
+        elif index % 4 == 2:  # columns
+            y = torch.stack([
+                torch.stack([attend(image[:, j], block.layer) for j in range(side)], dim=1) for image in expected
+            ])  # fmt: skip
+        else:
+            first, _, second = block.layer
+            y = (expected @ first.weight.T + first.bias).clamp_min(0) @ second.weight.T + second.bias
+        expected = norm(expected + y, block.norm)
+    torch.testing.assert_close(encoder(x), expected)
+
+
+# --- the order of candidates
+
+
+def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = Generator().manual_seed(seed)
+    gray = F.interpolate(torch.rand(batch, 1, 4, 4, generator=generator), (64, 64), mode="bilinear")
+    chroma = 0.4 * torch.rand(batch, count, 2, 8, 8, generator=generator) - 0.2
+    chroma = F.interpolate(chroma.flatten(0, 1), (64, 64), mode="bilinear").unflatten(0, (batch, count))
+    return gray, coarse_from_rgb(merge(gray[:, None], chroma))
+
+
+def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
+    """Sum over the other candidates of the mean distance in a and b at 16x16; gray (1, 64, 64), coarse (N, 64, 64)."""
+    ab = []
+    for one in coarse:
+        rgb = merge(gray, chroma_from_rgb(rgb_from_coarse(one))).double().numpy()
+        small = np.empty((3, 16, 16))
+        for i in range(16):
+            for j in range(16):
+                small[:, i, j] = rgb[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((1, 2))
+        ab.append(lab_from_rgb(torch.from_numpy(small))[1:].numpy())
+    return np.array([sum(np.hypot(*(a - b)).mean() for b in ab) for a in ab])
+
+
+def test_first_candidate_is_the_medoid():
+    gray, coarse = candidates(3, 6)
+    order = central_order(gray, coarse)
+    for index in range(3):
+        distances = brute_force_distances(gray[index], coarse[index])
+        assert np.diff(np.sort(distances)).min() > 1e-3  # no near ties, so the whole order is certain
+        assert order[index].tolist() == np.argsort(distances).tolist()
+
+
+def test_order_follows_the_candidates():
+    gray, coarse = candidates(2, 6, seed=1)
+    order = central_order(gray, coarse)
+    for seed in range(4):
+        permutation = torch.randperm(6, generator=Generator().manual_seed(seed))
+        moved = central_order(gray, coarse[:, permutation])
+        assert torch.equal(permutation[moved], order)  # the same candidates in the same order, wherever they stood
+
+
+def test_equal_candidates_keep_their_order():
+    gray, coarse = candidates(1, 3, seed=2)
+    same = coarse[:, :1].expand(-1, 5, -1, -1)
+    assert central_order(gray, same).tolist() == [[0, 1, 2, 3, 4]]
+    assert central_order(gray, coarse[:, :2]).tolist() == [[0, 1]]  # two are as far from each other
+    assert central_order(gray, coarse[:, :1]).tolist() == [[0]]
+    outlier = coarse[:, [1, 0, 0, 0]]
+    assert central_order(gray, outlier).tolist() == [[1, 2, 3, 0]]
+
+
+def test_order_looks_at_what_fits_the_luma():
+    """Coarse colors that differ in lightness alone are the same candidate: the luma is the photograph's."""
+    gray = torch.full((1, 1, 64, 64), 0.5)
+    levels = torch.tensor([[1, 1, 1], [6, 6, 6], [4, 4, 2]])
+    coarse = (levels @ torch.tensor([64, 8, 1]))[None, :, None, None].expand(1, 3, 64, 64)
+    assert central_order(gray, coarse).tolist() == [[0, 1, 2]]
