@@ -273,7 +273,7 @@ def test_pipeline(data, weights, tmp_path):
     rows = by_name(results)
     assert rows["best of 3"]["photos"] == 3 and rows["best of 3"]["diversity"] > 0
     assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
-    assert rows["default output"]["luma_error_max"] > 1  # the stand-in adds the seed to red
+    assert rows["default output"]["luma_error_max"] == pytest.approx(3 * 0.299)  # the seed, added to red
 
 
 def test_pipeline_candidates_come_in_drawing_order():
@@ -391,11 +391,12 @@ def test_what_is_missing_is_said(data, tmp_path, monkeypatch, capsys):
 
 
 def test_generators_belong_to_photograph_and_candidate():
-    def draws(photos, candidates, **settings):
-        made = evaluation.generators(5, photos, candidates, **settings)
+    def draws(photos, candidates, seed=5, **settings):
+        made = evaluation.generators(seed, photos, candidates, **settings)
         return torch.stack([torch.randn(4, generator=one) for one in made]).unflatten(0, (-1, candidates))
 
     many = draws(range(4), 3)
     assert torch.equal(draws(range(2, 4), 2), many[2:, :2])
+    assert torch.equal(draws(range(1), 3, seed=7), many[2:3])
     assert len({tuple(row.tolist()) for row in many.flatten(0, 1)}) == 12
     assert not torch.equal(draws(range(4), 3, purpose="stage 3"), many)
