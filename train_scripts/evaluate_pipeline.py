@@ -31,9 +31,7 @@ BATCH = 4
 
 def parser() -> argparse.ArgumentParser:
     options = evaluation.arguments("pipeline", "Score the pipeline, or anybody's outputs.")
-    options.add_argument(
-        "--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)"
-    )
+    options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
     options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
     options.add_argument(
         "--best-photos",
@@ -42,9 +40,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
-    options.add_argument(
-        "--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)"
-    )
+    options.add_argument("--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)")
     options.add_argument(
         "--outputs",
         type=Path,
@@ -52,12 +48,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="score the pictures of these folders instead",
     )
-    options.add_argument(
-        "--originals", type=Path, metavar="FOLDER", help="their originals, matched by file stem"
-    )
-    options.add_argument(
-        "--no-preview", action="store_true", help="with --outputs: without the preview's row"
-    )
+    options.add_argument("--originals", type=Path, metavar="FOLDER", help="their originals, matched by file stem")
+    options.add_argument("--no-preview", action="store_true", help="with --outputs: without the preview's row")
     return options
 
 

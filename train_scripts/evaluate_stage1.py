@@ -37,9 +37,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
-    options.add_argument(
-        "--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)"
-    )
+    options.add_argument("--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)")
     return options
 
 
@@ -49,9 +47,7 @@ def from_coarse(gray64: Tensor, coarse: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def sample(
-    stage: Any, gray64: Tensor, generators: list[torch.Generator], steps: int | None
-) -> dict[str, Tensor]:
+def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps: int | None) -> dict[str, Tensor]:
     """Candidates of stage 1, form by form: name -> rgb (B, K, 3, 64, 64), "symbols" -> (B, K, 64, 64).
 
     The coarse symbols are those `stage.sample` returns: where the stage offers its chroma, they are that
@@ -75,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folder = evaluation.stage_weights(args.weights, 1)
     photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
     report = evaluation.Report(args, photos)
-    stage = load_stage(folder).eval()
+    stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)
 
     pool = max(1, stage.pool)

@@ -51,7 +51,7 @@ def disturbed(chroma: Tensor, generators: list[torch.Generator]) -> Tensor:
     Gaussian noise on a 4x4 grid, enlarged, of spread 0.04, plus noise of spread 0.02 per pixel (chroma spans
     1).
     """
-    size = tuple(chroma.shape[-2:])
+    size = (chroma.shape[-2], chroma.shape[-1])
     patches = torch.stack([torch.randn(2, PATCHES, PATCHES, generator=one) for one in generators])
     pixels = torch.stack([torch.randn(2, *size, generator=one) for one in generators])
     return chroma + PATCH_SPREAD * resize(patches, size) + PIXEL_SPREAD * pixels
@@ -60,13 +60,14 @@ def disturbed(chroma: Tensor, generators: list[torch.Generator]) -> Tensor:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folder = evaluation.stage_weights(args.weights, 2)
-    stage1_folder = evaluation.stage_weights(args.stage1, 1, optional=True)
+    stage1_folder = evaluation.optional_weights(args.stage1, 1)
     photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
     report = evaluation.Report(args, photos)
-    stage2 = load_stage(folder).eval()
+    stage2: Any = load_stage(folder).eval()
     report.use_weights("stage2", folder, stage2)
-    stage1 = load_stage(stage1_folder).eval() if stage1_folder else None
+    stage1: Any = None
     if stage1_folder:
+        stage1 = load_stage(stage1_folder).eval()
         report.use_weights("stage1", stage1_folder, stage1)
     else:
         report.note("no stage-1 weights (--stage1): the row of the one-pass preview is missing")

@@ -43,13 +43,13 @@ def parser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folders = {
-        1: evaluation.stage_weights(args.stage1, 1, optional=True),
-        2: evaluation.stage_weights(args.stage2, 2, optional=True),
+        1: evaluation.optional_weights(args.stage1, 1),
+        2: evaluation.optional_weights(args.stage2, 2),
         3: evaluation.stage_weights(args.weights, 3),
     }
     photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos256", args.split, args.photos)
     report = evaluation.Report(args, photos)
-    stages = {}
+    stages: dict[int, Any] = {}
     for number, folder in folders.items():
         if folder:
             stages[number] = load_stage(folder).eval()
@@ -71,9 +71,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             made[evaluation.PREVIEW] = color.merge(gray256, enlarge_chroma(preview, gray64, gray256))
         if {1, 2} <= set(stages):
             pool = max(1, stages[1].pool)
-            coarse = stages[1].sample(
-                gray64, num_samples=pool, generator=evaluation.generators(args.seed, part, pool)
-            )
+            coarse = stages[1].sample(gray64, num_samples=pool, generator=evaluation.generators(args.seed, part, pool))
             first = stages[1].order(gray64, coarse)[:, 0]
             inputs["sampled"] = stages[2].sample(gray64, coarse[torch.arange(len(part)), first])
         for name, rgb64 in inputs.items():

@@ -60,15 +60,9 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="SqueezeNet 1.1, safetensors (default: features/squeezenet1_1.safetensors in --data)",
     )
-    parser.add_argument(
-        "--split", default="validation", help="split of the photographs (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--photos", type=_positive, metavar="N", help="only the first N photographs of the split"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="photograph i is sampled with seed + i (default: 0)"
-    )
+    parser.add_argument("--split", default="validation", help="split of the photographs (default: %(default)s)")
+    parser.add_argument("--photos", type=_positive, metavar="N", help="only the first N photographs of the split")
+    parser.add_argument("--seed", type=int, default=0, help="photograph i is sampled with seed + i (default: 0)")
     parser.add_argument("--steps", type=_positive, help="sampling steps (default: what the weights ask for)")
     parser.add_argument(
         "--out",
@@ -142,9 +136,7 @@ class Photos:
 
     def gray(self) -> list[Tensor]:
         """8-bit luma, each (1, H, W) uint8: what a colorizer is given."""
-        return [
-            metrics.picture_from_rgb(color.gray_from_rgb(picture.float() / 255)) for picture in self.pictures
-        ]
+        return [metrics.picture_from_rgb(color.gray_from_rgb(picture.float() / 255)) for picture in self.pictures]
 
     def plain_gray(self) -> list[Tensor]:
         """The 8-bit luma as a picture, each (3, H, W) uint8."""
@@ -180,15 +172,12 @@ def load_photos(folder: Path, name: str, split: str, count: int | None = None) -
 
     files = sorted(str(path) for path in (folder / name).glob(f"{split}-*.parquet"))
     if not files:
-        raise EvaluationError(
-            f"no {split}-*.parquet in {folder / name}: is --data the folder that holds {name}/?"
-        )
-    rows = load_dataset("parquet", data_files=files, split="train").cast_column(
-        "image", ImageColumn(decode=False)
-    )
+        raise EvaluationError(f"no {split}-*.parquet in {folder / name}: is --data the folder that holds {name}/?")
+    rows = load_dataset("parquet", data_files=files, split="train").cast_column("image", ImageColumn(decode=False))
     if count is not None and count > len(rows):
         raise EvaluationError(f"{name}/{split} has {len(rows)} photographs, {count} were asked for")
-    digests, pictures = [], []
+    digests: list[bytes] = []
+    pictures: list[Tensor] = []
     for row in rows.select(range(count or len(rows))):
         encoded = row["image"]["bytes"]
         digests.append(hashlib.sha256(encoded).digest())
@@ -292,14 +281,19 @@ def weights_of(folder: Path | str) -> dict[str, Any]:
     return {"folder": str(folder), "kind": description["kind"], "sha256": sha256, "ema": averaged}
 
 
-def stage_weights(named: Path | None, number: int, *, optional: bool = False) -> Path | None:
-    """Folder of a stage's weights: the named, else the packaged one; None if optional and absent."""
+def stage_weights(named: Path | None, number: int) -> Path:
+    """Folder of a stage's weights, the named or the packaged one; raises EvaluationError."""
     folder = named or DEFAULT_WEIGHTS / f"stage{number}"
-    if (folder / "config.json").is_file():
-        return folder
-    if optional and named is None:
+    if not (folder / "config.json").is_file():
+        raise EvaluationError(f"no stage-{number} weights in {folder}: give a folder written by save_pretrained")
+    return folder
+
+
+def optional_weights(named: Path | None, number: int) -> Path | None:
+    """As `stage_weights`, but None where none was named and none is packaged."""
+    if named is None and not (DEFAULT_WEIGHTS / f"stage{number}" / "config.json").is_file():
         return None
-    raise EvaluationError(f"no stage-{number} weights in {folder}: give a folder written by save_pretrained")
+    return stage_weights(named, number)
 
 
 # Report --------------------------------------------------------------------------------------------
@@ -359,9 +353,7 @@ class Report:
         if sheet:
             self.columns.append((sheet, outputs[: self.args.sheet_photos]))
 
-    def add_candidates(
-        self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool
-    ) -> None:
+    def add_candidates(self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool) -> None:
         """A row of best of K and diversity over the first n photographs: uint8 (n, K, 3, H, W), drawing
         order.
 
@@ -388,9 +380,7 @@ class Report:
         if GRAY in self.scores:
             gray = self.scores[GRAY].means(row["photos"])
             gray["squeezenet_kid"] = self.scores[GRAY].kid.value
-            row["relative_to_gray"] = {
-                key: row[key] / gray[key] for key in METRICS if key in row and gray[key]
-            }
+            row["relative_to_gray"] = {key: row[key] / gray[key] for key in METRICS if key in row and gray[key]}
         self.rows.append(row)
 
     def note(self, text: str) -> None:
