@@ -46,15 +46,15 @@ class DiffusionColorizerConfig:
     chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
     # training
     noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
-    noise_mean: float = -0.4  # of ln(sigma), sigma in units of chroma_spread
-    noise_std: float = 1.4
+    noise_mean: float = 1.0  # of ln(sigma), sigma in units of chroma_spread
+    noise_std: float = 1.6
     preview_weight: float = 1.0
     label_weight: float = 0.2
     # sampling
     sampler: str = "dpmpp_2m"
-    steps: int = 12
-    sigma_min: float = 0.02
-    sigma_max: float = 20.0
+    steps: int = 14
+    sigma_min: float = 0.05
+    sigma_max: float = 80.0
     pool: int = 8  # candidates from which the default picture, the most central one, is chosen
 
 
