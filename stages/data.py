@@ -102,7 +102,9 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
     labels = list(table["label"]) if "label" in table.column_names else None
     table = table.select_columns(["image"]).cast_column("image", ImageFeature(decode=False))
 
-    images, kept, digest = [], [], hashlib.sha256()
+    images = np.empty((len(table), side, side, 3), np.uint8)  # filled in place: gigabytes should not be there twice
+    kept: list[int] = []
+    digest = hashlib.sha256()
     dropped = {"broken": 0, "too small": 0, "gray or one tint": 0}
     for index, row in enumerate(table):
         entry = row["image"]
@@ -118,16 +120,16 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
         elif not shards and is_one_tint(picture):  # the Parquet sets were sifted when they were made
             dropped["gray or one tint"] += 1
         else:
-            images.append(picture)
+            images[len(kept)] = picture
             kept.append(index)
     lost = sum(dropped.values())
-    if not images or lost > MAX_DROPPED * (lost + len(images)):
+    if not kept or lost > MAX_DROPPED * len(table):
         raise DataError(
-            f"{folder}: {lost} of {lost + len(images)} pictures are unusable ({dropped}); is this the right folder?"
+            f"{folder}: {lost} of {len(table)} pictures are unusable ({dropped}); is this the right folder?"
         )
     return Pictures(
-        torch.from_numpy(np.stack(images)),
-        torch.tensor([labels[i] for i in kept]) if labels is not None else torch.full((len(images),), -1),
+        torch.from_numpy(images[: len(kept)]),
+        torch.tensor([labels[i] for i in kept]) if labels is not None else torch.full((len(kept),), -1),
         digest.hexdigest(),
         dropped,
     )

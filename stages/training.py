@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
@@ -284,7 +284,8 @@ def precision_of(choice: str) -> str:
     """
     if choice not in ("auto", "no", "bf16", "fp16"):
         raise CheckpointError(f"precision must be auto, no, bf16 or fp16; got {choice!r}")
-    return ("bf16" if hardware_has_bfloat16() else "no") if choice == "auto" else choice
+    device = "cpu" if parse_flag_from_env("ACCELERATE_USE_CPU") else None
+    return ("bf16" if hardware_has_bfloat16(device) else "no") if choice == "auto" else choice
 
 
 def freeze(stage: Stage, prefixes: tuple[str, ...]) -> None:
