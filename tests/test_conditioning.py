@@ -83,3 +83,10 @@ def test_deterministic_and_any_size(size):
     assert first.shape == chroma.shape and first.isfinite().all()
     assert torch.equal(first, disturbed(chroma, 0.04, seed=3))
     assert not torch.equal(first, disturbed(chroma, 0.04, seed=4))
+
+
+def test_every_call_draws_its_own_noise():
+    flat = torch.zeros(300, 2, 8, 8)
+    first, second = disturbed(flat, 0.04, seed=3), disturbed(flat, 0.04, seed=4)
+    assert (first * second).mean().abs() < 0.05 * first.square().mean()
+    assert (first[1:] * first[:-1]).mean().abs() < 0.05 * first.square().mean()  # and every picture of a batch

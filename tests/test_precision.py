@@ -31,7 +31,7 @@ def cpu(monkeypatch, text: str | None) -> None:
 
 
 def cpuinfo(flags: str) -> str:
-    core = f"processor\t: 0\nflags\t\t: fpu vme {flags} arat\nvmx flags\t: vnmi amx_bf16\nbugs\t\t:\n"
+    core = f"processor\t: 0\nvmx flags\t: vnmi amx_bf16\nflags\t\t: fpu vme {flags} arat\nbugs\t\t:\n"
     return f"{core}\n{core}"
 
 

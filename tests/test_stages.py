@@ -104,7 +104,14 @@ def test_every_parameter_learns(which):
     loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]))
     assert loss.shape == () and loss.isfinite()
     loss.backward()
-    silent = [name for name, p in stage.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    silent = []
+    for name, p in stage.named_parameters():
+        if p.requires_grad:
+            heard = torch.zeros(len(p)) if p.grad is None else p.grad.flatten(1).any(1) if p.ndim > 1 else p.grad != 0
+            # Clipping activations may close a channel of the backbone, and a picture need not show every symbol.
+            few = name.startswith("encoder.backbone") or name in ("level.weight", "gray.weight")
+            if not (heard.any() if few else heard.all()):
+                silent.append(name)
     broken = [name for name, p in stage.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     frozen = {name for name, p in stage.named_parameters() if not p.requires_grad}
     assert not silent and not broken
@@ -424,17 +431,17 @@ def test_stage2_shares_weights_over_channels():
 def test_stage2_decodes_its_distribution(decode):
     torch.manual_seed(0)
     stage = ColorUpsampler(ColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
-    # Three quarters at the low value and one quarter 40 above: mean and most likely value differ by 10.
-    low = torch.tensor([100, 140, 60])
+    # Three quarters at the low value and one quarter higher, not equally for all channels, or the color would not tell.
+    low, step = torch.tensor([100, 140, 60]), torch.tensor([40, 20, 80])
 
     def logits(gray: Tensor, levels: Tensor, channel: Tensor) -> Tensor:
         answer = torch.full((len(gray), 64, 64, 256), -1e4)
         answer[..., low[channel[0]]] = math.log(3)
-        answer[..., low[channel[0]] + 40] = 0.0
+        answer[..., (low + step)[channel[0]]] = 0.0
         return answer
 
     stage.logits = logits
-    value = low + (10 if decode == "mean" else 0)
+    value = low + (step // 4 if decode == "mean" else 0)
     rgb = (value / 255)[None, :, None, None].expand(1, 3, 64, 64)
     out = stage.sample(gray_from_rgb(rgb), coarse_from_rgb(rgb))
     torch.testing.assert_close(out, rgb, rtol=0, atol=1e-5)
@@ -530,13 +537,19 @@ def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
     return np.array([sum(np.hypot(*(a - b)).mean() for b in ab) for a in ab])
 
 
-def test_first_candidate_is_the_medoid():
-    gray, coarse = candidates(3, 6)
+@pytest.mark.parametrize("any_luma", [False, True])
+def test_first_candidate_is_the_medoid(any_luma):
+    """Also of coarse colors that do not have the luma of the photograph: it decides what can be seen of them."""
+    gray, coarse = candidates(12, 8)
+    if any_luma:
+        symbols = torch.randint(512, (12, 8, 8, 8), generator=Generator().manual_seed(0))
+        coarse = symbols.repeat_interleave(8, 2).repeat_interleave(8, 3)
     order = central_order(gray, coarse)
-    for index in range(3):
+    for index in range(12):
         distances = brute_force_distances(gray[index], coarse[index])
-        assert np.diff(np.sort(distances)).min() > 1e-3  # no near ties, so the whole order is certain
-        assert order[index].tolist() == np.argsort(distances).tolist()
+        ordered = distances[order[index]]
+        assert np.diff(ordered).min() > -1e-3  # to rounding; near ties may stand either way
+        assert ordered[-1] - ordered[0] > 0.1
 
 
 def test_order_follows_the_candidates():
@@ -561,6 +574,6 @@ def test_equal_candidates_keep_their_order():
 def test_order_looks_at_what_fits_the_luma():
     """Coarse colors that differ in lightness alone are the same candidate: the luma is the photograph's."""
     gray = torch.full((1, 1, 64, 64), 0.5)
-    levels = torch.tensor([[1, 1, 1], [6, 6, 6], [4, 4, 2]])
+    levels = torch.tensor([[2, 1, 1], [6, 5, 5], [4, 4, 2]])
     coarse = (levels @ torch.tensor([64, 8, 1]))[None, :, None, None].expand(1, 3, 64, 64)
     assert central_order(gray, coarse).tolist() == [[0, 1, 2]]
