@@ -119,6 +119,21 @@ def test_too_many_unusable_pictures_are_an_error(tmp_path):
     assert len(load(tmp_path)) == 3  # half of them is not yet too many
 
 
+def test_any_error_of_a_decoder_counts_as_broken(tmp_path, monkeypatch):
+    for seed in range(4):
+        colors(seed).save(tmp_path / f"{seed}.png")
+    errors = iter([IndexError("bad table"), None, None, None])
+
+    def opened(file, open=Image.open):
+        if (error := next(errors)) is not None:
+            raise error
+        return open(file)
+
+    monkeypatch.setattr(Image, "open", opened)
+    pictures = load(tmp_path)
+    assert len(pictures) == 3 and pictures.dropped["broken"] == 1
+
+
 def test_folders_without_pictures(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="neither photos64/train-.*parquet nor any picture"):
         load(tmp_path)
