@@ -23,7 +23,7 @@ from stages.color import (
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import resize
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import EVENED_CHROMA, central_order
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
@@ -525,7 +525,7 @@ def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
-    """Sum over the other candidates of the mean distance in a and b at 16x16; gray (1, 64, 64), coarse (N, 64, 64)."""
+    """Sum over the others of the mean distance in evened a and b at 16x16; gray (1, 64, 64), coarse (N, 64, 64)."""
     ab = []
     for one in coarse:
         rgb = merge(gray, chroma_from_rgb(rgb_from_coarse(one))).double().numpy()
@@ -534,6 +534,8 @@ def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
             for j in range(16):
                 small[:, i, j] = rgb[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((1, 2))
         ab.append(lab_from_rgb(torch.from_numpy(small))[1:].numpy())
+    strengths = [np.hypot(*a).mean() for a in ab]
+    ab = [a * (np.mean(strengths) / s) ** EVENED_CHROMA for a, s in zip(ab, strengths, strict=True)]
     return np.array([sum(np.hypot(*(a - b)).mean() for b in ab) for a in ab])
 
 
