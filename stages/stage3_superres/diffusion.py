@@ -39,17 +39,17 @@ class SuperResolutionConfig:
     denoiser_channels: tuple[int, int] = (64, 96)
     heads: int = 4
     chroma_spread: float = 0.08
-    residual_spread: float = 0.02  # of chroma minus its bicubic enlargement, disturbed inputs included
+    residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
     noise_levels: int = 2  # per picture and encoding
-    noise_mean: float = 0.0  # of ln(sigma), sigma in units of residual_spread
+    noise_mean: float = 0.5  # of ln(sigma), sigma in units of residual_spread
     noise_std: float = 1.2
-    disturb: float = 0.04  # strongest chroma noise of the 64x64 input
+    disturb: float = 0.03  # strongest chroma noise of the 64x64 input
     # sampling
     sampler: str = "dpmpp_2m"
     steps: int = 2
     sigma_min: float = 0.3
-    sigma_max: float = 4.0
+    sigma_max: float = 20.0
 
 
 class SuperResolution(Stage):
