@@ -332,10 +332,6 @@ def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):
         real_pipe.to(torch.float32)
 
 
-HAS_WEIGHTS = (color_pipeline.DEFAULT_WEIGHTS / "model_index.json").is_file()
-
-
-@pytest.mark.skipif(not HAS_WEIGHTS, reason="the package has no default weights yet")
 def test_the_default_weights_load_and_color():
     (image,) = ColorPipeline.from_pretrained()(photo(300, 200), generator=0).images
     assert np.ptp(np.asarray(image), 2).max() > 5
