@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, ge
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 Config = TypeVar("Config")
 FORMAT = 1
@@ -42,6 +42,9 @@ class Stage(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+
+    def fit_to(self, rgb: Tensor) -> None:
+        """What a stage takes from photographs (N, 3, S, S) before it is trained: nothing, for most."""
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes config.json and model.safetensors; `folder` appears complete or not at all.

@@ -11,18 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def disturbed_chroma(chroma: Tensor, strength: float) -> Tensor:
-    """Chroma with a blur and a noise whose amounts are drawn per picture; a quarter of the pictures stays as it is.
+def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -> Tensor:
+    """Chroma with a blur and a noise whose amounts are drawn per picture; a share of the pictures stays as it is.
 
     Noise is drawn at several grains, from single pixels to patches of eight: a colorizer's errors are rarely single
     pixels.
-    chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma -> (B, 2, H, W)
+    chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma; untouched: that share
+    -> (B, 2, H, W)
     """
     if strength == 0:
         return chroma
     batch, _, height, width = chroma.shape
     amount, softness = (torch.rand(batch, 1, 1, 1).to(chroma.device) for _ in range(2))
-    untouched = (torch.rand(batch, 1, 1, 1) < 0.25).to(chroma.device)
+    whole = (torch.rand(batch, 1, 1, 1) < untouched).to(chroma.device)
     noise = torch.zeros_like(chroma)
     for grain in (1, 2, 4, 8):
         share = torch.rand(batch, 1, 1, 1).to(chroma.device)
@@ -31,4 +32,4 @@ def disturbed_chroma(chroma: Tensor, strength: float) -> Tensor:
     blurred = F.avg_pool2d(chroma, 3, 1, 1, count_include_pad=False)
     blurred = F.avg_pool2d(blurred, 3, 1, 1, count_include_pad=False)
     disturbed = torch.lerp(chroma, blurred, softness) + strength * amount * noise / 2
-    return torch.where(untouched, chroma, disturbed)
+    return torch.where(whole, chroma, disturbed)

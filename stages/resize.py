@@ -26,13 +26,27 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if height < 1 or width < 1:
         raise ValueError(f"size must be positive; got {size}")
     shrunk = (min(height, x.shape[-2]), min(width, x.shape[-1]))
-    if shrunk != x.shape[-2:]:
-        x = F.interpolate(x, shrunk, mode="area")
+    x = _box_average(_box_average(x.mT, shrunk[1]).mT, shrunk[0])
     if (height, width) != x.shape[-2:]:
         low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
         x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False)
         x = torch.minimum(torch.maximum(x, low), high)
     return x
+
+
+def _box_average(x: Tensor, length: int) -> Tensor:
+    """Mean over `length` equal parts of the rows: (..., n, w) -> (..., length, w). A row cut by a border counts in
+    both parts, by its share; torch's "area" counts it fully in both.
+    """
+    count = x.shape[-2]
+    if count == length:
+        return x
+    if count % length == 0:
+        return x.unflatten(-2, (length, -1)).mean(-2)
+    border = torch.arange(length + 1, dtype=torch.float64) * count / length
+    row = torch.arange(count, dtype=torch.float64)
+    share = torch.minimum(border[1:, None], row + 1) - torch.maximum(border[:-1, None], row)
+    return (share.clamp_min(0) * length / count).to(x) @ x
 
 
 def guided_coefficients(gray: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,8 @@ from stages.checkpoint import CheckpointError, Stage, config_from_dict, replaced
 from stages.data import Pictures, augmented, batch_indices, seed_of
 from stages.precision import hardware_has_bfloat16
 
+FITTED_PICTURES = 1024  # shown to `Stage.fit_to`
+
 Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
 """(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
 
@@ -174,10 +176,12 @@ def train(
 
     stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(stage, options.freeze)
+    newest = newest_checkpoint(run)
+    if newest is None:
+        stage.eval().fit_to(training.rgb(slice(FITTED_PICTURES)).to(device))
     optimizer = build_optimizer(stage, options)
     averaged = Averaged(stage, options.average_half_life)
     state: dict[str, Any] = {"step": 0}
-    newest = newest_checkpoint(run)
     if newest is not None:
         state = load_checkpoint(newest, config, stage, averaged, optimizer, accelerator.scaler, pictures.digest)
     stage.train()

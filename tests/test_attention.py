@@ -41,11 +41,37 @@ def random_qkv(shape=(2, 6, 3, 4), keys=None, dtype=torch.float64, device="cpu",
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("bias_shape", [None, (6, 6), (3, 6, 6), (2, 1, 6, 6), (2, 3, 1, 6)])
 @pytest.mark.parametrize("scale", [None, 0.1])
-def test_attention_is_the_formula(causal, bias_shape, scale):
+@pytest.mark.parametrize("backend", ["sdpa", "plain"])
+def test_attention_is_the_formula(causal, bias_shape, scale, backend):
     q, k, v = random_qkv()
     bias = None if bias_shape is None else torch.randn(bias_shape, dtype=torch.float64)
-    out = attention(q, k, v, bias=bias, causal=causal, scale=scale)
+    out = attention(q, k, v, bias=bias, causal=causal, scale=scale, backend=backend)
     torch.testing.assert_close(out, formula(q, k, v, bias, causal, scale), rtol=0, atol=1e-12)
+
+
+def test_gradients_of_both_ways_on_a_cpu_agree():
+    bias = torch.randn(3, 6, 6, dtype=torch.float64)
+    gradients = []
+    for backend in ("sdpa", "plain"):
+        leaves = [t.requires_grad_() for t in (*random_qkv(), bias.clone())]
+        q, k, v, learned = leaves
+        attention(q, k, v, bias=learned, causal=True, backend=backend).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_plain_is_taken_for_short_sequences_that_learn_on_a_cpu(monkeypatch):
+    taken = []
+    for name in ("_plainly", "_with_sdpa"):
+        monkeypatch.setattr(attention_module, name, lambda q, *_, name=name: taken.append(name) or q)
+    q, k, v = (t.requires_grad_() for t in random_qkv())
+    long = random_qkv(keys=attention_module.PLAIN_POSITIONS + 1)[1].requires_grad_()
+    attention(q, k, v)
+    attention(q, long, long)
+    with torch.no_grad():
+        attention(q, k, v)
+    assert taken == ["_plainly", "_with_sdpa", "_with_sdpa"]
 
 
 def test_keys_of_another_length():

@@ -21,7 +21,8 @@ from stages.stage3_superres.diffusion import SuperResolution
 
 SMALL: dict[tuple[int, str], dict[str, Any]] = {
     (1, "diffusion"): dict(
-        backbone="lite0", encoder_channels=(16, 16), encoder_blocks=1, denoiser_channels=(16, 16), denoiser_blocks=1
+        backbone="lite0", encoder_channels=(16, 16), encoder_blocks=1, denoiser_channels=(16, 16),
+        denoiser_blocks=(1, 1),
     ),
     (2, "coltran"): dict(channels=16, feed_forward=16, layers=1),
     (3, "diffusion"): dict(encoder_channels=(16, 16, 16), denoiser_channels=(16, 16)),

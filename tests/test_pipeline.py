@@ -287,7 +287,7 @@ def real_pipe() -> ColorPipeline:
     torch.manual_seed(0)
     pipe = ColorPipeline(
         DiffusionColorizer(DiffusionColorizerConfig(
-            encoder_channels=(32, 32), denoiser_channels=(32, 32), encoder_blocks=1, denoiser_blocks=1,
+            encoder_channels=(32, 32), denoiser_channels=(32, 32), encoder_blocks=1, denoiser_blocks=(1, 1),
             steps=2)),
         ColorUpsampler(ColorUpsamplerConfig(channels=32, feed_forward=32, layers=1)),
         SuperResolution(SuperResolutionConfig(encoder_channels=(32, 32, 32), denoiser_channels=(32, 32))),

@@ -31,7 +31,7 @@ from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionCon
 SMALL = {
     (1, "diffusion"): DiffusionColorizerConfig(
         backbone="lite0", backbone_side=32, encoder_channels=(16, 32), encoder_blocks=1, denoiser_channels=(16, 32),
-        denoiser_blocks=2, heads=2, classes=5, noise_levels=2, steps=3, pool=3,
+        denoiser_blocks=(1, 2), heads=2, classes=5, noise_levels=2, steps=3, pool=3,
     ),
     (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
     (3, "diffusion"): SuperResolutionConfig(encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2),
@@ -196,9 +196,10 @@ def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
     torch.manual_seed(0)
     options = {**vars(config), "noise_levels": 300 if stage_class.stage == 1 else 40}
     if stage_class is SuperResolution:
-        options["disturb"] = 0.0
+        options |= {"disturb": 0.0, "huber": math.inf}
     stage, side = stage_class(type(config)(**options)), SIDES[stage_class.stage]
-    stage.denoiser.network.forward = lambda x, c_noise, context: torch.zeros_like(x)  # as it says, but at once
+    channels = 2 if stage_class.stage == 1 else 32
+    stage.denoiser.network.forward = lambda x, c_noise, context: torch.zeros_like(x[:, :channels])  # at once
     with torch.no_grad():
         loss = stage(picture(side, 1)[:, :1].expand(-1, 3, -1, -1))
     log_sigma = torch.linspace(-6, 6, 20001, dtype=torch.float64) * config.noise_std + config.noise_mean
@@ -208,14 +209,14 @@ def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
 
 
 def test_stage1_sees_its_chroma_again():
-    """What the network is taught, chroma at 32x32 folded to 16x16, is what its answers are unfolded from."""
+    """What the networks are taught, chroma at 32x32, is what their answers are enlarged from."""
     stage = small((1, "diffusion"))
     chroma32 = 0.1 * torch.randn(2, 2, 32, 32)
     chroma = F.interpolate(chroma32, (64, 64), mode="nearest")
-    grid = stage._chroma32(chroma)
-    assert grid.shape == (2, 8, 16, 16)
+    seen = stage._chroma32(rgb_from_gray_chroma(torch.full((2, 1, 64, 64), 0.5), chroma))
+    torch.testing.assert_close(seen, chroma32 / stage.config.chroma_spread)
     expected = F.interpolate(chroma32, (64, 64), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(stage._enlarged(grid), expected)
+    torch.testing.assert_close(stage._enlarged(seen), expected)
 
 
 def test_stage3_learns_what_enlargement_gets_wrong():

@@ -35,6 +35,8 @@ from stages.checkpoint import CheckpointError, read_description, sha256_of
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_WEIGHTS = ROOT / "pipeline" / "weights"
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+HELD_OUT = "held-out"
+HELD_OUT_COUNTS = {"photos64": 1000, "photos256": 133}  # the `holdout` of the configs in configs/
 SPLIT_SEED = 0  # half-splits and bootstrap draws: fixed, so that two runs on one list compare
 
 
@@ -60,7 +62,12 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="SqueezeNet 1.1, safetensors (default: features/squeezenet1_1.safetensors in --data)",
     )
-    parser.add_argument("--split", default="validation", help="split of the photographs (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        default="validation",
+        help='split of the photographs; "held-out" is the part of train that training leaves out, for choices '
+        "(default: %(default)s)",
+    )
     parser.add_argument("--photos", type=_positive, metavar="N", help="only the first N photographs of the split")
     parser.add_argument("--seed", type=int, default=0, help="photograph i is sampled with seed + i (default: 0)")
     parser.add_argument("--steps", type=_positive, help="sampling steps (default: what the weights ask for)")
@@ -165,15 +172,21 @@ def features_file(args: argparse.Namespace) -> Path:
 def load_photos(folder: Path, name: str, split: str, count: int | None = None) -> Photos:
     """The first `count` photographs of one Parquet split, decoded once; they must have one size.
 
+    split: as the files are named, or "held-out" for the last photographs of `train`, which training leaves out
     folder/name/split-*.parquet with a column `image` of {bytes, path}; raises EvaluationError.
     """
     from datasets import Image as ImageColumn
     from datasets import load_dataset  # 1.4 s to import: only where it is used
 
-    files = sorted(str(path) for path in (folder / name).glob(f"{split}-*.parquet"))
+    stored = "train" if split == HELD_OUT else split
+    files = sorted(str(path) for path in (folder / name).glob(f"{stored}-*.parquet"))
     if not files:
-        raise EvaluationError(f"no {split}-*.parquet in {folder / name}: is --data the folder that holds {name}/?")
+        raise EvaluationError(f"no {stored}-*.parquet in {folder / name}: is --data the folder that holds {name}/?")
     rows = load_dataset("parquet", data_files=files, split="train").cast_column("image", ImageColumn(decode=False))
+    if split == HELD_OUT:
+        if name not in HELD_OUT_COUNTS or HELD_OUT_COUNTS[name] >= len(rows):
+            raise EvaluationError(f"{name} has no photographs held out of training; known: {HELD_OUT_COUNTS}")
+        rows = rows.select(range(len(rows) - HELD_OUT_COUNTS[name], len(rows)))
     if count is not None and count > len(rows):
         raise EvaluationError(f"{name}/{split} has {len(rows)} photographs, {count} were asked for")
     digests: list[bytes] = []

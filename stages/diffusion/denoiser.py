@@ -12,15 +12,16 @@ the same about x.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion.noise import Level, rows_like
+from stages.diffusion.noise import Level, draw_noise, lognormal_sigmas, rows_like
 
 __all__ = [
-    "Denoiser", "epsilon_from_v", "epsilon_from_x0", "v_from_epsilon", "v_from_x0", "x0_from_epsilon",
+    "Denoiser", "denoising_loss", "epsilon_from_v", "epsilon_from_x0", "v_from_epsilon", "v_from_x0", "x0_from_epsilon",
     "x0_from_v",
 ]  # fmt: skip
 
@@ -65,6 +66,26 @@ class Denoiser(nn.Module):
         level = torch.as_tensor(sigma, dtype=torch.float64)
         weight = (level**2 + self.sigma_data**2) / (level * self.sigma_data) ** 2
         return weight.to(sigma.dtype) if isinstance(sigma, Tensor) else weight
+
+
+def denoising_loss(
+    denoiser: Any, clean: Tensor, noise_mean: float, noise_std: float, huber: float = math.inf, **conditions: Any
+) -> Tensor:
+    """Mean weighted squared error of the clean estimate at random noise levels (Karras et al. 2022, eq. 2).
+
+    denoiser: called as (noisy, sigma, **conditions) and asked for `loss_weight(sigma)`
+    clean: (B, ...); noise_mean, noise_std: of ln(sigma), in units of clean
+    huber: errors of the network's output beyond this count by their size instead of their square (pseudo-Huber, as in
+        Song and Dhariwal 2023, arXiv 2310.14189, section 3.3); the estimate then leans from the mean to the median
+    returns: scalar
+    """
+    sigma = lognormal_sigmas(len(clean), noise_mean, noise_std).to(clean.device)
+    noisy = clean + rows_like(sigma, clean) * draw_noise(clean.shape, device=clean.device)
+    error = denoiser(noisy, sigma, **conditions) - clean
+    square = rows_like(denoiser.loss_weight(sigma), error) * error.square()
+    if huber < math.inf:
+        square = 2 * huber * ((square + huber**2).sqrt() - huber)
+    return square.mean()
 
 
 def x0_from_epsilon(x: Tensor, epsilon: Tensor, alpha: Level, sigma: Level) -> Tensor:

@@ -15,14 +15,14 @@ COMPARED_SIDE = 16  # candidates are compared as small pictures: where the color
 EVENED_CHROMA = 0.75
 
 
-def central_order(gray64: Tensor, coarse: Tensor) -> Tensor:
+def central_order(gray64: Tensor, coarse: Tensor, evened: float = EVENED_CHROMA) -> Tensor:
     """Indices that sort candidates by their mean distance to the others; the first is the medoid.
 
     One random sample of an honest model is as far from the truth as two samples are from each other. The sample in the
     middle of several is nearer to it, yet still a real sample and no average: its colors do not fade. What is compared
     is where which hues are, and only in part how strong they are.
 
-    gray64: (B, 1, 64, 64) in [0, 1]; coarse: (B, N, 64, 64) int64 -> (B, N) int64
+    gray64: (B, 1, 64, 64) in [0, 1]; coarse: (B, N, 64, 64) int64; evened: exponent, see EVENED_CHROMA -> (B, N) int64
     """
     if gray64.ndim != 4 or coarse.ndim != 4 or gray64.shape != (len(coarse), 1, *coarse.shape[2:]):
         raise ValueError(
@@ -32,7 +32,7 @@ def central_order(gray64: Tensor, coarse: Tensor) -> Tensor:
     small = F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE)
     ab = lab_from_rgb(small)[:, 1:].unflatten(0, coarse.shape[:2])  # (B, N, 2, s, s)
     strength = ab.square().sum(2).sqrt().mean((-2, -1))  # (B, N)
-    factor = (strength.mean(1, keepdim=True) / strength.clamp_min(1e-3)) ** EVENED_CHROMA
+    factor = (strength.mean(1, keepdim=True) / strength.clamp_min(1e-3)) ** evened
     ab = ab * factor[:, :, None, None, None]
     distance = (ab[:, :, None] - ab[:, None]).square().sum(3).sqrt().mean((-2, -1))  # (B, N, N)
     return distance.sum(-1).argsort(dim=-1, stable=True)

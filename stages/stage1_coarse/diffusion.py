@@ -2,9 +2,9 @@
 
 An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself,
 joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate,
-with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, as four neighbors per position of a 16x16
-grid; it is enlarged as JPEG decoders do. A parallel head on the encoder regresses the chroma in one pass (ColTran's
-idea): the preview.
+with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, which the networks see as four neighbors per
+position of a 16x16 grid; it is enlarged as JPEG decoders do. A parallel head on the encoder regresses the chroma in one
+pass (ColTran's idea): the preview. What is diffused is what the preview leaves open.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
-from stages.diffusion import Denoiser
-from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion import SpectralDenoiser, denoising_loss
+from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
@@ -40,7 +40,7 @@ class DiffusionColorizerConfig:
     encoder_channels: tuple[int, int] = (128, 256)
     encoder_blocks: int = 2
     denoiser_channels: tuple[int, int] = (96, 192)
-    denoiser_blocks: int = 2
+    denoiser_blocks: tuple[int, int] = (1, 3)  # before and after the middle at 16x16, in the middle at 8x8
     heads: int = 4
     classes: int = 200  # of the auxiliary label; 0 without
     chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
@@ -65,7 +65,7 @@ class DiffusionColorizer(Stage):
         config = config or DiffusionColorizerConfig()
         super().__init__(config)
         self.encoder = GrayEncoder(config)
-        self.denoiser = Denoiser(ChromaNetwork(config), sigma_data=1.0)
+        self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
     @property
     def network(self) -> ChromaNetwork:
@@ -85,7 +85,7 @@ class DiffusionColorizer(Stage):
         """Loss of a batch: rgb (B, 3, 64, 64) in [0, 1]; label (B,) int64, -1 where unknown -> scalar."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
-        gray, target = gray_from_rgb(rgb), self._chroma32(chroma_from_rgb(rgb))
+        gray, target = gray_from_rgb(rgb), self._chroma32(rgb)
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             context, preview, logits = self.encoder(gray)
@@ -96,18 +96,19 @@ class DiffusionColorizer(Stage):
                 entropy = F.cross_entropy(logits.float(), label, ignore_index=-1, reduction="sum")
                 loss = loss + self.config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
         if self.config.noise_levels:
-            loss = loss + self._denoising_loss(target, context)
+            config, levels = self.config, self.config.noise_levels
+            loss = loss + denoising_loss(
+                self.denoiser, (target - preview.detach().float()).repeat_interleave(levels, 0),
+                config.noise_mean, config.noise_std,
+                context=[m.repeat_interleave(levels, 0) for m in self.network.prepare(context)],
+            )  # fmt: skip
         return loss
 
-    def _denoising_loss(self, target: Tensor, context: Tensor) -> Tensor:
-        """Mean weighted squared error of the clean estimate (Karras et al. 2022, eq. 2), several levels per picture."""
-        levels = self.config.noise_levels
-        clean = target.repeat_interleave(levels, 0)
-        sigma = lognormal_sigmas(len(clean), self.config.noise_mean, self.config.noise_std).to(clean.device)
-        noisy = clean + sigma[:, None, None, None] * draw_noise(clean.shape, device=clean.device)
-        maps = [m.repeat_interleave(levels, 0) for m in self.network.prepare(context)]
-        error = (self.denoiser(noisy, sigma, context=maps) - clean).square().mean((1, 2, 3))
-        return (self.denoiser.loss_weight(sigma) * error).mean()
+    @torch.no_grad()
+    def fit_to(self, rgb: Tensor) -> None:
+        """Takes the spectrum of what the preview leaves open from photographs (N, 3, 64, 64)."""
+        parts = rgb.split(64)
+        self.denoiser.fit(torch.cat([self._chroma32(p) - self.encoder(gray_from_rgb(p))[1].float() for p in parts]))
 
     # use
 
@@ -142,18 +143,18 @@ class DiffusionColorizer(Stage):
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
-        context, _, _ = self.encoder(gray64)
+        context, preview, _ = self.encoder(gray64)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
         steps = config.steps if num_inference_steps is None else num_inference_steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
-        shape = (batch * num_samples, 2 * PATCH**2, GRID, GRID)
+        shape = (batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE)
         noise = draw_noise(shape, generator, gray64.device) * config.sigma_max
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoiser(x, sigma, context=maps)
 
-        grid = SAMPLERS[config.sampler](denoise, noise, sigmas, callback)
-        chroma = self._enlarged(grid)
+        left_open = SAMPLERS[config.sampler](denoise, noise, sigmas, callback)
+        chroma = self._enlarged(preview.float().repeat_interleave(num_samples, 0) + left_open)
         return chroma.unflatten(0, (batch, num_samples))
 
     @torch.no_grad()
@@ -169,13 +170,13 @@ class DiffusionColorizer(Stage):
 
     # inside
 
-    def _chroma32(self, chroma: Tensor) -> Tensor:
-        """Chroma at 64x64 in units of its spread, at 32x32, four neighbors per position: (B, 8, 16, 16)."""
-        return F.pixel_unshuffle(F.avg_pool2d(chroma, SIDE // CHROMA_SIDE), PATCH) / self.config.chroma_spread
+    def _chroma32(self, rgb: Tensor) -> Tensor:
+        """Chroma of rgb (B, 3, 64, 64) in units of its spread: (B, 2, 32, 32)."""
+        return F.avg_pool2d(chroma_from_rgb(rgb), SIDE // CHROMA_SIDE) / self.config.chroma_spread
 
-    def _enlarged(self, grid: Tensor) -> Tensor:
+    def _enlarged(self, chroma: Tensor) -> Tensor:
         # JPEG decoders enlarge 4:2:0 chroma the same way; along-the-luma enlargement measured no better here.
-        chroma = F.pixel_shuffle(grid, PATCH) * self.config.chroma_spread
+        chroma = chroma * self.config.chroma_spread
         return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
     @staticmethod
@@ -185,8 +186,8 @@ class DiffusionColorizer(Stage):
 
 
 class GrayEncoder(nn.Module):
-    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 8, 16, 16), class
-    logits.
+    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) of
+    unit spread, class logits.
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
@@ -225,53 +226,52 @@ class GrayEncoder(nn.Module):
         for block in self.blocks16:
             x = block(x)
         x = F.silu(self.norm(x))
-        return x, self.preview(x), logits
+        return x, F.pixel_shuffle(self.preview(x), PATCH), logits
 
 
 class ChromaNetwork(nn.Module):
     """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
 
-    forward: x (B, 8, 16, 16), c_noise (B,), context: the maps of `prepare` -> (B, 8, 16, 16)
+    forward: x (B, 4, 32, 32), noisy chroma and a first guess; c_noise (B,); context: the maps of `prepare` -> (B, 2,
+    32, 32)
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
         super().__init__()
-        fine, coarse = config.denoiser_channels
-        code, blocks = 2 * fine, config.denoiser_blocks
+        (fine, coarse), (outer, inner) = config.denoiser_channels, config.denoiser_blocks
+        code = 2 * fine
         self.embedding = NoiseEmbedding(code)
-        self.read = nn.Conv2d(2 * PATCH**2, fine, 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(fine, code) for _ in range(blocks))
+        self.read = nn.Conv2d(4 * PATCH**2, fine, 3, padding=1)
+        self.down = nn.ModuleList(ResidualBlock(fine, code) for _ in range(outer))
         self.shrink = nn.Conv2d(fine, coarse, 2, stride=2)
-        self.middle = nn.ModuleList(ResidualBlock(coarse, code) for _ in range(blocks))
-        self.attention = nn.ModuleList(AxialBlock(coarse, config.heads, GRID // 2) for _ in range(blocks))
+        self.middle = nn.ModuleList(ResidualBlock(coarse, code) for _ in range(inner))
+        self.attention = nn.ModuleList(AxialBlock(coarse, config.heads, GRID // 2) for _ in range(inner))
         self.grow = nn.Conv2d(coarse, fine, 1)
-        self.up = nn.ModuleList(ResidualBlock(fine, code) for _ in range(blocks))
         self.attention16 = AxialBlock(fine, config.heads, GRID)
+        self.up = nn.ModuleList(ResidualBlock(fine, code) for _ in range(outer))
         self.norm = group_norm(fine)
         self.write = zero(nn.Conv2d(fine, 2 * PATCH**2, 3, padding=1))
         # What the encoder has to say to each block, computed once per photograph.
         width = config.encoder_channels[0]
-        self.context = nn.ModuleList(nn.Conv2d(width, fine, 1) for _ in range(2 * blocks))
-        self.context8 = nn.ModuleList(nn.Conv2d(width, coarse, 2, stride=2) for _ in range(blocks))
+        self.context = nn.ModuleList(nn.Conv2d(width, fine, 1) for _ in range(2 * outer))
+        self.context8 = nn.ModuleList(nn.Conv2d(width, coarse, 2, stride=2) for _ in range(inner))
 
     def prepare(self, context: Tensor) -> list[Tensor]:
         """The encoder's features (B, C, 16, 16) as one map per block: the part of the network that knows no noise."""
         return [layer(context) for layer in (*self.context, *self.context8)]
 
     def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
-        code, blocks = self.embedding(c_noise), len(self.down)
-        x = self.read(x)
-        for block, extra in zip(self.down, context[:blocks], strict=True):
+        code, outer = self.embedding(c_noise), len(self.down)
+        x = self.read(F.pixel_unshuffle(x, PATCH))
+        for block, extra in zip(self.down, context[:outer], strict=True):
             x = block(x, code, extra)
         y = self.shrink(x)
-        for block, attend, extra in zip(self.middle, self.attention, context[2 * blocks :], strict=True):
+        for block, attend, extra in zip(self.middle, self.attention, context[2 * outer :], strict=True):
             y = attend(block(y, code, extra))
-        x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
-        for index, (block, extra) in enumerate(zip(self.up, context[blocks : 2 * blocks], strict=True)):
+        x = self.attention16(x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest"))
+        for block, extra in zip(self.up, context[outer : 2 * outer], strict=True):
             x = block(x, code, extra)
-            if index == 0:
-                x = self.attention16(x)
-        return self.write(F.silu(self.norm(x)))
+        return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
 
 
 def _to_side(x: Tensor, side: int) -> Tensor:

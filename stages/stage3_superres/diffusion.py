@@ -20,8 +20,8 @@ from torch import Generator, Tensor, nn
 from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, gray_from_rgb, merge
 from stages.conditioning import disturbed_chroma
-from stages.diffusion import Denoiser
-from stages.diffusion.noise import draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion import Denoiser, denoising_loss
+from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.resize import resize
@@ -42,14 +42,16 @@ class SuperResolutionConfig:
     residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
     noise_levels: int = 2  # per picture and encoding
-    noise_mean: float = 0.5  # of ln(sigma), sigma in units of residual_spread
+    noise_mean: float = 1.0  # of ln(sigma), sigma in units of residual_spread
     noise_std: float = 1.2
-    disturb: float = 0.03  # strongest chroma noise of the 64x64 input
+    huber: float = 0.3  # most of the residual is nearly zero, the rest is at edges: neither should drown the other
+    disturb: float = 0.02  # strongest chroma noise of the 64x64 input
+    untouched: float = 0.6  # share of inputs that are not disturbed at all
     # sampling
     sampler: str = "dpmpp_2m"
-    steps: int = 2
+    steps: int = 1
     sigma_min: float = 0.3
-    sigma_max: float = 20.0
+    sigma_max: float = 5.0
 
 
 class SuperResolution(Stage):
@@ -70,16 +72,14 @@ class SuperResolution(Stage):
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
-        base = resize(disturbed_chroma(low, self.config.disturb), (SIDE, SIDE))
+        base = resize(disturbed_chroma(low, self.config.disturb, self.config.untouched), (SIDE, SIDE))
         target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / self.config.residual_spread
 
-        levels = self.config.noise_levels
-        clean = target.repeat_interleave(levels, 0)
-        sigma = lognormal_sigmas(len(clean), self.config.noise_mean, self.config.noise_std).to(clean.device)
-        noisy = clean + sigma[:, None, None, None] * draw_noise(clean.shape, device=clean.device)
-        maps = [m.repeat_interleave(levels, 0) for m in self._prepared(gray, base)]
-        error = (self.denoiser(noisy, sigma, context=maps) - clean).square().mean((1, 2, 3))
-        return (self.denoiser.loss_weight(sigma) * error).mean()
+        config, levels = self.config, self.config.noise_levels
+        return denoising_loss(
+            self.denoiser, target.repeat_interleave(levels, 0), config.noise_mean, config.noise_std, config.huber,
+            context=[m.repeat_interleave(levels, 0) for m in self._prepared(gray, base)],
+        )  # fmt: skip
 
     @torch.no_grad()
     def sample(

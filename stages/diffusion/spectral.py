@@ -1,0 +1,92 @@
+"""A denoiser that already knows the power spectrum of its data.
+
+Fields such as the chroma of a photograph hang together: most of their energy sits in the lowest frequencies, where it
+outlasts noise that has long drowned all detail. A network that sees single noisy pixels learns this slowly, and until
+it has, the tints of its samples are washed out. For Gaussian fields with independent cosine coefficients the best
+denoiser is known in closed form (Wiener's filter: each coefficient shrunk by its share of the energy), so it is
+computed, and the network learns only what it leaves over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.diffusion.noise import Level, rows_like
+
+__all__ = ["SpectralDenoiser", "cosine_basis"]
+
+
+class SpectralDenoiser(nn.Module):
+    """A network beside Wiener's filter, in the cosine basis:
+
+        denoise(x, sigma) = W x + c_out · network([c_in · x, c_guess · W x], c_noise, **conditions)
+
+    with W = lambda / (lambda + sigma²) on each coefficient of variance lambda, and c_out² the mean squared error of W.
+    As in Karras et al. 2022 (arXiv 2206.00364, section 5), whose scalings these are for a flat spectrum, the network
+    sees inputs of unit spread and learns a target of unit spread at every noise level. With a silent network, samples
+    are Gaussian fields of the right spectrum.
+
+    network: called with (B, 2 C, H, W), c_noise = ln(sigma) / 4 as (B,), and the conditions as given; returns
+        (B, C, H, W). Other dtypes (under autocast) are brought back
+    spectrum: (C, H, W) variances of the coefficients, a buffer; one until `fit` has been called
+    """
+
+    def __init__(self, network: nn.Module, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.network = network
+        self.spectrum: Tensor
+        self.rows: Tensor
+        self.columns: Tensor
+        self.register_buffer("spectrum", torch.ones(channels, height, width))
+        self.register_buffer("rows", cosine_basis(height), persistent=False)
+        self.register_buffer("columns", cosine_basis(width), persistent=False)
+
+    @torch.no_grad()
+    def fit(self, clean: Tensor) -> None:
+        """Sets the spectrum to that of clean fields (N, C, H, W)."""
+        energy = self._coefficients(clean.float()).square().mean(0)
+        # No coefficient is certain to stay at zero, and none may divide by it.
+        self.spectrum.copy_(energy.clamp_min(1e-4 * energy.mean()))
+
+    def forward(self, x: Tensor, sigma: Level, **conditions: Any) -> Tensor:
+        """The clean estimate (B, C, H, W) for x (B, C, H, W) noisy at sigma > 0, one number or one per row (B,)."""
+        level = self._level(sigma, x)
+        kept = self.spectrum / (self.spectrum + level[:, None, None, None] ** 2)
+        with torch.autocast(x.device.type, enabled=False):
+            guess = self._field(kept * self._coefficients(x))
+        c_in = torch.rsqrt(self.spectrum.mean() + level**2)
+        c_guess = torch.rsqrt((kept * self.spectrum).mean((1, 2, 3)))
+        seen = torch.cat([rows_like(c_in, x) * x, rows_like(c_guess, x) * guess], dim=1)
+        answer = self.network(seen, level.log() / 4, **conditions)
+        return guess + rows_like(self._error(level).sqrt(), x) * answer.to(x.dtype)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """The weight of the squared error of the clean estimate, 1 / c_out²: every noise level counts the same."""
+        return 1 / self._error(sigma)
+
+    def _error(self, level: Tensor) -> Tensor:
+        """Mean squared error of Wiener's filter at noise levels (B,)."""
+        square = level[:, None, None, None] ** 2
+        return (self.spectrum * square / (self.spectrum + square)).mean((1, 2, 3))
+
+    @staticmethod
+    def _level(sigma: Level, x: Tensor) -> Tensor:
+        return torch.as_tensor(sigma).to(x.device, x.dtype).expand(x.shape[:1])
+
+    def _coefficients(self, x: Tensor) -> Tensor:
+        return self.rows @ x @ self.columns.mT
+
+    def _field(self, coefficients: Tensor) -> Tensor:
+        return self.rows.mT @ coefficients @ self.columns
+
+
+def cosine_basis(length: int) -> Tensor:
+    """The orthonormal discrete cosine transform, DCT-II, as a matrix (length, length): coefficients = basis @ x."""
+    order = torch.arange(length, dtype=torch.float64)
+    basis = torch.cos(math.pi / length * order[:, None] * (order[None, :] + 0.5)) * math.sqrt(2 / length)
+    basis[0] /= math.sqrt(2)
+    return basis.float()

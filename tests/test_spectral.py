@@ -1,0 +1,125 @@
+"""The denoiser that knows a spectrum, against Gaussian fields, where the best estimate is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from torch import Tensor, nn
+
+from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, karras_sigmas
+
+SHAPE = (2, 8, 12)
+
+
+class Answer(nn.Module):
+    """Says `value` and keeps what it was shown."""
+
+    value = 0.0
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        self.seen, self.c_noise = x, c_noise
+        return torch.full_like(x[:, : SHAPE[0]], self.value)
+
+
+def falling_spectrum() -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(SHAPE[1]), torch.arange(SHAPE[2]), indexing="ij")
+    return torch.stack([4.0 / (1 + rows**2 + columns**2), 1.0 / (1 + rows + columns)])
+
+
+def fields(count: int, seed: int = 0) -> Tensor:
+    """Gaussian fields with the falling spectrum, made by scipy."""
+    coefficients = np.random.default_rng(seed).standard_normal((count, *SHAPE)) * falling_spectrum().sqrt().numpy()
+    return torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1))).float()
+
+
+def fitted() -> SpectralDenoiser:
+    denoiser = SpectralDenoiser(Answer(), *SHAPE)
+    denoiser.spectrum.copy_(falling_spectrum())
+    return denoiser
+
+
+def test_the_spectrum_is_found_again():
+    denoiser = SpectralDenoiser(Answer(), *SHAPE)
+    denoiser.fit(fields(20_000))
+    torch.testing.assert_close(denoiser.spectrum, falling_spectrum(), rtol=0.06, atol=0)
+
+
+def test_a_flat_spectrum_is_the_denoiser_of_karras():
+    x, sigma = torch.randn(3, *SHAPE), torch.tensor([0.1, 1.0, 30.0])
+    ours, theirs = SpectralDenoiser(Answer(), *SHAPE), Denoiser(Answer(), 1.0)
+    for value in (0.0, 0.7):
+        ours.network.value = theirs.network.value = value
+        torch.testing.assert_close(ours(x, sigma), theirs(x, sigma))
+    torch.testing.assert_close(ours.loss_weight(sigma), theirs.loss_weight(sigma))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
+def test_a_silent_network_loses_what_the_best_linear_estimate_loses(sigma):
+    denoiser, clean = fitted(), fields(4000)
+    torch.manual_seed(0)
+    error = denoiser(clean + sigma * torch.randn_like(clean), sigma) - clean
+    best = (falling_spectrum() * sigma**2 / (falling_spectrum() + sigma**2)).mean()
+    assert error.square().mean() == pytest.approx(best.item(), rel=0.02)
+    assert denoiser.loss_weight(torch.tensor([sigma]))[0] == pytest.approx(1 / best.item(), rel=1e-4)
+    # any other estimate of the same kind is worse
+    for factor in (0.2, 5.0):
+        denoiser.spectrum.copy_(falling_spectrum() * factor)
+        torch.manual_seed(0)
+        worse = denoiser(clean + sigma * torch.randn_like(clean), sigma) - clean
+        assert worse.square().mean() > 1.0002 * error.square().mean()
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0, 80.0])
+def test_the_network_sees_unit_spread_and_its_level(sigma):
+    denoiser, clean = fitted(), fields(2000)
+    torch.manual_seed(0)
+    denoiser(clean + sigma * torch.randn_like(clean), sigma)
+    plain, guess = denoiser.network.seen.chunk(2, dim=1)
+    assert plain.square().mean().sqrt() == pytest.approx(1, abs=0.02)
+    assert guess.square().mean().sqrt() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(denoiser.network.c_noise, torch.full((2000,), math.log(sigma) / 4))
+
+
+def test_samples_of_a_silent_network_have_the_spectrum():
+    torch.manual_seed(0)
+    denoiser = fitted()
+    made = SAMPLERS["heun"](denoiser, 80 * torch.randn(3000, *SHAPE), karras_sigmas(60, 0.01, 80.0))
+    found = torch.from_numpy(scipy.fft.dctn(made.numpy(), type=2, norm="ortho", axes=(-2, -1))).square().mean(0)
+    torch.testing.assert_close(found.float(), falling_spectrum(), rtol=0.12, atol=1e-3)
+
+
+def test_each_row_has_its_own_level():
+    denoiser, x, sigma = fitted(), torch.randn(3, *SHAPE), torch.tensor([0.1, 1.0, 30.0])
+    denoiser.network.value = 0.3
+    for i in range(3):
+        torch.testing.assert_close(denoiser(x, sigma)[i : i + 1], denoiser(x[i : i + 1], sigma[i].item()))
+
+
+def test_the_loss_is_one_for_a_silent_network_on_its_own_fields():
+    torch.manual_seed(0)
+    assert denoising_loss(fitted(), fields(4000), 0.0, 1.0) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("huber", [0.01, 1.0, 100.0])
+def test_pseudo_huber_is_square_near_zero_and_linear_beyond(huber):
+    class Off(nn.Module):
+        """Off by a known amount at every level."""
+
+        def __init__(self, amount: float):
+            super().__init__()
+            self.amount = amount
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            return torch.full_like(x, self.amount)
+
+        def loss_weight(self, sigma: Tensor) -> Tensor:
+            return torch.ones_like(sigma)
+
+    near = denoising_loss(Off(0.01 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
+    far = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
+    assert near == pytest.approx((0.01 * huber) ** 2, rel=0.05)
+    assert far == pytest.approx(2000 * huber**2, rel=0.01)
