@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,16 @@ from safetensors.torch import save_file
 from stages import color
 from stages.metrics import SqueezeNetFeatures
 from stages.resize import enlarge_chroma, resize
-from train_scripts import evaluate_pipeline, evaluate_stage1, evaluate_stage2, evaluate_stage3, evaluation
+from stages.training import Config
+from train_scripts import (
+    choose_candidate,
+    evaluate_luma,
+    evaluate_pipeline,
+    evaluate_stage1,
+    evaluate_stage2,
+    evaluate_stage3,
+    evaluation,
+)
 
 PHOTOS = {"photos64": 6, "photos256": 4}
 
@@ -147,7 +158,7 @@ def weights(tmp_path, monkeypatch):
         config = {"format": 1, "stage": number, "kind": stage.kind, "config": {"ema": True}}
         (tmp_path / "weights" / name / "config.json").write_text(json.dumps(config))
         save_file({"x": torch.tensor([float(number)])}, tmp_path / "weights" / name / "model.safetensors")
-    for script in (evaluate_stage1, evaluate_stage2, evaluate_stage3):
+    for script in (choose_candidate, evaluate_stage1, evaluate_stage2, evaluate_stage3):
         monkeypatch.setattr(script, "load_stage", lambda folder: stand_ins[folder.name]())
     monkeypatch.setattr(evaluate_pipeline, "ColorPipeline", StandInPipeline)
     monkeypatch.setattr(evaluation, "DEFAULT_WEIGHTS", tmp_path / "weights")
@@ -400,3 +411,73 @@ def test_generators_belong_to_photograph_and_candidate():
     assert torch.equal(draws(range(1), 3, seed=7), many[2:3])
     assert len({tuple(row.tolist()) for row in many.flatten(0, 1)}) == 12
     assert not torch.equal(draws(range(4), 3, purpose="stage 3"), many)
+
+
+# Choices and luma
+
+
+@pytest.fixture
+def held_out(data, tmp_path, monkeypatch):
+    """The data folder with a training split, the last two pictures of which are held out."""
+    folder = tmp_path / "with-train"
+    shutil.copytree(data, folder)
+    shard = folder / "photos64" / "validation-00000-of-00001.parquet"
+    shard.rename(folder / "photos64" / "train-00000-of-00001.parquet")
+    monkeypatch.setattr(evaluation, "HELD_OUT_COUNTS", {"photos64": 4})
+    return folder
+
+
+def test_held_out_photographs_are_the_last_ones_of_the_training_split(held_out):
+    photos = evaluation.load_photos(held_out, "photos64", "held-out")
+    assert photos.name == "photos64/held-out"
+    assert photos.digests == [hashlib.sha256(encoded(64, seed)).digest() for seed in range(2, 6)]
+    assert evaluation.load_photos(held_out, "photos64", "held-out", 3).digests == photos.digests[:3]
+    with pytest.raises(evaluation.EvaluationError, match="no train-"):
+        evaluation.load_photos(held_out, "photos256", "held-out")
+    with pytest.raises(evaluation.EvaluationError, match="4 photographs, 5 were asked for"):
+        evaluation.load_photos(held_out, "photos64", "held-out", 5)
+
+
+def test_as_many_are_held_out_as_the_configs_say():
+    for path in Path("configs").glob("*.toml"):
+        data = Config.read(path).data
+        assert evaluation.HELD_OUT_COUNTS[data.name] == data.holdout
+
+
+def test_choosing_a_candidate(held_out, weights, tmp_path):
+    results = scores(choose_candidate, held_out, tmp_path / "out")
+    assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
+    rows = by_name(results)
+    assert rows["one sample"]["ciede2000"] > 0
+    for pool in choose_candidate.POOLS[1:]:
+        for exponent in choose_candidate.EXPONENTS:
+            assert f"central of {pool}, exponent {exponent}" in rows
+
+
+def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
+    from tests.standins import known_standins, standin_pipeline
+
+    known_standins(monkeypatch)
+    folder = tmp_path / "pipeline"
+    standin_pipeline().save_pretrained(folder)
+    random_picture(40, 9).save(tmp_path / "own.tif")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own.tif").rename(tmp_path / "own" / "own.tif")
+    options = ["--data", str(data), "--photos", "2", "--samples", str(tmp_path / "own"),
+               "--json", str(tmp_path / "luma.json"), "--", "--weights", str(folder)]  # fmt: skip
+    assert evaluate_luma.main(options) == 0
+    rows = json.loads((tmp_path / "luma.json").read_text())["rows"]
+    assert [row["files"] for row in rows] == [4, 4, 4, 4, 1, 1]  # 8 and 16 bits; PNG, TIFF
+    assert all(0 < row["worst"] <= 0.501 for row in rows)
+
+    real = evaluate_luma.load_photo
+
+    def brighter(path):  # one output pixel is two levels off
+        photo = real(path)
+        if "-out" in str(path):
+            photo.gray[0, 0] += 2 / 255
+        return photo
+
+    monkeypatch.setattr(evaluate_luma, "load_photo", brighter)
+    assert evaluate_luma.main(options) == 1
+    assert "NOT KEPT" in capsys.readouterr().out

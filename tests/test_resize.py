@@ -31,6 +31,15 @@ def test_shrinking_by_whole_numbers_is_the_block_mean(rows, columns):
     np.testing.assert_allclose(resize(x, (6, 7)), blocks, atol=1e-6)
 
 
+@pytest.mark.parametrize("before, after", [((9, 7), (6, 5)), ((13, 40), (12, 7)), ((5, 6), (5, 4)), ((3, 3), (2, 1))])
+def test_shrinking_counts_each_pixel_by_its_share(before, after):
+    """Each pixel repeated `after` times along an axis, then block means of `before` pixels."""
+    x = noise(1, 2, *before).double()
+    fine = x.numpy().repeat(after[0], 2).repeat(after[1], 3)
+    blocks = fine.reshape(1, 2, after[0], before[0], after[1], before[1]).mean((3, 5))
+    np.testing.assert_allclose(resize(x, after), blocks, atol=1e-12)
+
+
 @pytest.mark.parametrize("before, after", [(65, 64), (100, 64), (127, 64), (1000, 256), (300, 256)])
 def test_shrinking_moves_nothing_by_a_pixel(before, after):
     """Of a ramp of one level per pixel every value tells its own place, along either axis."""
