@@ -11,6 +11,7 @@ photo, result.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -56,6 +57,8 @@ def main() -> int:
     result = {
         "reference_gflops": REFERENCE, "threads": options.threads, "repeats": options.repeats,
         "weights": options.weights or "package", "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"), "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"), "command": " ".join(["python", "benchmarks/cpu.py", *sys.argv[1:]]),
         "processor": processor(), "rows": rows,
     }
     text = json.dumps(result, indent=2)
@@ -63,6 +66,11 @@ def main() -> int:
     if options.json:
         options.json.write_text(text + "\n", encoding="utf-8")
     return 0 if all(row["met"] for row in rows) else 1
+
+
+def commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def judged(name: str, row: dict[str, float]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="")
     colorize = commands.add_parser(
         "colorize", help="color photos and folders of photos",
-        description="Color photos and folders of photos. Every photo keeps its size, luma, bit depth and "
-                    "metadata. Run again, it colors only what is new or was colored with other settings.",
+        description="Color photos and folders of photos. Every photo keeps its size, luma (to half a level in PNG "
+                    "and TIFF), bit depth, EXIF and alpha. Run again, it colors only what is new or was colored "
+                    "with other settings.",
     )
     add = colorize.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="photo, or folder (searched to the bottom)")

@@ -348,10 +348,13 @@ class ColorPipeline:
             padded = [*wanted, *[wanted[-1]] * (size - len(wanted))]
             b = torch.tensor([row[0] for row in padded], device=self.device)
             k = torch.tensor([row[1] for row in padded], device=self.device)
-            rgb64 = stage2.sample(gray64[b], coarse[b, k])
-            generators = [candidate_generator(padded_seeds[row[0]], row[1], "stage3") for row in padded]
+            own2, own3 = (
+                [candidate_generator(padded_seeds[row[0]], row[1], stage) for row in padded]
+                for stage in ("stage2", "stage3")
+            )
+            rgb64 = stage2.sample(gray64[b], coarse[b, k], generator=own2)
             rgb256 = stage3.sample(
-                gray256[b], _checked(rgb64, "stage2"), generator=generators, num_inference_steps=steps[1],
+                gray256[b], _checked(rgb64, "stage2"), generator=own3, num_inference_steps=steps[1],
                 callback=self._stage_callback(callback, "stage3"),
             )
             for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # Photographs with free licenses inside the wheels of scikit-image and scikit-learn; whichever are really there.
 FREE_PHOTOS = {
@@ -34,27 +34,28 @@ def main(arguments: list[str] | None = None) -> int:
 
     pipe = ColorPipeline.from_pretrained()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], 0
+    sheet, rows, failed = options.out / "sheet.png", [], 0
     for path in photos:
         started = time.perf_counter()
+        target = options.out / f"{path.stem}.png"
         try:
+            if path.resolve() in (target.resolve(), sheet.resolve()):
+                raise ImageError(f"{path} would be overwritten; choose another --out")
             photo = load_photo(path)
-        except ImageError as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            preview = pipe(photo, preview=True, output_type="np").images[0]
+            colored = pipe(photo, generator=0, output_type="np").images[0]
+            save_photo(target, colored, photo)
+            row = [_gray_rgb(photo.gray), _eight_bits(preview), _eight_bits(colored)]
+            if photo.is_color:  # the truth, for the eye only: the pipeline saw the gray picture
+                with Image.open(path) as original:
+                    row.append(np.asarray(ImageOps.exif_transpose(original).convert("RGB")))
+        except (ImageError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        preview = pipe(photo.gray, preview=True, output_type="np").images[0]
-        colored = pipe(photo.gray, generator=0, output_type="np").images[0]
-        target = options.out / f"{path.stem}.png"
-        save_photo(target, _eight_bits(colored), photo)
         print(f"{target}  ({time.perf_counter() - started:.1f} s)")
-        row = [_gray_rgb(photo.gray), _eight_bits(preview), _eight_bits(colored)]
-        if photo.is_color:  # the truth, for the eye only: the pipeline saw the gray picture
-            with Image.open(path) as original:
-                row.append(np.asarray(original.convert("RGB")))
         rows.append(row)
     if rows:
-        sheet = options.out / "sheet.png"
         _sheet(rows).save(sheet)
         print(f"side by side (gray, one-pass preview, colored, original where there is one): {sheet.resolve()}")
     return 1 if failed else 0

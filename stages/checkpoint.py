@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
@@ -42,9 +42,10 @@ class Stage(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+        self.trained: dict[str, Any] | None = None  # where the weights come from, kept beside them: `train` fills it
 
-    def fit_to(self, rgb: Tensor) -> None:
-        """What a stage takes from photographs (N, 3, S, S) before it is trained: nothing, for most."""
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        """What a stage takes from photographs (B, 3, S, S) before it is trained: nothing, for most."""
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes config.json and model.safetensors; `folder` appears complete or not at all.
@@ -65,6 +66,8 @@ class Stage(nn.Module):
                         raise CheckpointError(f"{name} has values up to {value.abs().max():.3g}, too large for {dtype}")
         config = dataclasses.asdict(self.config)
         description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": config}
+        if self.trained is not None:
+            description["trained"] = self.trained
         with replaced_folder(folder) as fresh:
             save_file(weights, fresh / WEIGHTS_NAME)
             (fresh / CONFIG_NAME).write_text(json.dumps(description, indent=1) + "\n")
@@ -85,6 +88,7 @@ class Stage(nn.Module):
             )
         stage = cls(config_from_dict(cls.config_class, description["config"]))
         load_weights(stage, folder / WEIGHTS_NAME)
+        stage.trained = description.get("trained")
         return stage.eval()
 
 

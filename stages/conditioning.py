@@ -16,14 +16,14 @@ def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -
 
     Noise is drawn at several grains, from single pixels to patches of eight: a colorizer's errors are rarely single
     pixels.
-    chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma; untouched: that share
-    -> (B, 2, H, W)
+    chroma: (B, 2, H, W); strength: largest standard deviation of the noise, in units of chroma; untouched: share
+    of the pictures left as they are -> (B, 2, H, W)
     """
     if strength == 0:
         return chroma
     batch, _, height, width = chroma.shape
     amount, softness = (torch.rand(batch, 1, 1, 1).to(chroma.device) for _ in range(2))
-    whole = (torch.rand(batch, 1, 1, 1) < untouched).to(chroma.device)
+    kept = (torch.rand(batch, 1, 1, 1) < untouched).to(chroma.device)
     noise = torch.zeros_like(chroma)
     for grain in (1, 2, 4, 8):
         share = torch.rand(batch, 1, 1, 1).to(chroma.device)
@@ -32,4 +32,4 @@ def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -
     blurred = F.avg_pool2d(chroma, 3, 1, 1, count_include_pad=False)
     blurred = F.avg_pool2d(blurred, 3, 1, 1, count_include_pad=False)
     disturbed = torch.lerp(chroma, blurred, softness) + strength * amount * noise / 2
-    return torch.where(whole, chroma, disturbed)
+    return torch.where(kept, chroma, disturbed)

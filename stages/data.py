@@ -88,6 +88,8 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
         table = load_dataset("parquet", data_files=shards, split="train")
     elif split != "train":
         raise DataError(f"{folder / name} has no {split}-*.parquet")
+    elif sets := sorted({path.parent.name for path in folder.glob("*/train-*.parquet")}):
+        raise DataError(f"{folder} holds no set {name!r}, but {', '.join(sets)}: set `name` in [data] of the config")
     else:
         # Not load_dataset("imagefolder"): it guesses splits from names like beach_test.jpg and leaves out the others.
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_picture(path)]

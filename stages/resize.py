@@ -35,18 +35,23 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _box_average(x: Tensor, length: int) -> Tensor:
-    """Mean over `length` equal parts of the rows: (..., n, w) -> (..., length, w). A row cut by a border counts in
-    both parts, by its share; torch's "area" counts it fully in both.
+    """Mean over `length` equal parts of the rows: (B, C, n, w) -> (B, C, length, w).
+
+    A row cut by a border counts in both parts by its share; torch's pooling counts it fully in both, so the rest is
+    taken off again.
     """
     count = x.shape[-2]
     if count == length:
         return x
+    mean = F.adaptive_avg_pool2d(x, (length, x.shape[-1]))
     if count % length == 0:
-        return x.unflatten(-2, (length, -1)).mean(-2)
-    border = torch.arange(length + 1, dtype=torch.float64) * count / length
-    row = torch.arange(count, dtype=torch.float64)
-    share = torch.minimum(border[1:, None], row + 1) - torch.maximum(border[:-1, None], row)
-    return (share.clamp_min(0) * length / count).to(x) @ x
+        return mean
+    part = torch.arange(length, device=x.device)
+    begin, end = part * count, (part + 1) * count  # of each part, in units of 1 / length of a row
+    first, last = begin // length, (end - 1) // length
+    before, after = (begin - first * length).to(x) / length, ((last + 1) * length - end).to(x) / length
+    total = mean * (last - first + 1)[:, None] - before[:, None] * x[..., first, :] - after[:, None] * x[..., last, :]
+    return total * (length / count)
 
 
 def guided_coefficients(gray: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:

@@ -178,7 +178,7 @@ def train(
     freeze(stage, options.freeze)
     newest = newest_checkpoint(run)
     if newest is None:
-        stage.eval().fit_to(training.rgb(slice(FITTED_PICTURES)).to(device))
+        stage.eval().fit_to(training.rgb(slice(i, i + 64)) for i in range(0, min(FITTED_PICTURES, len(training)), 64))
     optimizer = build_optimizer(stage, options)
     averaged = Averaged(stage, options.average_half_life)
     state: dict[str, Any] = {"step": 0}
@@ -260,6 +260,10 @@ def train(
     if len(set(digests)) > 1:
         raise TrainingError(f"the processes ended with different weights ({digests}): they did not synchronize")
     if accelerator.is_main_process:
+        averaged.stage.trained = {
+            "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
+            "commit": commit(), "seed": options.seed, "ema": True,
+        }  # fmt: skip
         averaged.stage.save_pretrained(final)
         write_log(run, {
             "event": "end", "step": state["step"], "weights_sha256": sha256_of(final / "model.safetensors"),

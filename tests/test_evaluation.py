@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stages import color
-from stages.metrics import SqueezeNetFeatures
+from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
+from stages.stage1_coarse.candidates import central_order
 from stages.training import Config
 from train_scripts import (
     choose_candidate,
@@ -155,7 +155,7 @@ def weights(tmp_path, monkeypatch):
     stand_ins = {"stage1": StandIn1, "stage2": StandIn2, "stage3": StandIn3}
     for number, (name, stage) in enumerate(stand_ins.items(), start=1):
         (tmp_path / "weights" / name).mkdir(parents=True)
-        config = {"format": 1, "stage": number, "kind": stage.kind, "config": {"ema": True}}
+        config = {"format": 1, "stage": number, "kind": stage.kind, "config": {}, "trained": {"ema": True}}
         (tmp_path / "weights" / name / "config.json").write_text(json.dumps(config))
         save_file({"x": torch.tensor([float(number)])}, tmp_path / "weights" / name / "model.safetensors")
     for script in (choose_candidate, evaluate_stage1, evaluate_stage2, evaluate_stage3):
@@ -418,7 +418,7 @@ def test_generators_belong_to_photograph_and_candidate():
 
 @pytest.fixture
 def held_out(data, tmp_path, monkeypatch):
-    """The data folder with a training split, the last two pictures of which are held out."""
+    """The data folder with a training split, the last four of its six pictures held out."""
     folder = tmp_path / "with-train"
     shutil.copytree(data, folder)
     shard = folder / "photos64" / "validation-00000-of-00001.parquet"
@@ -439,7 +439,9 @@ def test_held_out_photographs_are_the_last_ones_of_the_training_split(held_out):
 
 
 def test_as_many_are_held_out_as_the_configs_say():
-    for path in Path("configs").glob("*.toml"):
+    configs = list((evaluation.ROOT / "configs").glob("*.toml"))
+    assert configs
+    for path in configs:
         data = Config.read(path).data
         assert evaluation.HELD_OUT_COUNTS[data.name] == data.holdout
 
@@ -452,6 +454,13 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     for pool in choose_candidate.POOLS[1:]:
         for exponent in choose_candidate.EXPONENTS:
             assert f"central of {pool}, exponent {exponent}" in rows
+    # the last row again, by hand
+    photos = evaluation.load_photos(held_out, "photos64", "held-out")
+    gray64 = color.gray_from_rgb(photos.rgb())
+    made = evaluate_stage1.sample(StandIn1(), gray64, evaluation.generators(0, range(4), 8), None)
+    first = central_order(gray64, made["symbols"], choose_candidate.EXPONENTS[-1])[:, 0]
+    picked = picture_from_rgb(made["continuous"])[torch.arange(4), first]
+    assert results["rows"][-1]["ciede2000"] == pytest.approx(float(ciede2000(picked, photos.pictures).mean()))
 
 
 def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
@@ -460,14 +469,17 @@ def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
     known_standins(monkeypatch)
     folder = tmp_path / "pipeline"
     standin_pipeline().save_pretrained(folder)
-    random_picture(40, 9).save(tmp_path / "own.tif")
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own.tif").rename(tmp_path / "own" / "own.tif")
+    (tmp_path / "own" / "deeper").mkdir(parents=True)
+    for number, name in enumerate(("own.tiff", "own.jpg", "deeper/own.PNG")):
+        random_picture(40 + number, number).save(tmp_path / "own" / name)
     options = ["--data", str(data), "--photos", "2", "--samples", str(tmp_path / "own"),
                "--json", str(tmp_path / "luma.json"), "--", "--weights", str(folder)]  # fmt: skip
     assert evaluate_luma.main(options) == 0
     rows = json.loads((tmp_path / "luma.json").read_text())["rows"]
-    assert [row["files"] for row in rows] == [4, 4, 4, 4, 1, 1]  # 8 and 16 bits; PNG, TIFF
+    assert [(row["set"], row["format"], row["bits"], row["files"]) for row in rows] == [
+        *((name, kind, bits, 2) for name in ("photos64", "photos256") for kind in ("png", "tiff") for bits in (8, 16)),
+        ("samples", "png", 8, 3), ("samples", "tiff", 8, 3),
+    ]  # fmt: skip
     assert all(0 < row["worst"] <= 0.501 for row in rows)
 
     real = evaluate_luma.load_photo

@@ -16,7 +16,7 @@ from PIL import Image
 from standins import known_standins, standin_pipeline
 
 from pipeline import ColorPipeline, color_pipeline, fullres
-from pipeline.color_pipeline import candidate_generator, why_not
+from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
@@ -332,9 +332,18 @@ def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):
         real_pipe.to(torch.float32)
 
 
-def test_the_default_weights_load_and_color():
-    (image,) = ColorPipeline.from_pretrained()(photo(300, 200), generator=0).images
-    assert np.ptp(np.asarray(image), 2).max() > 5
+def test_the_default_weights(tmp_path):
+    """They fit into 40 MB, color, keep the luma, and give the same bytes alone, in a batch, and saved again."""
+    assert sum(path.stat().st_size for path in DEFAULT_WEIGHTS.rglob("*.safetensors")) <= 40e6
+    gray, other = photo(300, 200), photo(90, 130)
+    pipe = ColorPipeline.from_pretrained()
+    alone = pipe(gray, generator=3).images[0]
+    assert np.ptp(np.asarray(alone), 2).max() > 5
+    luma = np.asarray(alone) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(luma - gray).max() <= 0.5
+    assert same(pipe([other, gray], generator=[5, 3]).images[1:], [alone])
+    pipe.save_pretrained(tmp_path / "again")
+    assert same(ColorPipeline.from_pretrained(tmp_path / "again")(gray, generator=3).images, [alone])
 
 
 # ---------------------------------------------------------------------- files

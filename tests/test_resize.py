@@ -88,6 +88,18 @@ def test_each_axis_for_itself():
     torch.testing.assert_close(both, resize(x.mT, (10, 4)).mT)
 
 
+def test_autocast_leaves_the_gray_alone():
+    gray = noise(1, 1, 300, 201)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = resize(gray, (64, 64))
+    assert low.dtype == torch.float32 and torch.equal(low, resize(gray, (64, 64)))
+
+
+def test_long_strips_take_no_table():
+    """A table of length x count weights would be 40 GB here."""
+    assert resize(torch.full((1, 1, 20_000_001, 1), 0.25), (256, 1)).sub(0.25).abs().max() < 1e-5
+
+
 def test_keeps_dtype_and_gradient():
     x = noise(1, 1, 9, 5).double().requires_grad_()
     small = resize(x, (4, 11))

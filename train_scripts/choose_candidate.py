@@ -50,13 +50,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         made = sample(stage, gray64, evaluation.generators(args.seed, part, max(POOLS)), args.steps)
         pictures = picture_from_rgb(made.get("continuous", made["coarse (3 bit)"]))
         for pool in POOLS:
-            for exponent in EXPONENTS if pool > 2 else (1.0,):
+            for exponent in EXPONENTS if pool > 1 else (1.0,):
                 first = central_order(gray64, made["symbols"][:, :pool], exponent)[:, 0]
                 name = "one sample" if pool == 1 else f"central of {pool}, exponent {exponent}"
                 rows.setdefault(name, []).append(pictures[torch.arange(len(part)), first])
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
     for name, parts in rows.items():
-        report.add(name, torch.cat(parts), sheet=name if len(name) < 12 or name.endswith(" 1.0") else None)
+        report.add(name, torch.cat(parts), sheet="one sample" if name == "one sample" else None)
     return report.finish()
 
 

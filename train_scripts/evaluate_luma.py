@@ -4,22 +4,26 @@
 
 Gray 8-bit pictures of the validation photographs (photos64 and photos256) and 16-bit versions of some are written as
 PNG, colored by the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of
-its input, in levels of the output's depth; the exit status is 1 where an error exceeds half a level or its mean 0.3.
+its input, in levels of the output's depth; the exit status is 1 where an error exceeds half a level, or its mean over
+one picture 0.3.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline import batch
 from pipeline.cli import main as trichrome
-from stages.images import load_photo
+from stages.images import ImageError, load_photo
 from train_scripts import evaluation
 
 WORST, MEAN = 0.5, 0.3  # levels
@@ -30,7 +34,7 @@ SIXTEEN_BITS = 50  # photographs of each set that are also written with 16 bits
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="Compare the luma of colored files with that of their inputs.")
     options.add_argument("--data", type=Path, metavar="FOLDER", help="default: $TRICHROME_DATA, else data/")
-    options.add_argument("--photos", type=int, metavar="N", help="only the first N photographs of each set")
+    options.add_argument("--photos", type=evaluation.positive, metavar="N", help="only the first N of each set")
     options.add_argument("--samples", type=Path, metavar="FOLDER", help="also the files of this folder")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the table there")
     options.add_argument("options", nargs="*", help="of trichrome colorize, after --, for example --preview")
@@ -47,17 +51,22 @@ def write_inputs(folder: Path, name: str, photos: evaluation.Photos) -> None:
             Image.fromarray(fine).save(folder / f"{name}-{index:04d}-16.png")
 
 
-def compared(inputs: Path, outputs: Path, suffix: str) -> dict[str, float | int]:
-    """Worst and mean luma error over all files of `inputs`, in levels of each output's depth."""
-    worst, means = 0.0, []
-    for path in sorted(p for p in inputs.iterdir() if p.suffix.lower() in evaluation.PICTURE_SUFFIXES):
-        before, after = load_photo(path), load_photo(outputs / f"{path.stem}{suffix}")
+def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
+    """For each depth among the files of `inputs`: worst error of a pixel, worst mean of a picture, in levels."""
+    report = batch.Report()
+    jobs = batch.plan(batch.find_inputs([inputs], out, report), out, batch.Settings(format=kind), report)
+    found: dict[int, list[np.ndarray]] = {}
+    for job in jobs:
+        before, after = load_photo(job.source), load_photo(out / job.outputs[0])
         if (before.gray.shape, before.depth) != (after.gray.shape, after.depth):
-            raise evaluation.EvaluationError(f"{path.name}: another size or depth came out")
+            raise evaluation.EvaluationError(f"{job.source}: another size or depth came out")
         error = np.abs(after.gray.astype(np.float64) - before.gray) * (2**before.depth - 1)
-        worst, means = max(worst, float(error.max())), [*means, float(error.mean())]
-    return {"files": len(means), "worst": round(worst, 4), "mean": round(float(np.mean(means)), 4),
-            "worst_mean": round(max(means), 4)}  # fmt: skip
+        found.setdefault(before.depth, []).append(np.array([error.max(), error.mean()]))
+    return [
+        {"bits": depth, "files": len(errors), "worst": round(float(np.max(errors, 0)[0]), 4),
+         "worst_mean": round(float(np.max(errors, 0)[1]), 4)}
+        for depth, errors in sorted(found.items())
+    ]  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,19 +83,20 @@ def main(argv: list[str] | None = None) -> int:
             if args.samples:
                 folders["samples"] = args.samples
             for name, folder in folders.items():
-                for suffix in (".png", ".tif"):
-                    out = Path(temporary) / f"{name}-out{suffix}"
-                    kind = {".png": "png", ".tif": "tiff"}[suffix]
+                for kind in ("png", "tiff"):
+                    out = Path(temporary) / f"{name}-out-{kind}"
                     if trichrome(["colorize", str(folder), "-o", str(out), "--format", kind, *args.options]):
                         raise evaluation.EvaluationError(f"not every file of {name} was colored: see above")
-                    rows.append({"set": name, "format": kind, **compared(folder, out, suffix)})
-                    print(rows[-1], flush=True)
-    except evaluation.EvaluationError as error:
+                    rows += [{"set": name, "format": kind, **row} for row in compared(folder, out, kind)]
+                    print(*rows[-2:], sep="\n", flush=True)
+    except (evaluation.EvaluationError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        args.json.write_text(json.dumps({"options": args.options, "rows": rows}, indent=1) + "\n")
-    good = all(row["worst"] <= WORST + ROUNDING and row["mean"] <= MEAN for row in rows)
+        command, git = shlex.join(["python", *sys.argv]), evaluation.git_state(evaluation.ROOT)
+        record = {"command": command, "git": git, "options": args.options, "rows": rows}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+    good = all(row["worst"] <= WORST + ROUNDING and row["worst_mean"] <= MEAN for row in rows)
     print("the luma is kept" if good else "THE LUMA IS NOT KEPT")
     return 0 if good else 1
 

@@ -95,6 +95,7 @@ def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     gray = photos.gray()
     report = evaluation.Report(args, photos, gray=gray)
     pipe = load_pipeline(args, report)
+    report.record["pool"] = getattr(pipe.stages["stage1"], "pool", 1)
     steps = {} if args.steps is None else {"num_inference_steps": args.steps}
 
     preview = colorize(pipe, gray, args.seed, preview=True, name="preview")

@@ -68,9 +68,9 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
         help='split of the photographs; "held-out" is the part of train that training leaves out, for choices '
         "(default: %(default)s)",
     )
-    parser.add_argument("--photos", type=_positive, metavar="N", help="only the first N photographs of the split")
+    parser.add_argument("--photos", type=positive, metavar="N", help="only the first N photographs of the split")
     parser.add_argument("--seed", type=int, default=0, help="photograph i is sampled with seed + i (default: 0)")
-    parser.add_argument("--steps", type=_positive, help="sampling steps (default: what the weights ask for)")
+    parser.add_argument("--steps", type=positive, help="sampling steps (default: what the weights ask for)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -80,7 +80,7 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sheet-photos",
-        type=_positive,
+        type=positive,
         default=8,
         metavar="N",
         help="photographs on the sheet: the first N of the list (default: %(default)s)",
@@ -88,7 +88,7 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
@@ -284,12 +284,10 @@ def batches(count: int, size: int) -> list[range]:
 
 
 def weights_of(folder: Path | str) -> dict[str, Any]:
-    """Where weights came from, their hash, and whether they are averaged (EMA; None when the config does not
-    say).
-    """
+    """Where weights came from, their hash, and whether they are averaged (EMA; None where that is not known)."""
     folder = Path(folder)
     description = read_description(folder)
-    averaged = description.get("ema", description["config"].get("ema"))
+    averaged = (description.get("trained") or {}).get("ema")
     sha256 = sha256_of(folder / "model.safetensors")
     return {"folder": str(folder), "kind": description["kind"], "sha256": sha256, "ema": averaged}
 

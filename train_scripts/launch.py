@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from stages.checkpoint import CheckpointError, Stage, load_weights
-from stages.data import DataError, data_folder, load_pictures
+from stages.data import data_folder, load_pictures
 from stages.kinds import kind_of
 from stages.training import Config, Report, TrainingError, seed_of, train
 
@@ -26,7 +26,7 @@ def main(stage: int, default: str, report: Report, arguments: list[str] | None =
     options = parser.parse_args(arguments)
     try:
         final = run_config(Path(options.config), stage, report, options)
-    except (CheckpointError, DataError, ModuleNotFoundError, TrainingError, FloatingPointError) as error:
+    except (ValueError, ModuleNotFoundError, TrainingError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if final is not None:

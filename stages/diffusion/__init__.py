@@ -1,6 +1,6 @@
 """The diffusion core shared by the stages: noise levels, preconditioned denoisers, samplers.
 
-It knows nothing of pictures beyond their being tensors with rows first.
+It knows nothing of pictures beyond their being tensors with rows first (and, in `spectral`, planes).
 """
 
 from stages.diffusion.denoiser import Denoiser, denoising_loss

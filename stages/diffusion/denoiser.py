@@ -12,7 +12,6 @@ the same about x.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -69,21 +68,22 @@ class Denoiser(nn.Module):
 
 
 def denoising_loss(
-    denoiser: Any, clean: Tensor, noise_mean: float, noise_std: float, huber: float = math.inf, **conditions: Any
+    denoiser: Any, clean: Tensor, noise_mean: float, noise_std: float, huber: float = 0.0, **conditions: Any
 ) -> Tensor:
-    """Mean weighted squared error of the clean estimate at random noise levels (Karras et al. 2022, eq. 2).
+    """Mean weighted error of the clean estimate at random noise levels (Karras et al. 2022, eq. 2).
 
     denoiser: called as (noisy, sigma, **conditions) and asked for `loss_weight(sigma)`
     clean: (B, ...); noise_mean, noise_std: of ln(sigma), in units of clean
-    huber: errors of the network's output beyond this count by their size instead of their square (pseudo-Huber, as in
-        Song and Dhariwal 2023, arXiv 2310.14189, section 3.3); the estimate then leans from the mean to the median
+    huber: each error of the network's output (of unit spread) beyond this counts by its size instead of its square, and
+        the estimate leans from the mean to the median (Song and Dhariwal 2023, arXiv 2310.14189, section 3.3, take the
+        norm of a whole picture instead); 0: squared
     returns: scalar
     """
     sigma = lognormal_sigmas(len(clean), noise_mean, noise_std).to(clean.device)
     noisy = clean + rows_like(sigma, clean) * draw_noise(clean.shape, device=clean.device)
     error = denoiser(noisy, sigma, **conditions) - clean
     square = rows_like(denoiser.loss_weight(sigma), error) * error.square()
-    if huber < math.inf:
+    if huber:
         square = 2 * huber * ((square + huber**2).sqrt() - huber)
     return square.mean()
 

@@ -28,32 +28,32 @@ class SpectralDenoiser(nn.Module):
     with W = lambda / (lambda + sigma²) on each coefficient of variance lambda, and c_out² the mean squared error of W.
     As in Karras et al. 2022 (arXiv 2206.00364, section 5), whose scalings these are for a flat spectrum, the network
     sees inputs of unit spread and learns a target of unit spread at every noise level. With a silent network, samples
-    are Gaussian fields of the right spectrum.
+    that begin at `start` are Gaussian fields of that spectrum.
 
     network: called with (B, 2 C, H, W), c_noise = ln(sigma) / 4 as (B,), and the conditions as given; returns
         (B, C, H, W). Other dtypes (under autocast) are brought back
-    spectrum: (C, H, W) variances of the coefficients, a buffer; one until `fit` has been called
+    spectrum: (C, H, W) mean squares of the coefficients, a buffer; one until `fit` has been called
     """
 
     def __init__(self, network: nn.Module, channels: int, height: int, width: int) -> None:
         super().__init__()
         self.network = network
         self.spectrum: Tensor
-        self.rows: Tensor
-        self.columns: Tensor
+        self.row_basis: Tensor
+        self.column_basis: Tensor
         self.register_buffer("spectrum", torch.ones(channels, height, width))
-        self.register_buffer("rows", cosine_basis(height), persistent=False)
-        self.register_buffer("columns", cosine_basis(width), persistent=False)
+        self.register_buffer("row_basis", cosine_basis(height), persistent=False)
+        self.register_buffer("column_basis", cosine_basis(width), persistent=False)
 
     @torch.no_grad()
     def fit(self, clean: Tensor) -> None:
         """Sets the spectrum to that of clean fields (N, C, H, W)."""
         energy = self._coefficients(clean.float()).square().mean(0)
-        # No coefficient is certain to stay at zero, and none may divide by it.
+        # A coefficient that was zero in these fields need not be in others, and zeros would be divided by.
         self.spectrum.copy_(energy.clamp_min(1e-4 * energy.mean()))
 
     def forward(self, x: Tensor, sigma: Level, **conditions: Any) -> Tensor:
-        """The clean estimate (B, C, H, W) for x (B, C, H, W) noisy at sigma > 0, one number or one per row (B,)."""
+        """The clean estimate for x (B, C, H, W) float32, noisy at sigma > 0, one number or one per row (B,)."""
         level = self._level(sigma, x)
         kept = self.spectrum / (self.spectrum + level[:, None, None, None] ** 2)
         with torch.autocast(x.device.type, enabled=False):
@@ -64,8 +64,13 @@ class SpectralDenoiser(nn.Module):
         answer = self.network(seen, level.log() / 4, **conditions)
         return guess + rows_like(self._error(level).sqrt(), x) * answer.to(x.dtype)
 
+    def start(self, noise: Tensor, sigma: float) -> Tensor:
+        """Where sampling begins: white noise (B, C, H, W) of unit spread as Gaussian fields noisy at sigma."""
+        with torch.autocast(noise.device.type, enabled=False):
+            return self._field((self.spectrum + sigma**2).sqrt() * self._coefficients(noise))
+
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """The weight of the squared error of the clean estimate, 1 / c_out²: every noise level counts the same."""
+        """Weight of the squared error of the clean estimate at levels (B,), 1 / c_out²: all levels count the same."""
         return 1 / self._error(sigma)
 
     def _error(self, level: Tensor) -> Tensor:
@@ -78,10 +83,10 @@ class SpectralDenoiser(nn.Module):
         return torch.as_tensor(sigma).to(x.device, x.dtype).expand(x.shape[:1])
 
     def _coefficients(self, x: Tensor) -> Tensor:
-        return self.rows @ x @ self.columns.mT
+        return self.row_basis @ x @ self.column_basis.mT
 
     def _field(self, coefficients: Tensor) -> Tensor:
-        return self.rows.mT @ coefficients @ self.columns
+        return self.row_basis.mT @ coefficients @ self.column_basis
 
 
 def cosine_basis(length: int) -> Tensor:

@@ -3,8 +3,8 @@
 `attention` is the only function to call. Three backends compute the same thing:
 
 - `sdpa`: torch's scaled_dot_product_attention. Runs everywhere and is the reference.
-- `plain`: the formula as it stands, with the whole table of weights in memory. For training on CPUs, where torch's
-  kernel falls back to the same table by a way that takes three times as long (measured at 64 positions in bf16).
+- `plain`: the formula as it stands, with the whole table of weights in memory, and in half precision if its input is.
+  For training on CPUs, where torch's kernel takes three times as long (measured at 64 positions in bf16).
 - `xformers`: memory-efficient attention (github.com/facebookresearch/xformers). CUDA only.
 
 Whether xformers can run depends on how its wheel, torch, the driver and the card fit together, and its own
@@ -61,10 +61,9 @@ def attention(
     if bias is not None:
         bias = bias.to(q.dtype)  # under autocast q is half precision while a learned table is not
     if backend == "auto":
-        backend = choose_backend(q.device, q.dtype, q.shape[-1], biased=bias is not None)
         learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        if q.device.type == "cpu" and learning and k.shape[1] <= PLAIN_POSITIONS:
-            backend = "plain"
+        short = k.shape[1] <= PLAIN_POSITIONS
+        backend = choose_backend(q.device, q.dtype, q.shape[-1], biased=bias is not None, learns=learning and short)
     elif backend == "xformers":
         fault = _xformers_fault(q.dtype, q.device, q.shape[-1], bias is not None)
         if fault is None and torch.are_deterministic_algorithms_enabled():
@@ -75,17 +74,23 @@ def attention(
                 f'per head{" and a bias" if bias is not None else ""}: {fault}. '
                 'Use backend="auto" or "sdpa".'
             )
-    if bias is not None and causal:  # neither backend takes both: write the mask into the bias
+    if causal and (bias is not None or backend == "plain"):  # no kernel takes both: write the mask into the bias
         past = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()
+        bias = torch.zeros_like(past, dtype=q.dtype) if bias is None else bias
         bias, causal = bias.masked_fill(~past, float("-inf")), False
     run = {"xformers": _with_xformers, "sdpa": _with_sdpa, "plain": _plainly}[backend]
     return run(q, k, v, bias, causal, dropout, scale)
 
 
 def choose_backend(
-    device: torch.device, dtype: torch.dtype, dim: int, *, biased: bool = False
-) -> Literal["xformers", "sdpa"]:
-    """What "auto" stands for without gradients, for tensors of this device and dtype with `dim` channels per head."""
+    device: torch.device, dtype: torch.dtype, dim: int, *, biased: bool = False, learns: bool = False
+) -> Literal["xformers", "sdpa", "plain"]:
+    """What "auto" stands for, for tensors of this device and dtype with `dim` channels per head.
+
+    learns: gradients are wanted, of at most PLAIN_POSITIONS keys
+    """
+    if device.type == "cpu" and learns:
+        return "plain"
     if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         return "sdpa"
     return "xformers" if _xformers_fault(dtype, device, dim, biased) is None else "sdpa"
@@ -128,9 +133,7 @@ def _with_sdpa(
 def _plainly(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, dropout: float, scale: float | None
 ) -> Tensor:
-    if causal:  # with a bias, `attention` has written the mask into it
-        past = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()
-        bias = torch.zeros_like(past, dtype=q.dtype).masked_fill(~past, float("-inf"))
+    assert not causal  # `attention` has written the mask into the bias
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
     weights = (logits if bias is None else logits + bias).softmax(-1)

@@ -9,7 +9,7 @@ pass (ColTran's idea): the preview. What is diffused is what the preview leaves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ class DiffusionColorizerConfig:
 
     backbone: str = "lite2"
     backbone_side: int = 128  # gray64 is enlarged to this before the backbone sees it
-    backbone_frozen: int = 7  # the stem and this many blocks stay as they were loaded: they see edges, not things
+    backbone_frozen: int = 7  # the stem and this many blocks stay as they are loaded: they see edges, not things
     encoder_channels: tuple[int, int] = (128, 256)
     encoder_blocks: int = 2
     denoiser_channels: tuple[int, int] = (96, 192)
@@ -64,6 +64,8 @@ class DiffusionColorizer(Stage):
     def __init__(self, config: DiffusionColorizerConfig | None = None):
         config = config or DiffusionColorizerConfig()
         super().__init__(config)
+        if config.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
@@ -76,8 +78,14 @@ class DiffusionColorizer(Stage):
         return self.config.pool
 
     def load_pretrained_backbone(self) -> None:
-        """Starts the encoder from the public ImageNet weights; see `imagenet_weights` for what can go wrong."""
-        self.encoder.backbone.load_state_dict(imagenet_weights(self.config.backbone))
+        """Starts the encoder from the public ImageNet weights, and freezes its first blocks there; see
+        `imagenet_weights` for what can go wrong.
+        """
+        backbone, frozen = self.encoder.backbone, self.config.backbone_frozen
+        backbone.load_state_dict(imagenet_weights(self.config.backbone))
+        backbone.stem.requires_grad_(frozen == 0)
+        for block in backbone.blocks[:frozen]:
+            block.requires_grad_(False)
 
     # training
 
@@ -105,10 +113,15 @@ class DiffusionColorizer(Stage):
         return loss
 
     @torch.no_grad()
-    def fit_to(self, rgb: Tensor) -> None:
-        """Takes the spectrum of what the preview leaves open from photographs (N, 3, 64, 64)."""
-        parts = rgb.split(64)
-        self.denoiser.fit(torch.cat([self._chroma32(p) - self.encoder(gray_from_rgb(p))[1].float() for p in parts]))
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        """Takes the spectrum of what the preview leaves open from photographs (B, 3, 64, 64).
+
+        It is taken once, when a run starts, so the encoder should be finished then. Where both are trained at once the
+        preview is gray at the start and the spectrum that of all chroma: right in kind, too large in size.
+        """
+        self.denoiser.fit(
+            torch.cat([self._chroma32(rgb) - self.encoder(gray_from_rgb(rgb))[1].float() for rgb in batches])
+        )
 
     # use
 
@@ -148,12 +161,12 @@ class DiffusionColorizer(Stage):
         steps = config.steps if num_inference_steps is None else num_inference_steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
         shape = (batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE)
-        noise = draw_noise(shape, generator, gray64.device) * config.sigma_max
+        start = self.denoiser.start(draw_noise(shape, generator, gray64.device), config.sigma_max)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoiser(x, sigma, context=maps)
 
-        left_open = SAMPLERS[config.sampler](denoise, noise, sigmas, callback)
+        left_open = SAMPLERS[config.sampler](denoise, start, sigmas, callback, generator)
         chroma = self._enlarged(preview.float().repeat_interleave(num_samples, 0) + left_open)
         return chroma.unflatten(0, (batch, num_samples))
 
@@ -186,8 +199,8 @@ class DiffusionColorizer(Stage):
 
 
 class GrayEncoder(nn.Module):
-    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) of
-    unit spread, class logits.
+    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
+    units of `chroma_spread`, class logits.
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
@@ -195,9 +208,6 @@ class GrayEncoder(nn.Module):
         fine, coarse = config.encoder_channels
         self.side = config.backbone_side
         self.backbone = EfficientNetLite(config.backbone)
-        self.backbone.stem.requires_grad_(config.backbone_frozen == 0)
-        for block in self.backbone.blocks[: config.backbone_frozen]:
-            block.requires_grad_(False)
         at8, at16, at32 = self.backbone.feature_channels
         self.from4 = nn.Conv2d(at32, coarse, 1)
         self.from8 = nn.Conv2d(at16, coarse, 1)
@@ -232,8 +242,8 @@ class GrayEncoder(nn.Module):
 class ChromaNetwork(nn.Module):
     """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
 
-    forward: x (B, 4, 32, 32), noisy chroma and a first guess; c_noise (B,); context: the maps of `prepare` -> (B, 2,
-    32, 32)
+    forward: x (B, 4, 32, 32), what the preview leaves open, noisy, and a first guess at it; c_noise (B,); context: the
+    maps of `prepare` -> (B, 2, 32, 32)
     """
 
     def __init__(self, config: DiffusionColorizerConfig):

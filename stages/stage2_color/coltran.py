@@ -13,11 +13,12 @@ imperfect colors are repaired and not merely refined; the answer is the mean of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
 from stages.color import (
@@ -82,9 +83,13 @@ class ColorUpsampler(Stage):
         return self.write(self.encoder(self.join(x)))
 
     @torch.no_grad()
-    def sample(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
-        """Colors with 8 bits, deterministic: (B, 1, 64, 64) and (B, 64, 64) int64 -> rgb64 (B, 3, 64, 64), luma of
-        gray64.
+    def sample(
+        self, gray64: Tensor, coarse64: Tensor, generator: Generator | Sequence[Generator] | None = None
+    ) -> Tensor:
+        """Colors with 8 bits and the luma of gray64.
+
+        gray64: (B, 1, 64, 64); coarse64: (B, 64, 64) int64; generator: not used, this kind is deterministic
+        returns: rgb64 (B, 3, 64, 64)
         """
         if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE) or coarse64.shape != gray64[:, 0].shape:
             raise ValueError(

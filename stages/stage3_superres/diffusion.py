@@ -2,9 +2,9 @@
 
 Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma
 only, and of the chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of
-where edges run, so sampling starts from the enlarged chroma at a middle noise level and takes few steps. Pictures
-are seen as a 64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at every
-step.
+where edges run, so sampling starts from the enlarged chroma at a middle noise level and takes one step by default.
+Pictures are seen as a 64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at
+every step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SuperResolutionConfig:
     noise_levels: int = 2  # per picture and encoding
     noise_mean: float = 1.0  # of ln(sigma), sigma in units of residual_spread
     noise_std: float = 1.2
-    huber: float = 0.3  # most of the residual is nearly zero, the rest is at edges: neither should drown the other
+    huber: float = 0.3  # of `denoising_loss`: most of the residual is nearly zero, and edges should not drown it
     disturb: float = 0.02  # strongest chroma noise of the 64x64 input
     untouched: float = 0.6  # share of inputs that are not disturbed at all
     # sampling
@@ -60,6 +60,8 @@ class SuperResolution(Stage):
     def __init__(self, config: SuperResolutionConfig | None = None):
         config = config or SuperResolutionConfig()
         super().__init__(config)
+        if config.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
         self.encoder = EdgeEncoder(config)
         self.denoiser = Denoiser(ResidualNetwork(config), sigma_data=1.0)
 
@@ -68,7 +70,7 @@ class SuperResolution(Stage):
         return cast(ResidualNetwork, self.denoiser.network)
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Loss of a batch: rgb (B, 3, 256, 256) in [0, 1] -> scalar (Karras et al. 2022, eq. 2)."""
+        """Loss of a batch: rgb (B, 3, 256, 256) in [0, 1] -> scalar, see `denoising_loss`."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
@@ -111,7 +113,7 @@ class SuperResolution(Stage):
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoiser(x, sigma, context=maps)
 
-        residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
+        residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback, generator)
         return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
 
     def _prepared(self, gray: Tensor, base: Tensor) -> list[Tensor]:
