@@ -139,6 +139,10 @@ def test_folders_without_pictures(tmp_path, monkeypatch):
         load(tmp_path)
     with pytest.raises(DataError, match="has no validation-"):
         load_pictures(tmp_path, "photos64", "validation", 32)
+    (tmp_path / "photos256").mkdir()
+    (tmp_path / "photos256" / "train-0.parquet").touch()
+    with pytest.raises(DataError, match="holds no set 'photos64', but photos256"):
+        load(tmp_path)  # and not whatever pictures lie around
     with pytest.raises(DataError, match="none is not a folder. Pass --data FOLDER, set TRICHROME_DATA, or link"):
         data.data_folder(tmp_path / "none")
     monkeypatch.setenv("TRICHROME_DATA", str(tmp_path))

@@ -478,6 +478,8 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
     fails("is of stage 1; expected stage 2")
     stage = 1
     fails(r"unknown keys \['epochs'\]", warmup="epochs")
+    fails("sampler must be one of .*got 'euler'", **{"steps = 2": 'steps = 2\nsampler = "euler"'})
+    fails("lite7", lite0="lite7")
     fails("less than the 12 usable pictures; got 12", **{"holdout = 4": "holdout = 12"})
     fails("no config .*gone.toml", **{"warmup = 8": 'start_from = "gone"'})
     monkeypatch.setattr("stages.nn.efficientnet.importlib.util.find_spec", lambda name: None)
