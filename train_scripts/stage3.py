@@ -22,8 +22,8 @@ def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
     gray_low, lab = gray_from_rgb(low), lab_from_rgb(rgb)
     torch.manual_seed(0)
     values: dict[str, float] = {}
-    for name, strength in (("true", 0.0), ("disturbed", 0.04)):
-        chroma = disturbed_chroma(chroma_from_rgb(low), strength)
+    for name, strength in (("true", 0.0), ("disturbed", stage.config.disturb)):
+        chroma = disturbed_chroma(chroma_from_rgb(low), strength, untouched=0.0)
         rgb64 = merge(gray_low, chroma)
         systems = {
             "bicubic": merge(gray, resize(chroma_from_rgb(rgb64), tuple(rgb.shape[-2:]))),
