@@ -55,7 +55,7 @@ class DiffusionColorizerConfig:
     steps: int = 14
     sigma_min: float = 0.05
     sigma_max: float = 80.0
-    pool: int = 8  # candidates from which the default picture, the most central one, is chosen
+    pool: int = 4  # candidates from which the default picture, the most central one, is chosen
 
 
 class DiffusionColorizer(Stage):
