@@ -40,7 +40,7 @@ __all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
 FORMAT = 1  # of model_index.json
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
 STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
-CANDIDATES = 8  # candidates of stage 1 in one call: candidate k always sits at place k mod 8
+CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 Source = str | Path | Image.Image | np.ndarray | Tensor | Photo

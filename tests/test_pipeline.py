@@ -131,7 +131,7 @@ def test_a_padded_batch_of_eight_is_order_free_too(pipe):
         for stage in pipe.stages.values():
             stage.batches.clear()
         batch = pipe(photos, 3, generator=7, pool=5).images
-        assert [stage.batches for stage in pipe.stages.values()] == [[64], [8, 8], [8, 8]]
+        assert [stage.batches for stage in pipe.stages.values()] == [[32, 32], [8, 8], [8, 8]]
         alone = [image for one in photos for image in pipe(one, 3, generator=7, pool=5).images]
         assert same(batch, alone)
         many = pipe([*photos, *photos[:2]] * 2, generator=7, pool=1).images  # ten photos: two batches
@@ -152,8 +152,10 @@ def test_candidates_belong_to_their_number(pipe):
     stage1 = pipe.stages["stage1"]
     stage1.seeds.clear()
     pipe(gray, 12, generator=3, pool=1)
-    assert stage1.batches == [8, 8], "stage 1 must always see eight candidates"
-    assert stage1.seeds == [candidate_generator(3, k).initial_seed() for k in range(16)]
+    assert stage1.batches == [4, 4, 4], "stage 1 must always see four candidates"
+    assert stage1.seeds == [candidate_generator(3, k).initial_seed() for k in range(12)]
+    pipe(gray, 10, generator=3, pool=1)
+    assert stage1.batches[3:] == [4, 4, 4], "also where fewer are wanted"
 
 
 def test_the_first_picture_is_the_most_central_of_the_pool(pipe):
