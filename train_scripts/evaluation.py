@@ -289,7 +289,9 @@ def weights_of(folder: Path | str) -> dict[str, Any]:
     description = read_description(folder)
     averaged = (description.get("trained") or {}).get("ema")
     sha256 = sha256_of(folder / "model.safetensors")
-    return {"folder": str(folder), "kind": description["kind"], "sha256": sha256, "ema": averaged}
+    own = folder.resolve()
+    shown = own.relative_to(ROOT) if own.is_relative_to(ROOT) else folder
+    return {"folder": str(shown), "kind": description["kind"], "sha256": sha256, "ema": averaged}
 
 
 def stage_weights(named: Path | None, number: int) -> Path:
