@@ -290,15 +290,15 @@ def test_auto_runs_what_was_chosen(stand_in, monkeypatch):
     assert not stand_in.calls
     asked = []
 
-    def choose(device, dtype, dim, *, biased):
-        asked.append((device, dtype, dim, biased))
+    def choose(device, dtype, dim, *, biased, learns):
+        asked.append((device, dtype, dim, biased, learns))
         return "xformers"
 
     monkeypatch.setattr(attention_module, "choose_backend", choose)
     torch.testing.assert_close(attention(q, k, v, dropout=0.25), formula(q, k, v), rtol=0, atol=1e-12)
     assert len(stand_in.calls) == 1 and stand_in.calls[0].p == 0.25
     attention(q, k, v, bias=torch.zeros(6, 6))
-    assert asked == [(q.device, q.dtype, 4, False), (q.device, q.dtype, 4, True)]
+    assert asked == [(q.device, q.dtype, 4, False, False), (q.device, q.dtype, 4, True, False)]
 
 
 @pytest.mark.parametrize(

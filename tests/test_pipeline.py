@@ -202,10 +202,10 @@ def test_callback_and_steps(pipe):
         assert called is pipe and tensors["x"].shape == tensors["x0"].shape
         seen.append((tensors["stage"], step, sigma))
 
-    pipe(photo(20, 20), num_inference_steps=3, generator=1, callback_on_step_end=step_end)
+    pipe(photo(20, 20), pool=4, num_inference_steps=3, generator=1, callback_on_step_end=step_end)
     assert seen == [("stage1", 0, 1.0), ("stage1", 1, 1.0), ("stage1", 2, 1.0), ("stage3", 0, 0.5)]
     seen.clear()
-    pipe(photo(20, 20), num_inference_steps=(1, 2), generator=1, callback_on_step_end=step_end)
+    pipe(photo(20, 20), pool=4, num_inference_steps=(1, 2), generator=1, callback_on_step_end=step_end)
     assert [entry[:2] for entry in seen] == [("stage1", 0), ("stage3", 0), ("stage3", 1)]
 
 
@@ -256,7 +256,7 @@ def test_out_of_memory_in_the_networks_takes_fewer_photos(pipe, monkeypatch):
 
 
 def test_colors_that_are_not_finite_are_an_error(pipe, monkeypatch):
-    monkeypatch.setattr(pipe.stages["stage2"], "sample", lambda gray, coarse: gray.expand(-1, 3, -1, -1) / 0)
+    monkeypatch.setattr(pipe.stages["stage2"], "sample", lambda gray, *_, **__: gray.expand(-1, 3, -1, -1) / 0)
     with pytest.raises(RuntimeError, match="stage2 .* not finite"):
         pipe(photo(20, 20), generator=1)
 
