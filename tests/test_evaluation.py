@@ -158,7 +158,7 @@ def weights(tmp_path, monkeypatch):
         config = {"format": 1, "stage": number, "kind": stage.kind, "config": {}, "trained": {"ema": True}}
         (tmp_path / "weights" / name / "config.json").write_text(json.dumps(config))
         save_file({"x": torch.tensor([float(number)])}, tmp_path / "weights" / name / "model.safetensors")
-    for script in (choose_candidate, evaluate_stage1, evaluate_stage2, evaluate_stage3):
+    for script in (evaluate_stage1, evaluate_stage2, evaluate_stage3):
         monkeypatch.setattr(script, "load_stage", lambda folder: stand_ins[folder.name]())
     monkeypatch.setattr(evaluate_pipeline, "ColorPipeline", StandInPipeline)
     monkeypatch.setattr(evaluation, "DEFAULT_WEIGHTS", tmp_path / "weights")

@@ -18,11 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
-from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.stage1_coarse.candidates import central_order
 from train_scripts import evaluation
-from train_scripts.evaluate_stage1 import BATCH, sample
+from train_scripts.evaluate_stage1 import BATCH, opened, sample
 
 POOLS, EXPONENTS = (1, 4, 8), (0.0, 0.5, 0.75, 1.0, 1.25)
 
@@ -36,11 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    folder = evaluation.stage_weights(args.weights, 1)
-    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
-    report = evaluation.Report(args, photos)
-    stage: Any = load_stage(folder).eval()
-    report.use_weights("stage1", folder, stage, args.steps)
+    photos, report, stage = opened(args)
 
     previews: list[Tensor] = []
     rows: dict[str, list[Tensor]] = {}

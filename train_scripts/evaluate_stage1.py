@@ -66,13 +66,19 @@ def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps:
     return made | {"coarse (3 bit)": color.merge(gray64[:, None], bins), "symbols": symbols}
 
 
-@torch.inference_mode()
-def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+def opened(args: argparse.Namespace) -> tuple[evaluation.Photos, evaluation.Report, Any]:
+    """The photographs, a report on them, and the stage 1 that the arguments name."""
     folder = evaluation.stage_weights(args.weights, 1)
     photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
     report = evaluation.Report(args, photos)
     stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)
+    return photos, report, stage
+
+
+@torch.inference_mode()
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    photos, report, stage = opened(args)
 
     pool = max(1, stage.pool)
     drawn = max(pool, args.candidates)
