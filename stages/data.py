@@ -49,6 +49,13 @@ class Pictures:
         """Pictures as (B, 3, S, S) float32 in [0, 1]."""
         return self.images[index].permute(0, 3, 1, 2).float() / 255
 
+    def with_also(self, other: Pictures, copies: int) -> Pictures:
+        """`copies` times another list, then these: the pictures held out stay the last of these."""
+        images, labels = torch.cat([other.images] * copies + [self.images]), [other.labels] * copies + [self.labels]
+        digest = hashlib.sha256(f"{other.digest} {len(other)} {copies} {self.digest}".encode()).hexdigest()
+        dropped = {what: count + other.dropped.get(what, 0) for what, count in self.dropped.items()}
+        return Pictures(images, torch.cat(labels), digest, dropped)
+
     def split(self, holdout: int) -> tuple[Pictures, Pictures]:
         """(all but the last `holdout`, the last `holdout`)."""
         if not 0 < holdout < len(self):
@@ -88,7 +95,7 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
         table = load_dataset("parquet", data_files=shards, split="train")
     elif split != "train":
         raise DataError(f"{folder / name} has no {split}-*.parquet")
-    elif sets := sorted({path.parent.name for path in folder.glob("*/train-*.parquet")}):
+    elif sets := sets_in(folder):
         raise DataError(f"{folder} holds no set {name!r}, but {', '.join(sets)}: set `name` in [data] of the config")
     else:
         # Not load_dataset("imagefolder"): it guesses splits from names like beach_test.jpg and leaves out the others.
@@ -135,6 +142,11 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
         digest.hexdigest(),
         dropped,
     )
+
+
+def sets_in(folder: str | Path) -> list[str]:
+    """Names of the Parquet sets in a data folder; none in a folder of pictures."""
+    return sorted({path.parent.name for path in Path(folder).glob("*/train-*.parquet")})
 
 
 def _is_picture(path: Path) -> bool:

@@ -52,6 +52,9 @@ class DataConfig:
     side: int = 64
     holdout: int = 1000  # last pictures of `train`, never trained on: for the log and for choices
     limit: int = 0  # take only the first pictures (0: all)
+    also: str = ""  # another set to learn from, reduced to `side`; a folder of pictures has no other set
+    also_holdout: int = 133  # last pictures of it that are left out
+    also_copies: int = 1  # how often each of it comes in an epoch
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def train(
     freeze(stage, options.freeze)
     newest = newest_checkpoint(run)
     if newest is None:
-        stage.eval().fit_to(training.rgb(slice(i, i + 64)) for i in range(0, min(FITTED_PICTURES, len(training)), 64))
+        shown = torch.arange(0, len(training), max(1, len(training) // FITTED_PICTURES))[:FITTED_PICTURES]
+        stage.eval().fit_to(training.rgb(part.to(device)) for part in shown.split(64))
     optimizer = build_optimizer(stage, options)
     averaged = Averaged(stage, options.average_half_life)
     state: dict[str, Any] = {"step": 0}
@@ -382,9 +386,16 @@ def load_checkpoint(
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that a run must keep: its length may change, and how often it reports and saves."""
+    """The part of a config that a run must keep: its length may change, and how often it reports and saves.
+
+    What has its default is left out: a run from before a key existed goes on.
+    """
     length = {"samples", "report_every", "save_every"}
-    return {**config, "training": {k: v for k, v in config["training"].items() if k not in length}}
+    defaults = json.loads(json.dumps({"data": dataclasses.asdict(DataConfig()),
+                                      "training": dataclasses.asdict(TrainingConfig())}))  # fmt: skip
+    kept = {part: {key: value for key, value in config[part].items() if key not in length and value != default.get(key)}
+            for part, default in defaults.items()}  # fmt: skip
+    return {**config, **kept}
 
 
 def write_log(run: Path, entry: dict[str, Any]) -> None:

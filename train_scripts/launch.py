@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from stages.checkpoint import CheckpointError, Stage, load_weights
-from stages.data import data_folder, load_pictures
+from stages.data import Pictures, data_folder, load_pictures, sets_in
 from stages.kinds import kind_of
-from stages.training import Config, Report, TrainingError, seed_of, train
+from stages.training import Config, DataConfig, Report, TrainingError, seed_of, train
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -49,7 +49,7 @@ def run_config(path: Path, stage_number: int, report: Report, options: argparse.
             if trained is None:
                 return None
             start = trained
-    pictures = load_pictures(data, config.data.name, "train", config.data.side, config.data.limit or None)
+    pictures = training_pictures(data, config.data)
     torch.manual_seed(seed_of(config.training.seed, "weights"))
     stage = kind_of(config.stage, config.kind)[1](config.network)
     if start is not None:
@@ -57,6 +57,17 @@ def run_config(path: Path, stage_number: int, report: Report, options: argparse.
     if config.training.pretrained_backbone:
         pretrained_backbone(stage)
     return train(config, stage, pictures, run, report, expect_world=options.expect_world, stop_after=options.stop_after)
+
+
+def training_pictures(folder: Path, data: DataConfig) -> Pictures:
+    """The pictures to learn from, at the end those that are held out."""
+    pictures = load_pictures(folder, data.name, "train", data.side, data.limit or None)
+    if not data.also or not sets_in(folder):
+        return pictures
+    if data.also_copies < 1:
+        raise CheckpointError(f"data.also_copies must be at least 1; got {data.also_copies}")
+    other, _ = load_pictures(folder, data.also, "train", data.side).split(data.also_holdout)
+    return pictures.with_also(other, data.also_copies)
 
 
 def pretrained_backbone(stage: Stage) -> None:
