@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from PIL import Image, ImageCms
 from torch import Generator
 
 from stages import data
+from stages.checkpoint import CheckpointError
 from stages.data import DataError, Pictures, augmented, batch_indices, is_one_tint, load_pictures, seed_of
+from stages.training import DataConfig
+from train_scripts.launch import training_pictures
 
 
 def colors(seed: int, width: int = 48, height: int = 40) -> Image.Image:
@@ -209,6 +213,28 @@ def test_parquet_sets_keep_their_order_and_labels(tmp_path, monkeypatch):
     validation = load_pictures(tmp_path, "photos64", "validation", 32)
     assert torch.equal(validation.images, train.images[:2]) and validation.labels.tolist() == [-1, -1]
     assert len(load(tmp_path, limit=3)) == 3
+
+
+def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    write_set(tmp_path / "photos64/train-0.parquet", [colors(seed, 32, 32) for seed in range(4)], [5, 6, 7, 8])
+    write_set(tmp_path / "photos256/train-0.parquet", [colors(seed, 64, 64) for seed in range(9, 14)])
+    config = DataConfig(side=32, also="photos256", also_holdout=2, also_copies=3)
+    both = training_pictures(tmp_path, config)
+    first, second = load(tmp_path), load_pictures(tmp_path, "photos256", "train", 32)
+    assert torch.equal(both.images, torch.cat([second.images[:3]] * 3 + [first.images]))
+    assert both.labels.tolist() == [-1] * 9 + [5, 6, 7, 8]
+    again = [training_pictures(tmp_path, replace(config, **other)).digest for other in
+             ({}, {"also": ""}, {"also_copies": 2}, {"also_holdout": 1})]  # fmt: skip
+    assert again[0] == both.digest and len(set(again)) == 4 and again[1] == first.digest
+
+    own = tmp_path / "own"
+    own.mkdir()
+    for seed in range(4):
+        colors(seed, 32, 32).save(own / f"{seed}.png")
+    assert len(training_pictures(own, config)) == 4  # it has no second set
+    with pytest.raises(CheckpointError, match="also_copies must be at least 1; got 0"):
+        training_pictures(tmp_path, replace(config, also_copies=0))
 
 
 def test_split_holds_the_last_ones_out(tmp_path):

@@ -132,3 +132,5 @@ def test_pseudo_huber_is_square_near_zero_and_linear_beyond(huber):
     far = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
     assert near == pytest.approx((0.01 * huber) ** 2, rel=0.05)
     assert far == pytest.approx(2000 * huber**2, rel=0.01)
+    half = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber, torch.tensor([0.0, 0.5, 1.0]))
+    assert half == pytest.approx(1000 * huber**2, rel=0.01)

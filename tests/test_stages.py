@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from stages.checkpoint import Stage
 from stages.color import (
     chroma_from_rgb,
+    ciede2000,
     coarse_from_rgb,
     gray_from_rgb,
     lab_from_rgb,
@@ -23,11 +24,11 @@ from stages.color import (
 )
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
-from stages.resize import resize
+from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import EVENED_CHROMA, central_order
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
+from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
 
 SMALL = {
     (1, "diffusion"): DiffusionColorizerConfig(
@@ -276,6 +277,41 @@ def test_stage3_learns_what_enlargement_gets_wrong():
     low = resize(rgb, (64, 64))
     again = resize(chroma_from_rgb(low), (256, 256)) + residual
     torch.testing.assert_close(rgb_from_gray_chroma(gray_from_rgb(rgb), again), rgb, rtol=0, atol=1e-4)
+
+
+def test_stage3_can_say_the_guided_enlargement_and_the_detail_of_the_luma():
+    stage, rgb = small((3, "diffusion")), picture(256)
+    gray, rgb64 = gray_from_rgb(rgb), resize(rgb, (64, 64))
+    low, gray_low = chroma_from_rgb(rgb64), gray_from_rgb(rgb64)
+    object.__setattr__(stage, "config", type(stage.config)(**{**vars(stage.config), "sigma_max": 1e5}))
+    share = stage.denoiser.network.share.bias
+
+    def said(*shares: float) -> Tensor:
+        with torch.no_grad():
+            share.copy_(torch.tensor(shares))
+        return stage.sample(gray, rgb64)
+
+    bicubic = resize(low, (256, 256))
+    torch.testing.assert_close(said(0, 0, 0, 0), merge(gray, bicubic), rtol=0, atol=1e-4)
+    torch.testing.assert_close(said(0, 0, 1, 1), merge(gray, enlarge_chroma(low, gray_low, gray)), rtol=0, atol=1e-4)
+    lost = (gray - resize(gray_low, (256, 256))) * stage.config.residual_spread / DETAIL_SPREAD
+    expected = merge(gray, bicubic + torch.tensor([2.0, -1.0])[:, None, None] * lost)
+    torch.testing.assert_close(said(2, -1, 0, 0), expected, rtol=0, atol=1e-4)
+
+
+def test_sensitivity_lies_between_the_two_of_ciede2000():
+    assert sensitivity(torch.full((1, 3, 2, 2), 0.4)).min() > 0.999
+    for color in ([0.8, 0.2, 0.2], [0.2, 0.6, 0.3], [0.3, 0.3, 0.7]):
+        lab = lab_from_rgb(torch.tensor(color).reshape(3, 1, 1))
+        chroma = lab[1:].norm(dim=0, keepdim=True)
+        unit = lab[1:] / chroma
+
+        def error(direction: Tensor, lab: Tensor = lab) -> float:
+            return ciede2000(lab, lab + torch.cat([torch.zeros(1, 1, 1), 0.1 * direction])).item() / 0.1
+
+        along, found = error(unit), sensitivity(torch.tensor(color).reshape(1, 3, 1, 1)).item()
+        assert along == pytest.approx(1 / (1 + 0.045 * chroma.item()), rel=0.02)
+        assert along < found < 1 / (1 + 0.015 * chroma.item())
 
 
 # --- sampling

@@ -195,6 +195,22 @@ def test_a_damaged_checkpoint_is_refused(name, whole, tmp_path):
     assert_same_run(run, whole)
 
 
+def test_a_run_from_before_a_key_existed_goes_on(whole, tmp_path):
+    run = tmp_path / "run"
+    train_toy(run, stop_after=10)
+    state = run / "checkpoint-00000009" / "state.json"
+    record = json.loads(state.read_text())
+    del record["config"]["data"]["also"], record["config"]["training"]["accumulation"]
+    state.write_text(json.dumps(record))
+    train_toy(run)
+    assert_same_run(run, whole)
+    record["config"]["data"]["side"] = 32  # another value than today's default
+    state.write_text(json.dumps(record))
+    shutil.rmtree(run / "checkpoint-00000012")
+    with pytest.raises(CheckpointError, match="another config"):
+        train_toy(run)
+
+
 def test_another_config_or_other_pictures_are_refused(whole):
     for other in (toy_config(learning_rate=0.04), toy_config(noise=0.3), toy_config(batch_size=8)):
         with pytest.raises(CheckpointError, match="belongs to a run with another config; choose other --runs"):

@@ -68,7 +68,13 @@ class Denoiser(nn.Module):
 
 
 def denoising_loss(
-    denoiser: Any, clean: Tensor, noise_mean: float, noise_std: float, huber: float = 0.0, **conditions: Any
+    denoiser: Any,
+    clean: Tensor,
+    noise_mean: float,
+    noise_std: float,
+    huber: float = 0.0,
+    importance: Tensor | None = None,
+    **conditions: Any,
 ) -> Tensor:
     """Mean weighted error of the clean estimate at random noise levels (Karras et al. 2022, eq. 2).
 
@@ -77,11 +83,14 @@ def denoising_loss(
     huber: each error of the network's output (of unit spread) beyond this counts by its size instead of its square, and
         the estimate leans from the mean to the median (Song and Dhariwal 2023, arXiv 2310.14189, section 3.3, take the
         norm of a whole picture instead); 0: squared
+    importance: factor of each error, broadcast to clean; none: 1
     returns: scalar
     """
     sigma = lognormal_sigmas(len(clean), noise_mean, noise_std).to(clean.device)
     noisy = clean + rows_like(sigma, clean) * draw_noise(clean.shape, device=clean.device)
     error = denoiser(noisy, sigma, **conditions) - clean
+    if importance is not None:
+        error = importance * error
     square = rows_like(denoiser.loss_weight(sigma), error) * error.square()
     if huber:
         square = 2 * huber * ((square + huber**2).sqrt() - huber)

@@ -2,7 +2,9 @@
 
 Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma
 only, and of the chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of
-where edges run, so sampling starts from the enlarged chroma at a middle noise level and takes one step by default.
+where edges run, so the denoiser says it in the terms of a guided filter too: per place, how much of the gray picture's
+fine detail and how much of the luma-guided enlargement belong to it. One step from pure noise, the default, gives the
+answer in the middle of those that are likely; more steps draw one of them.
 Pictures are seen as a 64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at
 every step.
 """
@@ -18,17 +20,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, gray_from_rgb, merge
+from stages.color import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
 from stages.conditioning import disturbed_chroma
 from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
-from stages.resize import resize
+from stages.resize import enlarge_chroma, resize
 
 SIDE, LOW_SIDE = 256, 64
 PATCH = SIDE // LOW_SIDE
 PIXELS = PATCH**2
+DETAIL_SPREAD = 0.05  # of the gray picture's detail, what is lost at 64x64
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,16 @@ class SuperResolutionConfig:
     residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
     noise_levels: int = 2  # per picture and encoding
-    noise_mean: float = 1.0  # of ln(sigma), sigma in units of residual_spread
-    noise_std: float = 1.2
+    noise_mean: float = 2.0  # of ln(sigma), sigma in units of residual_spread
+    noise_std: float = 1.5
     huber: float = 0.3  # of `denoising_loss`: most of the residual is nearly zero, and edges should not drown it
-    disturb: float = 0.02  # strongest chroma noise of the 64x64 input
-    untouched: float = 0.6  # share of inputs that are not disturbed at all
+    disturb: float = 0.03  # strongest chroma noise of the 64x64 input
+    untouched: float = 0.5  # share of inputs that are not disturbed at all
     # sampling
     sampler: str = "dpmpp_2m"
     steps: int = 1
     sigma_min: float = 0.3
-    sigma_max: float = 5.0
+    sigma_max: float = 40.0  # the residual is one of smooth fields: at 5 the network still believes what it sees
 
 
 class SuperResolution(Stage):
@@ -74,13 +77,14 @@ class SuperResolution(Stage):
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
-        base = resize(disturbed_chroma(low, self.config.disturb, self.config.untouched), (SIDE, SIDE))
+        base, context = self._prepared(gray, disturbed_chroma(low, self.config.disturb, self.config.untouched))
         target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / self.config.residual_spread
+        importance = F.pixel_unshuffle(sensitivity(merge(gray, base)), PATCH).repeat(1, 2, 1, 1)
 
         config, levels = self.config, self.config.noise_levels
         return denoising_loss(
             self.denoiser, target.repeat_interleave(levels, 0), config.noise_mean, config.noise_std, config.huber,
-            context=[m.repeat_interleave(levels, 0) for m in self._prepared(gray, base)],
+            importance.repeat_interleave(levels, 0), context=[m.repeat_interleave(levels, 0) for m in context],
         )  # fmt: skip
 
     @torch.no_grad()
@@ -104,8 +108,7 @@ class SuperResolution(Stage):
                 f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
             )
         config = self.config
-        base = resize(chroma_from_rgb(rgb64), (SIDE, SIDE))
-        maps = self._prepared(gray256, base)
+        base, maps = self._prepared(gray256, chroma_from_rgb(rgb64))
         steps = config.steps if num_inference_steps is None else num_inference_steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
         noise = draw_noise((len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE), generator, gray256.device)
@@ -116,19 +119,31 @@ class SuperResolution(Stage):
         residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback, generator)
         return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
 
-    def _prepared(self, gray: Tensor, base: Tensor) -> list[Tensor]:
-        return self.network.prepare(self.encoder(gray, base / self.config.chroma_spread))
+    def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Bicubic enlargement of low (B, 2, 64, 64), (B, 2, 256, 256), and what the denoiser has to know."""
+        config, gray_low = self.config, resize(gray, (LOW_SIDE, LOW_SIDE))
+        base, guided = resize(low, (SIDE, SIDE)), enlarge_chroma(low, gray_low, gray)
+        features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_spread)
+        detail = ((gray - resize(gray_low, (SIDE, SIDE))) / DETAIL_SPREAD).expand(-1, 2, -1, -1)
+        return base, self.network.prepare(features, torch.cat([detail, (guided - base) / config.residual_spread], 1))
+
+
+def sensitivity(rgb: Tensor) -> Tensor:
+    """How much a change of chroma counts to the eye beside colors (B, 3, H, W), (B, 1, H, W): 1 at gray, less at
+    vivid ones. CIEDE2000 divides by 1 + 0.045 C* along and by 1 + 0.015 C* across the chroma; this is between.
+    """
+    return 1 / (1 + 0.03 * lab_from_rgb(rgb)[:, 1:].square().sum(1, keepdim=True).sqrt())
 
 
 class EdgeEncoder(nn.Module):
-    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256) of unit spread -> features (B, C, 64, 64); runs
-    once.
+    """gray (B, 1, 256, 256) and chroma enlarged in two ways (B, 4, 256, 256) of unit spread -> features
+    (B, C, 64, 64); runs once.
     """
 
     def __init__(self, config: SuperResolutionConfig):
         super().__init__()
         fine, middle, coarse = config.encoder_channels
-        self.read = nn.Conv2d(3 * PIXELS, fine, 3, padding=1)
+        self.read = nn.Conv2d(5 * PIXELS, fine, 3, padding=1)
         self.fine = nn.ModuleList([ResidualBlock(fine), ResidualBlock(fine)])
         self.shrink32 = nn.Conv2d(fine, middle, 2, stride=2)
         self.middle = nn.ModuleList([ResidualBlock(middle), AxialBlock(middle, config.heads, LOW_SIDE // 2)])
@@ -154,7 +169,10 @@ class EdgeEncoder(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """The light network of every step: x (B, 32, 64, 64), c_noise (B,), context of `prepare` -> (B, 32, 64, 64)."""
+    """The light network of every step: x (B, 32, 64, 64), c_noise (B,), context of `prepare` -> (B, 32, 64, 64).
+
+    What it answers is a free part per pixel and a share, smooth over places, of each of the details it is given.
+    """
 
     def __init__(self, config: SuperResolutionConfig):
         super().__init__()
@@ -169,13 +187,16 @@ class ResidualNetwork(nn.Module):
         self.up = ResidualBlock(fine, code)
         self.norm = group_norm(fine)
         self.write = zero(nn.Conv2d(fine, 2 * PIXELS, 3, padding=1))
+        self.share = zero(nn.Conv2d(fine, 4, 3, padding=1))
         self.context = nn.ModuleList([
             nn.Conv2d(width, fine, 1), nn.Conv2d(width, coarse, 2, stride=2), nn.Conv2d(width, fine, 1),
         ])  # fmt: skip
 
-    def prepare(self, features: Tensor) -> list[Tensor]:
-        """The encoder's features as one map per block: the part of the network that knows no noise."""
-        return [layer(features) for layer in self.context]
+    def prepare(self, features: Tensor, details: Tensor) -> list[Tensor]:
+        """The encoder's features as one map per block, and the details (B, 4, 256, 256), of gray and of the guided
+        enlargement, each for Cb and Cr: the part of the network that knows no noise.
+        """
+        return [*(layer(features) for layer in self.context), details]
 
     def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
         code = self.embedding(c_noise)
@@ -183,4 +204,7 @@ class ResidualNetwork(nn.Module):
         y = self.middle(self.shrink(x), code, context[1])
         x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
         x = self.up(x, code, context[2])
-        return self.write(F.silu(self.norm(x)))
+        x = F.silu(self.norm(x))
+        share = F.interpolate(self.share(x), scale_factor=float(PATCH), mode="bilinear", align_corners=False)
+        gray, guided = (share * context[3]).chunk(2, dim=1)
+        return self.write(x) + F.pixel_unshuffle(gray + guided, PATCH)
