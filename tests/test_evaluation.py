@@ -390,11 +390,8 @@ def test_photographs_keep_their_order_and_pixels(data):
 
 def test_what_is_missing_is_said(data, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TRICHROME_DATA", raising=False)
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
-    with pytest.raises(evaluation.EvaluationError, match="TRICHROME_DATA"):
-        evaluation.data_folder(None)
-    monkeypatch.setenv("TRICHROME_DATA", str(data))
-    assert evaluation.data_folder(None) == data and evaluation.data_folder(tmp_path) == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_stage2.main([]) == 2 and "TRICHROME_DATA" in capsys.readouterr().err
     with pytest.raises(evaluation.EvaluationError, match="no test-"):
         evaluation.load_photos(data, "photos64", "test")
     with pytest.raises(evaluation.EvaluationError, match="has 6 photographs, 7 were asked for"):
@@ -475,7 +472,10 @@ def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
     options = ["--data", str(data), "--photos", "2", "--samples", str(tmp_path / "own"),
                "--json", str(tmp_path / "luma.json"), "--", "--weights", str(folder)]  # fmt: skip
     assert evaluate_luma.main(options) == 0
-    rows = json.loads((tmp_path / "luma.json").read_text())["rows"]
+    record = json.loads((tmp_path / "luma.json").read_text())
+    rows = record["rows"]
+    assert record["photos_sha256"]["photos64"] == evaluation.load_photos(data, "photos64", "validation", 2).sha256
+    assert record["weights"] == json.loads((folder / "model_index.json").read_text())["stages"]
     assert [(row["set"], row["format"], row["bits"], row["files"]) for row in rows] == [
         *((name, kind, bits, 2) for name in ("photos64", "photos256") for kind in ("png", "tiff") for bits in (8, 16)),
         ("samples", "png", 8, 3), ("samples", "tiff", 8, 3),

@@ -11,6 +11,7 @@ one picture 0.3.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import sys
@@ -23,6 +24,8 @@ from PIL import Image
 
 from pipeline import batch
 from pipeline.cli import main as trichrome
+from stages.checkpoint import sha256_of
+from stages.data import DataError, data_folder
 from stages.images import ImageError, load_photo
 from train_scripts import evaluation
 
@@ -69,19 +72,30 @@ def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def weights_in(options: list[str]) -> dict[str, Any] | None:
+    """Hashes of the pipeline that the command line used; None where it is not a folder of this machine."""
+    folder = Path(options[options.index("--weights") + 1]) if "--weights" in options else evaluation.DEFAULT_WEIGHTS
+    index = folder / "model_index.json"
+    return json.loads(index.read_text())["stages"] if index.is_file() else None
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    rows = []
+    rows, hashes = [], {}
     try:
-        data = evaluation.data_folder(args.data)
+        data = data_folder(args.data)
         with tempfile.TemporaryDirectory() as temporary:
             folders = {}
             for name in ("photos64", "photos256"):
                 folders[name] = Path(temporary) / name
                 folders[name].mkdir()
-                write_inputs(folders[name], name, evaluation.load_photos(data, name, "validation", args.photos))
+                photos = evaluation.load_photos(data, name, "validation", args.photos)
+                hashes[name] = photos.sha256
+                write_inputs(folders[name], name, photos)
             if args.samples:
                 folders["samples"] = args.samples
+                files = sorted(path for path in args.samples.rglob("*") if path.is_file())
+                hashes["samples"] = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(f)) for f in files)).hexdigest()
             for name, folder in folders.items():
                 for kind in ("png", "tiff"):
                     out = Path(temporary) / f"{name}-out-{kind}"
@@ -89,12 +103,13 @@ def main(argv: list[str] | None = None) -> int:
                         raise evaluation.EvaluationError(f"not every file of {name} was colored: see above")
                     rows += [{"set": name, "format": kind, **row} for row in compared(folder, out, kind)]
                     print(*rows[-2:], sep="\n", flush=True)
-    except (evaluation.EvaluationError, ImageError) as error:
+    except (evaluation.EvaluationError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
         command, git = shlex.join(["python", *sys.argv]), evaluation.git_state(evaluation.ROOT)
-        record = {"command": command, "git": git, "options": args.options, "rows": rows}
+        record = {"command": command, "git": git, "options": args.options, "photos_sha256": hashes,
+                  "weights": weights_in(args.options), "rows": rows}  # fmt: skip
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     good = all(row["worst"] <= WORST + ROUNDING and row["worst_mean"] <= MEAN for row in rows)
     print("the luma is kept" if good else "THE LUMA IS NOT KEPT")

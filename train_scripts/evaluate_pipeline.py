@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline import ColorPipeline
+from stages.data import data_folder
 from train_scripts import evaluation
 
 BATCH = 4
@@ -91,7 +92,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
-    photos = evaluation.load_photos(evaluation.data_folder(args.data), args.set, args.split, args.photos)
+    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
     gray = photos.gray()
     report = evaluation.Report(args, photos, gray=gray)
     pipe = load_pipeline(args, report)

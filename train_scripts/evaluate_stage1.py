@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.data import data_folder
 from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from train_scripts import evaluation
@@ -69,7 +70,7 @@ def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps:
 def opened(args: argparse.Namespace) -> tuple[evaluation.Photos, evaluation.Report, Any]:
     """The photographs, a report on them, and the stage 1 that the arguments name."""
     folder = evaluation.stage_weights(args.weights, 1)
-    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
+    photos = evaluation.load_photos(data_folder(args.data), "photos64", args.split, args.photos)
     report = evaluation.Report(args, photos)
     stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)

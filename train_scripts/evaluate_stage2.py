@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.data import data_folder
 from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
@@ -61,7 +62,7 @@ def disturbed(chroma: Tensor, generators: list[torch.Generator]) -> Tensor:
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folder = evaluation.stage_weights(args.weights, 2)
     stage1_folder = evaluation.optional_weights(args.stage1, 1)
-    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos64", args.split, args.photos)
+    photos = evaluation.load_photos(data_folder(args.data), "photos64", args.split, args.photos)
     report = evaluation.Report(args, photos)
     stage2: Any = load_stage(folder).eval()
     report.use_weights("stage2", folder, stage2)

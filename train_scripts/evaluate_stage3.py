@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.data import data_folder
 from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.resize import enlarge_chroma, resize
@@ -47,7 +48,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         2: evaluation.optional_weights(args.stage2, 2),
         3: evaluation.stage_weights(args.weights, 3),
     }
-    photos = evaluation.load_photos(evaluation.data_folder(args.data), "photos256", args.split, args.photos)
+    photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
     report = evaluation.Report(args, photos)
     stages: dict[int, Any] = {}
     for number, folder in folders.items():

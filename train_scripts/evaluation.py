@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import shlex
 import subprocess
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from stages import color, metrics
 from stages.checkpoint import CheckpointError, read_description, sha256_of
+from stages.data import DataError, data_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_WEIGHTS = ROOT / "pipeline" / "weights"
@@ -100,7 +100,7 @@ def run(evaluate: Callable[[argparse.Namespace], Any], parser: argparse.Argument
     args = parser.parse_args(argv)
     try:
         evaluate(args)
-    except (EvaluationError, metrics.MetricsError, CheckpointError) as error:
+    except (EvaluationError, DataError, metrics.MetricsError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -148,18 +148,6 @@ class Photos:
     def plain_gray(self) -> list[Tensor]:
         """The 8-bit luma as a picture, each (3, H, W) uint8."""
         return [gray.expand(3, -1, -1) for gray in self.gray()]
-
-
-def data_folder(named: Path | None) -> Path:
-    """Folder of the photographs: the option, else $TRICHROME_DATA, else data/; raises EvaluationError."""
-    variable = os.environ.get("TRICHROME_DATA")
-    folder = named or (Path(variable) if variable else ROOT / "data")
-    if not folder.is_dir():
-        raise EvaluationError(
-            f"no folder of photographs at {folder}: give it with --data, set TRICHROME_DATA, or link it to "
-            "data/ (layout: docs/evaluation.md)"
-        )
-    return folder
 
 
 def features_file(args: argparse.Namespace) -> Path:
