@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError, Stage, local_folder, read_description
+from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
 
 KINDS: dict[int, dict[str, tuple[type, type[Stage]]]] = {
-    1: {"diffusion": (DiffusionColorizerConfig, DiffusionColorizer)},
+    1: {
+        "diffusion": (DiffusionColorizerConfig, DiffusionColorizer),
+        "coltran": (ColTranColorizerConfig, ColTranColorizer),
+    },
     2: {"coltran": (ColorUpsamplerConfig, ColorUpsampler)},
-    3: {"diffusion": (SuperResolutionConfig, SuperResolution)},
+    3: {
+        "diffusion": (SuperResolutionConfig, SuperResolution),
+        "coltran": (SpatialUpsamplerConfig, SpatialUpsampler),
+    },
 }
 
 

@@ -37,6 +37,7 @@ from stages.data import Pictures, augmented, batch_indices, seed_of
 from stages.precision import hardware_has_bfloat16
 
 FITTED_PICTURES = 1024  # shown to `Stage.fit_to`
+OPTIMIZERS, SCHEDULES = ("adamw", "rmsprop"), ("cosine", "constant")
 
 Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
 """(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
@@ -65,11 +66,13 @@ class TrainingConfig:
     samples: int = 100_000  # pictures to see in all, over all devices
     batch_size: int = 48  # pictures per optimizer step, over all devices
     accumulation: int = 1  # parts a device cuts its share of the batch into
+    optimizer: str = "adamw"  # or "rmsprop" with Keras' defaults, as ColTran
+    schedule: str = "cosine"  # after the warm-up half a cosine down to zero; or "constant"
     learning_rate: float = 4e-4
     backbone_learning_rate: float = 0.0  # of parameters under `encoder.backbone`; 0: as all others
     warmup: int = 5_000  # pictures until the full learning rate
     weight_decay: float = 0.01
-    gradient_clip: float = 1.0
+    gradient_clip: float = 1.0  # of the gradient's norm; 0: none
     average_half_life: int = 10_000  # pictures; of the exponential average of the weights
     precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
     seed: int = 0
@@ -155,6 +158,9 @@ def train(
     for name in ("samples", "batch_size", "accumulation", "average_half_life", "report_every", "save_every"):
         if getattr(options, name) < 1:
             raise CheckpointError(f"training.{name} must be at least 1; got {getattr(options, name)}")
+    for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if getattr(options, name) not in known:
+            raise CheckpointError(f"training.{name} must be one of {known}; got {getattr(options, name)!r}")
     accelerator = Accelerator(
         mixed_precision=precision_of(options.precision),
         # A stage may leave parts out of its loss: stage 1 with no noise levels does not use its denoiser.
@@ -242,7 +248,7 @@ def train(
             total += loss.item()
         if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
             total = accelerator.reduce(torch.tensor(total, device=device), "mean").item()
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip)
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip or math.inf)
         # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
         if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
             raise FloatingPointError(
@@ -310,25 +316,28 @@ def freeze(stage: Stage, prefixes: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone."""
+def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in stage.named_parameters():
         if parameter.requires_grad:
             backbone = options.backbone_learning_rate > 0 and name.startswith("encoder.backbone")
             groups.setdefault((backbone, parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": parameters, "weight_decay": options.weight_decay if matrix else 0.0,
-          "peak": options.backbone_learning_rate if backbone else options.learning_rate}
-         for (backbone, matrix), parameters in sorted(groups.items(), key=lambda item: item[0])],
-        lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8,
-    )  # fmt: skip
+    settings = [
+        {"params": parameters, "weight_decay": options.weight_decay if matrix else 0.0,
+         "peak": options.backbone_learning_rate if backbone else options.learning_rate}
+        for (backbone, matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]  # fmt: skip
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(settings, lr=options.learning_rate, alpha=0.9, eps=1e-7)
+    return torch.optim.AdamW(settings, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8)
 
 
 def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> None:
-    """Linear warm-up, then half a cosine down to zero, as a function of pictures seen (not of steps or processes)."""
-    warm = min(1.0, (seen + options.batch_size) / max(options.warmup, 1))
-    factor = warm * 0.5 * (1 + math.cos(math.pi * min(seen / options.samples, 1.0)))
+    """Linear warm-up, then the schedule, as a function of pictures seen (not of steps or processes)."""
+    factor = min(1.0, (seen + options.batch_size) / max(options.warmup, 1))
+    if options.schedule == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * min(seen / options.samples, 1.0)))
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
 

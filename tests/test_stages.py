@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +27,10 @@ from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import EVENED_CHROMA, central_order
+from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
 
 SMALL = {
@@ -35,10 +38,17 @@ SMALL = {
         backbone="lite0", backbone_side=32, encoder_channels=(16, 32), encoder_blocks=1, denoiser_channels=(16, 32),
         denoiser_blocks=(1, 2), heads=2, classes=5, noise_levels=2, steps=3, pool=3,
     ),
+    (1, "coltran"): ColTranColorizerConfig(
+        channels=16, feed_forward=24, heads=2, encoder_layers=1, outer_layers=1, inner_layers=1, one_plus=True
+    ),
     (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
-    (3, "diffusion"): SuperResolutionConfig(encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2),
+    (3, "coltran"): SpatialUpsamplerConfig(channels=8, feed_forward=8, heads=2, layers=1),
+    (3, "diffusion"): SuperResolutionConfig(
+        encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2, guided=True
+    ),
 }  # fmt: skip
 SIDES = {1: 64, 2: 64, 3: 256}
+SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")
 ALL = pytest.mark.parametrize("which", [(stage, kind) for stage, kinds in KINDS.items() for kind in kinds], ids=str)
 DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, SuperResolution])
 
@@ -76,6 +86,8 @@ def drawn(stage: Stage, rgb: Tensor, generator=None, **options) -> Tensor:
     """What `sample` makes of the inputs that belong to rgb (B, 3, S, S): one picture each, as floats."""
     gray = gray_from_rgb(rgb)
     if stage.stage == 1:
+        if stage.kind == "coltran":
+            return rgb_from_coarse(stage.sample(gray, 1, generator, **options)[:, 0])
         return stage.sample_chroma(gray, 1, generator, **options)[:, 0]
     if stage.stage == 2:
         return stage.sample(gray, coarse_from_rgb(rgb))
@@ -110,8 +122,9 @@ def test_every_parameter_learns(which):
     for name, p in stage.named_parameters():
         if p.requires_grad:
             heard = torch.zeros(len(p)) if p.grad is None else p.grad.flatten(1).any(1) if p.ndim > 1 else p.grad != 0
-            # Clipping activations may close a channel of the backbone, and a picture need not show every symbol.
-            few = name.startswith("encoder.backbone") or name in ("level.weight", "gray.weight")
+            # Clipping activations may close a channel of the backbone, a picture need not show every symbol, and below
+            # the last row there is nobody to know of it.
+            few = name.startswith("encoder.backbone") or name.endswith(SELDOM_SEEN)
             if not (heard.any() if few else heard.all()):
                 silent.append(name)
     broken = [name for name, p in stage.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -129,7 +142,8 @@ def test_loss_depends_on_the_seed_alone(which):
         torch.manual_seed(seed)
         losses.append(stage(rgb).item())
     assert losses[0] == losses[1]
-    assert losses[0] != losses[2] or which[0] == 2  # an untrained stage 2 says 8 bits of everything
+    # Untrained upsamplers say 8 bits of everything, and ColTran's colorizer draws nothing in training.
+    assert losses[0] != losses[2] or which[1] == "coltran"
 
 
 @ALL
@@ -260,8 +274,8 @@ def test_stage1_takes_the_spectrum_of_what_the_preview_leaves_open():
 
 @ALL
 def test_an_unknown_sampler_is_refused_at_once(which):
-    if which[0] == 2:
-        pytest.skip("draws nothing")
+    if which[1] != "diffusion":
+        pytest.skip("has no noise levels")
     config = SMALL[which]
     with pytest.raises(ValueError, match="sampler must be one of .*'heun'.*got 'euler'"):
         KINDS[which[0]][which[1]][1](type(config)(**{**vars(config), "sampler": "euler"}))
@@ -321,9 +335,12 @@ def test_sensitivity_lies_between_the_two_of_ciede2000():
 def test_shapes_ranges_and_luma(which):
     stage, number = lively(which), which[0]
     with torch.no_grad():  # a lot of color, so that most pixels leave the cube
-        last = stage.write if number == 2 else stage.denoiser.network.write
+        if which == (1, "coltran"):
+            last = stage.core.parallel
+        else:
+            last = stage.write if which[1] == "coltran" else stage.denoiser.network.write
         last.weight.mul_(30)
-        if number == 1:
+        if which == (1, "diffusion"):
             stage.encoder.preview.weight.mul_(100)
     rgb = picture(SIDES[number])
     rgb[0, :, :8], rgb[0, :, 8:16] = 0, 1
@@ -332,7 +349,8 @@ def test_shapes_ranges_and_luma(which):
         coarse = stage.sample(gray, 3, generators(*range(6)))
         assert coarse.shape == (2, 3, 64, 64) and coarse.dtype == torch.int64
         assert coarse.min() >= 0 and coarse.max() <= 511 and len(coarse.unique()) > 10
-        assert stage.sample_chroma(gray, 3).shape == (2, 3, 2, 64, 64)
+        if which[1] == "diffusion":
+            assert stage.sample_chroma(gray, 3).shape == (2, 3, 2, 64, 64)
         assert stage.pool == stage.config.pool
         order = stage.order(gray, coarse)
         assert order.shape == (2, 3) and order.sort(-1).values.tolist() == [[0, 1, 2]] * 2
@@ -376,7 +394,7 @@ def test_same_seed_same_picture(which):
     first = drawn(stage, rgb, Generator().manual_seed(4))
     torch.manual_seed(1)  # torch's own generator has no say
     assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4)))
-    if which[0] != 2:
+    if which not in ((2, "coltran"), (3, "coltran")):  # they answer and do not draw
         assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5)))
 
 
@@ -457,6 +475,36 @@ def test_inputs_that_do_not_fit_are_refused():
 def test_untrained_preview_is_gray():
     gray = gray_from_rgb(picture(64))
     assert torch.equal(small((1, "diffusion")).preview(gray), gray.expand(-1, 3, -1, -1))
+
+
+# --- stage 1, coltran
+
+
+def test_coltran_candidates_are_photo_major_and_rows_are_announced():
+    stage, gray = lively((1, "coltran")), gray_from_rgb(picture(64))
+    seen: list[tuple] = []
+    together = stage.sample(gray, 2, generators(1, 2, 3, 4), callback=lambda *step: seen.append(step))
+    assert torch.equal(together[1:], stage.sample(gray[1:], 2, generators(3, 4)))
+    assert (together[:, 0] != together[:, 1]).float().mean() > 0.1
+    assert [step[0] for step in seen] == list(range(64)) and seen[-1][1] == 0
+    assert torch.equal(seen[9][2], together.flatten(0, 1)[:, :10])
+
+
+def test_coltran_likelihood_is_the_loss_without_the_auxiliary_head():
+    torch.manual_seed(0)
+    stage, rgb = ColTranColorizer(replace(SMALL[1, "coltran"], parallel_weight=0.0)).eval(), picture(64)
+    bits = stage.likelihood(gray_from_rgb(rgb), coarse_from_rgb(rgb))
+    assert bits.shape == (2,) and bits.mean().item() == pytest.approx(stage(rgb).item(), rel=1e-5)
+
+
+def test_coltran_argmax_needs_no_seed():
+    torch.manual_seed(0)
+    stage, gray = ColTranColorizer(replace(SMALL[1, "coltran"], temperature=0.0)).eval(), gray_from_rgb(picture(64))
+    first = stage.sample(gray, 2)
+    assert torch.equal(first[:, 0], first[:, 1])
+    for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}):
+        with pytest.raises(ValueError, match="temperature must not be negative and top_p in"):
+            ColTranColorizer(replace(SMALL[1, "coltran"], **wrong))
 
 
 # --- stage 2, the published network
@@ -542,10 +590,39 @@ def test_published_color_upsampler_has_13_5_million_parameters():
     assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
 
 
+def test_published_spatial_upsampler_has_10_9_million_parameters():
+    # As the color upsampler, with 3 x 256 values to show, three layers and positions and distances up to 256.
+    d, feed_forward, heads, layers, side = 512, 512, 4, 3, 256
+    attention, pointwise = 4 * d * d + heads * 2 * side, 2 * (d * d + d)
+    expected = (768 + 256) * d + 2 * d * d + d + 2 * side * d + layers * 2 * (attention + pointwise + 4 * d) + 257 * 256
+    expected += (d - 256) * 256  # the logits read 512 channels
+    with torch.device("meta"):
+        stage = SpatialUpsampler(SpatialUpsamplerConfig(d, feed_forward, heads, layers))
+    assert sum(p.numel() for p in stage.parameters()) == expected
+    assert round(expected / 1e6, 1) == 10.9
+
+
+def test_spatial_upsampler_is_shown_its_pixels_repeated():
+    torch.manual_seed(0)
+    stage = small((3, "coltran"))
+    rgb = F.interpolate(picture(64), (256, 256), mode="nearest")
+    levels = (rgb * 255).round().long()
+    seen: list[Tensor] = []
+    stage.logits = lambda gray, values, channel, real=stage.logits: seen.append((values, channel)) or real(
+        gray, values, channel
+    )
+    stage(rgb)
+    values, channel = seen[0]
+    assert torch.equal(values, levels[torch.arange(2), channel])
+    with torch.no_grad():
+        nn.init.zeros_(stage.write.weight), nn.init.zeros_(stage.write.bias)
+    torch.testing.assert_close(stage.bits(rgb), torch.full((2,), 8.0))
+
+
 def test_axial_encoder_is_post_norm():
     torch.manual_seed(0)
     channels, feed_forward, heads, layers, side = 8, 12, 2, 2, 5
-    encoder = AxialEncoder(channels, feed_forward, heads, layers, side).double()
+    encoder = AxialEncoder(channels, feed_forward, heads, layers, (side, side)).double()
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.normal_(0, 0.5)

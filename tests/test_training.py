@@ -27,12 +27,22 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline import ColorPipeline
 from stages import training
 from stages.checkpoint import CheckpointError, Stage, sha256_of
 from stages.data import Pictures
 from stages.kinds import load_stage
-from stages.training import Averaged, Config, DataConfig, TrainingConfig, TrainingError, set_learning_rate, train
-from train_scripts import launch, stage1, stage2, stage3
+from stages.training import (
+    Averaged,
+    Config,
+    DataConfig,
+    TrainingConfig,
+    TrainingError,
+    build_optimizer,
+    set_learning_rate,
+    train,
+)
+from train_scripts import launch, package, stage1, stage2, stage3
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "configs" / "tiny"
@@ -261,6 +271,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(only_the_gradient, tmp_path):
     ({"accumulation": 3}, "multiple of processes x accumulation = 1 x 3"),
     ({"precision": "fp8"}, "precision must be auto, no, bf16 or fp16"),
     ({"freeze": ("nothing",)}, "no parameter begins with 'nothing'"),
+    ({"optimizer": "sgd"}, r"training.optimizer must be one of \('adamw', 'rmsprop'\); got 'sgd'"),
+    ({"schedule": "step"}, "training.schedule must be one of"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(options, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
@@ -293,6 +305,34 @@ def test_the_learning_rate_is_a_function_of_pictures_seen():
         assert rates(seen) == pytest.approx([2 * expected, 0.5 * expected])
         assert rates(seen) == rates(seen, batch_size=40) == rates(seen, accumulation=5)
     assert rates(1000) == pytest.approx([0, 0]) and rates(500) == pytest.approx([1, 0.25])
+    assert rates(0, schedule="constant")[0] == pytest.approx(2 * 0.1)
+    assert rates(900, schedule="constant") == [2.0, 0.5]
+
+
+def test_rmsprop_takes_the_steps_of_keras():
+    """v <- 0.9 v + 0.1 g², w <- w - lr g / (sqrt(v) + 1e-7)."""
+    stage = Toy(ToyConfig(0.1))
+    optimizer = build_optimizer(stage, TrainingConfig(optimizer="rmsprop", learning_rate=0.01, weight_decay=0.0))
+    assert isinstance(build_optimizer(stage, TrainingConfig()), torch.optim.AdamW)
+    torch.manual_seed(0)
+    expected = [parameter.detach().clone() for parameter in stage.parameters()]
+    mean_squares = [torch.zeros_like(value) for value in expected]
+    for _ in range(3):
+        for parameter, value, v in zip(stage.parameters(), expected, mean_squares, strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            v.mul_(0.9).add_(0.1 * parameter.grad**2)
+            value -= 0.01 * parameter.grad / (v.sqrt() + 1e-7)
+        optimizer.step()
+    torch.testing.assert_close([parameter.detach() for parameter in stage.parameters()], expected)
+
+
+def test_no_clipping_leaves_the_gradient_as_it_is(tmp_path):
+    free = train_toy(tmp_path / "free", toy_config(gradient_clip=0.0))
+    wide = train_toy(tmp_path / "wide", toy_config(gradient_clip=1e9))
+    tight = train_toy(tmp_path / "tight", toy_config(gradient_clip=1e-9))
+    weights = [load_file(folder / "model.safetensors") for folder in (free, wide, tight)]
+    torch.testing.assert_close(weights[0], weights[1])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
 def test_the_average_of_weights_follows_its_closed_form():
@@ -448,9 +488,11 @@ def test_killed_and_continued_equals_uninterrupted(photographs, tmp_path):
     assert {e["step"]: e for e in timeless(log_of(run))} == {e["step"]: e for e in timeless(log_of(whole))}
 
 
-@pytest.mark.parametrize("number, script", [(1, stage1), (2, stage2), (3, stage3)])
-def test_tiny_configs_train_each_stage(number, script, photographs, tmp_path, capsys):
-    path = tmp_path / f"stage{number}.toml"
+@pytest.mark.parametrize("name, script", [
+    ("stage1", stage1), ("stage1_coltran", stage1), ("stage2", stage2), ("stage3", stage3), ("stage3_coltran", stage3)
+])  # fmt: skip
+def test_tiny_configs_train_each_stage(name, script, photographs, tmp_path, capsys):
+    number, path = int(name[5]), tmp_path / f"{name}.toml"
     text = (TINY / path.name).read_text()
     path.write_text(re.sub(r"(samples|report_every|save_every) = \d+", r"\1 = 4", text))
     code = launch.main(number, "unused", script.report, [
@@ -470,6 +512,35 @@ def test_tiny_configs_train_each_stage(number, script, photographs, tmp_path, ca
         assert np.asarray(grid).std() > 5
     stage = load_stage(run / "final")
     assert stage.config == Config.read(path).network
+
+
+def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
+    """The cascade of the paper, from photographs to a picture: only its configs tell it from the default one."""
+    for name, script in (("stage1_coltran", stage1), ("stage2", stage2), ("stage3_coltran", stage3)):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(re.sub(r"(samples|report_every|save_every) = \d+", r"\1 = 2", (TINY / path.name).read_text()))
+        options = ["--config", str(path), "--data", str(photographs), "--runs", str(tmp_path / "runs")]
+        assert launch.main(int(name[5]), "unused", script.report, options) == 0, capsys.readouterr().err
+    options = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "pipeline"), "--config"]
+    assert package.main([*options, str(TINY / "pipeline_coltran.toml")]) == 0
+    pipe = ColorPipeline.from_pretrained(tmp_path / "pipeline")
+    assert [stage.kind for stage in pipe.stages.values()] == ["coltran"] * 3
+    gray = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    seen: list[str] = []
+
+    def note(_: object, step: int, sigma: float, tensors: dict) -> None:
+        seen.append(tensors["stage"])
+
+    picture = pipe(Image.fromarray(gray), generator=0, callback_on_step_end=note).images[0]
+    assert picture.mode == "RGB" and picture.size == (60, 40) and seen == ["stage1"] * 64
+    luma = np.asarray(picture, dtype=np.float64) @ (0.299, 0.587, 0.114)
+    assert np.abs(luma - gray).max() <= 0.501
+
+    (tmp_path / "two.toml").write_text('stage1 = "a"\nstage2 = "b"\n')
+    assert package.main([*options, str(tmp_path / "two.toml")]) == 1
+    assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
+    assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
+    assert "stage1/final" in capsys.readouterr().err
 
 
 def test_without_photographs_the_script_says_what_to_do(tmp_path):

@@ -6,7 +6,7 @@ Rows: the one-pass preview; the default output (the most central of the pool of 
 sample (candidate 0, pool off); best of 8 and diversity over the first photographs. Stage 1 hands 3-bit colors
 to stage 2, so each sampled row stands twice where the stage also offers its chroma before rounding
 (`sample_chroma`): "continuous" and "coarse (3 bit)". All pictures are the true gray64 merged with the stage's
-chroma.
+chroma. Where the stage knows likelihoods, their mean is noted: bits per symbol of the originals' 3-bit colors.
 """
 
 from __future__ import annotations
@@ -88,15 +88,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     chosen: dict[str, list[Tensor]] = {}
     plain: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
+    bits: list[Tensor] = []
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
-        gray64 = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
+        rgb = photos.rgb(slice(part.start, part.stop))
+        gray64 = color.gray_from_rgb(rgb)
+        if hasattr(stage, "likelihood"):
+            bits.append(stage.likelihood(gray64, color.coarse_from_rgb(rgb)))
         previews.append(picture_from_rgb(stage.preview(gray64)))
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
         made = sample(stage, gray64, evaluation.generators(args.seed, part, count), args.steps)
         first = stage.order(gray64, made.pop("symbols")[:, :pool])[:, 0]
-        for form, rgb in made.items():
-            pictures = picture_from_rgb(rgb)
+        for form, candidates in made.items():
+            pictures = picture_from_rgb(candidates)
             chosen.setdefault(form, []).append(pictures[torch.arange(len(part)), first])
             plain.setdefault(form, []).append(pictures[:, 0].clone())
             if part.start < best_photos:
@@ -110,6 +114,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for i, form in enumerate(best):
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
     report.record["pool"] = pool
+    if bits:
+        report.record["bits_per_symbol"] = torch.cat(bits).mean().item()
+        report.note(f"{report.record['bits_per_symbol']:.4f} bits per symbol; knowing nothing costs 9")
     if "continuous" not in chosen:
         report.note("this stage offers no chroma before rounding (sample_chroma): 3-bit rows only")
     return report.finish()

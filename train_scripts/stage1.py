@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.checkpoint import Stage
-from stages.color import ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge
+from stages.color import chroma_from_rgb, ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
 from train_scripts.grids import picture_grid
 from train_scripts.launch import main
 
@@ -18,7 +18,11 @@ def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
     gray = gray_from_rgb(rgb)
     generator = torch.Generator().manual_seed(0)
     preview = stage.preview(gray)
-    sample = merge(gray, stage.sample_chroma(gray, 1, generator)[:, 0])
+    if hasattr(stage, "sample_chroma"):
+        chroma = stage.sample_chroma(gray, 1, generator)[:, 0]
+    else:
+        chroma = chroma_from_rgb(rgb_from_coarse(stage.sample(gray, 1, generator)[:, 0]))
+    sample = merge(gray, chroma)
     lab, plain = lab_from_rgb(rgb), gray.expand_as(rgb)
 
     def error(picture: Tensor) -> float:

@@ -16,13 +16,13 @@ by `ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "Level", "draw_noise", "gamma_from_sigma", "karras_sigmas", "lognormal_sigmas", "rows_like",
+    "Level", "draw_noise", "draw_uniform", "gamma_from_sigma", "karras_sigmas", "lognormal_sigmas", "rows_like",
     "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
 ]  # fmt: skip
 
@@ -73,22 +73,32 @@ def draw_noise(
     device, dtype: of the result. The numbers are drawn in float32 on the generator's device (the CPU, unless
         a caller made it elsewhere) and moved, so the same seed gives the same noise on every device
     """
-    shape = tuple(shape)
+    return _drawn(torch.randn, tuple(shape), generator).to(device, dtype)
+
+
+def draw_uniform(
+    shape: Sequence[int],
+    generator: Generator | Sequence[Generator] | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Float32 numbers from [0, 1), drawn as `draw_noise` draws its own."""
+    return _drawn(torch.rand, tuple(shape), generator).to(device)
+
+
+def _drawn(
+    draw: Callable[..., Tensor], shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None
+) -> Tensor:
     if generator is None or isinstance(generator, Generator):
-        return _randn(shape, generator).to(device, dtype)
+        device = "cpu" if generator is None else generator.device
+        return draw(shape, generator=generator, device=device, dtype=torch.float32)
     generators = list(generator)
     if not shape or len(generators) != shape[0]:
         raise ValueError(
             f"a sequence of generators must hold one per row; got {len(generators)} for the shape {shape}"
         )
     if not generators:
-        return torch.zeros(shape, device=device, dtype=dtype)
-    return torch.stack([_randn(shape[1:], one) for one in generators]).to(device, dtype)
-
-
-def _randn(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
-    device = "cpu" if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        return torch.zeros(shape)
+    return torch.stack([_drawn(draw, shape[1:], one) for one in generators])
 
 
 def sigma_from_gamma(gamma: Level) -> Tensor:

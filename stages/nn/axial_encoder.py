@@ -16,17 +16,18 @@ LAYER_NORM_EPS = 1e-3  # Keras' default, which the released models use
 
 
 class AxialEncoder(nn.Module):
-    """(B, H, W, D) -> (B, H, W, D), H = W = side; `feed_forward` is the width of the pointwise networks."""
+    """(B, H, W, D) -> (B, H, W, D); `feed_forward` is the width of the pointwise networks, `size` (H, W)."""
 
-    def __init__(self, channels: int, feed_forward: int, heads: int, layers: int, side: int):
+    def __init__(self, channels: int, feed_forward: int, heads: int, layers: int, size: tuple[int, int]):
         super().__init__()
-        spread = channels**-0.5
-        self.rows = nn.Parameter(torch.randn(side, 1, channels) * spread)
-        self.columns = nn.Parameter(torch.randn(side, channels) * spread)
+        (height, width), spread = size, channels**-0.5
+        self.rows = nn.Parameter(torch.randn(height, 1, channels) * spread)
+        self.columns = nn.Parameter(torch.randn(width, channels) * spread)
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            for axis in ("row", "column"):
-                self.layers.append(PostNorm(channels, AxialAttention(channels, heads, axis, side, relative_bias=True)))
+            for axis, length in (("row", width), ("column", height)):
+                attention = AxialAttention(channels, heads, axis, length, relative_bias=True)  # type: ignore[arg-type]
+                self.layers.append(PostNorm(channels, attention))
                 self.layers.append(PostNorm(channels, nn.Sequential(
                     nn.Linear(channels, feed_forward), nn.ReLU(), nn.Linear(feed_forward, channels)
                 )))  # fmt: skip

@@ -1,9 +1,7 @@
 """Stage 2, kind `coltran`: from 3 bits per channel to 8, all pixels in parallel.
 
-The color upsampler of ColTran (arXiv 2102.04432, section 4.4 and the released code): each channel's 3-bit level and
-the gray value of a pixel are embedded, joined, and read by an axial transformer that answers with a distribution
-over 256 values. The same weights serve red, green and blue, one after another; training picks one channel per
-picture at random.
+The color upsampler of ColTran (arXiv 2102.04432, section 4.4; `stages/nn/parallel_upsampler.py` is its network), shown
+the 3-bit level of each channel.
 
 What differs from the paper: in training the colors are disturbed before they are cut to 3 bits, so that sampled,
 imperfect colors are repaired and not merely refined; the answer is the mean of the distribution (`decode =
@@ -12,27 +10,18 @@ imperfect colors are repaired and not merely refined; the answer is the mean of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from stages.checkpoint import Stage
-from stages.color import (
-    COARSE_LEVELS,
-    chroma_from_rgb,
-    coarse_from_rgb,
-    gray_from_rgb,
-    levels_from_coarse,
-    merge,
-)  # fmt: skip
+from stages.color import COARSE_LEVELS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, levels_from_coarse, merge
 from stages.conditioning import disturbed_chroma
-from stages.nn.axial_encoder import AxialEncoder
+from stages.nn.parallel_upsampler import ParallelUpsampler
 
-SIDE, VALUES = 64, 256
+SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -45,23 +34,15 @@ class ColorUpsamplerConfig:
     disturb: float = 0.04  # strongest chroma noise of training inputs; 0 trains on exact 3-bit colors, as the paper
 
 
-class ColorUpsampler(Stage):
+class ColorUpsampler(Stage, ParallelUpsampler):
     stage, kind, config_class = 2, "coltran", ColorUpsamplerConfig
 
     def __init__(self, config: ColorUpsamplerConfig | None = None):
         config = config or ColorUpsamplerConfig()
         super().__init__(config)
-        if config.decode not in ("mean", "argmax"):
-            raise ValueError(f'decode must be "mean" or "argmax"; got {config.decode!r}')
-        width = config.channels
-        # A bias-free dense layer on a one-hot code is an embedding; eight levels for each of three channels.
-        self.level = nn.Embedding(3 * COARSE_LEVELS, width)
-        self.gray = nn.Embedding(VALUES, width)
-        self.join = nn.Linear(2 * width, width)
-        self.encoder = AxialEncoder(width, config.feed_forward, config.heads, config.layers, SIDE)
-        self.write = nn.Linear(width, VALUES)
-        for table in (self.level, self.gray):
-            nn.init.xavier_uniform_(table.weight)
+        self.build(
+            COARSE_LEVELS, config.channels, config.feed_forward, config.heads, config.layers, SIDE, config.decode
+        )
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Bits per value of one random channel per picture: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
@@ -70,17 +51,14 @@ class ColorUpsampler(Stage):
         gray = gray_from_rgb(rgb)
         shown = merge(gray, disturbed_chroma(chroma_from_rgb(rgb), self.config.disturb))
         channel = torch.randint(3, (len(rgb),)).to(rgb.device)
-        picked = torch.arange(len(rgb), device=rgb.device)
-        levels = levels_from_coarse(coarse_from_rgb(shown))[picked, channel]
-        logits = self.logits(gray, levels, channel)
-        target = (rgb[picked, channel] * 255).round().long()
-        return F.cross_entropy(logits.float().flatten(0, 2), target.flatten()) / math.log(2)
+        return self.bits_of(rgb, gray, levels_from_coarse(coarse_from_rgb(shown)), channel).mean()
 
-    def logits(self, gray: Tensor, levels: Tensor, channel: Tensor) -> Tensor:
-        """gray (B, 1, 64, 64), levels (B, 64, 64) int64 in 0..7, channel (B,) in 0..2 -> (B, 64, 64, 256)."""
-        symbols = (gray.squeeze(1) * 255).round().long().clamp(0, VALUES - 1)
-        x = torch.cat([self.level(levels + COARSE_LEVELS * channel[:, None, None]), self.gray(symbols)], dim=-1)
-        return self.write(self.encoder(self.join(x)))
+    @torch.no_grad()
+    def bits(self, rgb: Tensor) -> Tensor:
+        """Bits per dimension of pictures given their gray and exact 3-bit colors: rgb (B, 3, 64, 64) -> (B,)."""
+        gray, levels = gray_from_rgb(rgb), levels_from_coarse(coarse_from_rgb(rgb))
+        each = [self.bits_of(rgb, gray, levels, levels.new_full((len(rgb),), channel)) for channel in range(3)]
+        return torch.stack(each).mean(0)
 
     @torch.no_grad()
     def sample(
@@ -96,10 +74,4 @@ class ColorUpsampler(Stage):
                 f"gray64 must be (B, 1, {SIDE}, {SIDE}) and coarse64 (B, {SIDE}, {SIDE}); "
                 f"got {tuple(gray64.shape)} and {tuple(coarse64.shape)}"
             )
-        levels = levels_from_coarse(coarse64)
-        values = torch.arange(VALUES, device=gray64.device, dtype=torch.float32) / 255
-        channels = []
-        for number in range(3):
-            logits = self.logits(gray64, levels[:, number], coarse64.new_full((len(gray64),), number)).float()
-            channels.append(logits.softmax(-1) @ values if self.config.decode == "mean" else values[logits.argmax(-1)])
-        return merge(gray64, chroma_from_rgb(torch.stack(channels, dim=1)))
+        return merge(gray64, chroma_from_rgb(self.decoded(gray64, levels_from_coarse(coarse64))))

@@ -41,6 +41,7 @@ class SuperResolutionConfig:
     encoder_channels: tuple[int, int, int] = (64, 128, 192)
     denoiser_channels: tuple[int, int] = (64, 96)
     heads: int = 4
+    guided: bool = False  # may answer with shares of the luma-guided enlargement and of the luma's detail
     chroma_spread: float = 0.08
     residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
@@ -121,8 +122,11 @@ class SuperResolution(Stage):
 
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Bicubic enlargement of low (B, 2, 64, 64), (B, 2, 256, 256), and what the denoiser has to know."""
-        config, gray_low = self.config, resize(gray, (LOW_SIDE, LOW_SIDE))
-        base, guided = resize(low, (SIDE, SIDE)), enlarge_chroma(low, gray_low, gray)
+        config, base = self.config, resize(low, (SIDE, SIDE))
+        if not config.guided:
+            return base, self.network.prepare(self.encoder(gray, base / config.chroma_spread))
+        gray_low = resize(gray, (LOW_SIDE, LOW_SIDE))
+        guided = enlarge_chroma(low, gray_low, gray)
         features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_spread)
         detail = ((gray - resize(gray_low, (SIDE, SIDE))) / DETAIL_SPREAD).expand(-1, 2, -1, -1)
         return base, self.network.prepare(features, torch.cat([detail, (guided - base) / config.residual_spread], 1))
@@ -136,14 +140,14 @@ def sensitivity(rgb: Tensor) -> Tensor:
 
 
 class EdgeEncoder(nn.Module):
-    """gray (B, 1, 256, 256) and chroma enlarged in two ways (B, 4, 256, 256) of unit spread -> features
-    (B, C, 64, 64); runs once.
+    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256), or where guided chroma enlarged in two ways
+    (B, 4, 256, 256), of unit spread -> features (B, C, 64, 64); runs once.
     """
 
     def __init__(self, config: SuperResolutionConfig):
         super().__init__()
         fine, middle, coarse = config.encoder_channels
-        self.read = nn.Conv2d(5 * PIXELS, fine, 3, padding=1)
+        self.read = nn.Conv2d((5 if config.guided else 3) * PIXELS, fine, 3, padding=1)
         self.fine = nn.ModuleList([ResidualBlock(fine), ResidualBlock(fine)])
         self.shrink32 = nn.Conv2d(fine, middle, 2, stride=2)
         self.middle = nn.ModuleList([ResidualBlock(middle), AxialBlock(middle, config.heads, LOW_SIDE // 2)])
@@ -171,7 +175,7 @@ class EdgeEncoder(nn.Module):
 class ResidualNetwork(nn.Module):
     """The light network of every step: x (B, 32, 64, 64), c_noise (B,), context of `prepare` -> (B, 32, 64, 64).
 
-    What it answers is a free part per pixel and a share, smooth over places, of each of the details it is given.
+    What it answers is a free part per pixel and, where guided, a share, smooth over places, of each of the details.
     """
 
     def __init__(self, config: SuperResolutionConfig):
@@ -187,16 +191,16 @@ class ResidualNetwork(nn.Module):
         self.up = ResidualBlock(fine, code)
         self.norm = group_norm(fine)
         self.write = zero(nn.Conv2d(fine, 2 * PIXELS, 3, padding=1))
-        self.share = zero(nn.Conv2d(fine, 4, 3, padding=1))
+        self.share = zero(nn.Conv2d(fine, 4, 3, padding=1)) if config.guided else None
         self.context = nn.ModuleList([
             nn.Conv2d(width, fine, 1), nn.Conv2d(width, coarse, 2, stride=2), nn.Conv2d(width, fine, 1),
         ])  # fmt: skip
 
-    def prepare(self, features: Tensor, details: Tensor) -> list[Tensor]:
+    def prepare(self, features: Tensor, *details: Tensor) -> list[Tensor]:
         """The encoder's features as one map per block, and the details (B, 4, 256, 256), of gray and of the guided
         enlargement, each for Cb and Cr: the part of the network that knows no noise.
         """
-        return [*(layer(features) for layer in self.context), details]
+        return [*(layer(features) for layer in self.context), *details]
 
     def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
         code = self.embedding(c_noise)
@@ -205,6 +209,8 @@ class ResidualNetwork(nn.Module):
         x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
         x = self.up(x, code, context[2])
         x = F.silu(self.norm(x))
+        if self.share is None:
+            return self.write(x)
         share = F.interpolate(self.share(x), scale_factor=float(PATCH), mode="bilinear", align_corners=False)
         gray, guided = (share * context[3]).chunk(2, dim=1)
         return self.write(x) + F.pixel_unshuffle(gray + guided, PATCH)

@@ -1,0 +1,163 @@
+"""Stage 1, kind `coltran`: coarse colors of a 64x64 gray picture, symbol after symbol, with exact likelihoods.
+
+The colorizer of ColTran (arXiv 2102.04432; `stages/nn/coltran_core.py` is its network): a pixel's three channels of 3
+bits are one of 512 symbols, drawn in raster order from distributions that know the gray picture and all symbols before.
+An auxiliary head that takes all pixels for independent steadies training (weight 0.01) and is the one-pass preview.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from stages.checkpoint import Stage
+from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
+from stages.diffusion.noise import draw_uniform
+from stages.nn.coltran_core import ColTranCore, CoreSizes
+from stages.stage1_coarse.candidates import central_order
+
+SIDE, GRAYS = 64, 256
+
+
+@dataclass(frozen=True)
+class ColTranColorizerConfig:
+    """The paper's sizes are in configs/stage1_coltran.toml."""
+
+    channels: int = 96
+    feed_forward: int = 96
+    heads: int = 4
+    encoder_layers: int = 3
+    outer_layers: int = 2
+    inner_layers: int = 2
+    conditional_attention: bool = True  # the three conditionings; without any: ColTran-B, which only adds
+    conditional_mlp: bool = True
+    conditional_norm: bool = True
+    one_plus: bool = False  # conditional scales as 1 + scale
+    parallel_weight: float = 0.01  # of the auxiliary head's loss; the other's is the rest
+    # sampling
+    temperature: float = 1.0  # of the logits; 0: the most likely symbol
+    top_p: float = 1.0  # draw among the fewest symbols that hold this much probability
+    pool: int = 1
+
+
+class ColTranColorizer(Stage):
+    stage, kind, config_class = 1, "coltran", ColTranColorizerConfig
+
+    def __init__(self, config: ColTranColorizerConfig | None = None):
+        config = config or ColTranColorizerConfig()
+        super().__init__(config)
+        if not (config.temperature >= 0 and 0 < config.top_p <= 1):
+            raise ValueError(
+                f"temperature must not be negative and top_p in (0, 1]; got {config.temperature}, {config.top_p}"
+            )
+        self.core = ColTranCore(CoreSizes(
+            config.channels, config.feed_forward, config.heads, config.encoder_layers, config.outer_layers,
+            config.inner_layers, SIDE, SIDE, COARSE_COLORS, GRAYS, config.conditional_attention,
+            config.conditional_mlp, config.conditional_norm, config.one_plus,
+        ))  # fmt: skip
+
+    @property
+    def pool(self) -> int:
+        return self.config.pool
+
+    def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
+        """Bits per symbol: rgb (B, 3, 64, 64) in [0, 1] -> scalar (paper, section 4.1)."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
+        symbols = coarse_from_rgb(rgb)
+        z = self.core.encode(gray_levels(gray_from_rgb(rgb)))
+        weight = self.config.parallel_weight
+        loss = (1 - weight) * bits(self.core.logits(z, symbols), symbols).mean()
+        return loss + weight * bits(self.core.parallel_logits(z), symbols).mean() if weight else loss
+
+    @torch.no_grad()
+    def likelihood(self, gray64: Tensor, coarse: Tensor) -> Tensor:
+        """-log2 p(coarse | gray) per symbol: gray64 (B, 1, 64, 64), coarse (B, 64, 64) int64 -> bits (B,)."""
+        self._check_gray(gray64)
+        return bits(self.core.logits(self.core.encode(gray_levels(gray64)), coarse), coarse).mean((1, 2))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        gray64: Tensor,
+        num_samples: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """Coarse colors, `num_samples` independent draws per picture.
+
+        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
+        num_inference_steps: not used, every symbol is a step
+        callback: called after each row with its number, the share of the picture still open, and twice the symbols so
+            far (B * num_samples, rows, 64)
+        returns: (B, num_samples, 64, 64) int64 in 0..511
+        """
+        self._check_gray(gray64)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
+        rows = len(gray64) * num_samples
+        uniform = draw_uniform((rows, SIDE, SIDE), generator, gray64.device)
+        z = self.core.encode(gray_levels(gray64)).repeat_interleave(num_samples, 0)
+
+        def choose(logits: Tensor, i: int, j: int) -> Tensor:
+            return drawn(logits, uniform[:, i, j], self.config.temperature, self.config.top_p)
+
+        def progress(row: int, symbols: Tensor) -> None:
+            if callback is not None:
+                callback(row, 1 - (row + 1) / SIDE, symbols, symbols)
+
+        return self.core.sample(z, choose, progress).unflatten(0, (len(gray64), num_samples))
+
+    @torch.no_grad()
+    def preview(self, gray64: Tensor) -> Tensor:
+        """Color in one pass, the mean of the parallel head: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
+        self._check_gray(gray64)
+        logits = self.core.parallel_logits(self.core.encode(gray_levels(gray64)))
+        symbols = torch.arange(COARSE_COLORS, device=gray64.device)[:, None, None]
+        colors = rgb_from_coarse(symbols)[:, :, 0, 0]  # (512, 3)
+        return merge(gray64, chroma_from_rgb((logits.float().softmax(-1) @ colors).permute(0, 3, 1, 2)))
+
+    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
+        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
+        return central_order(gray64, coarse)
+
+    @staticmethod
+    def _check_gray(gray64: Tensor) -> None:
+        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
+            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
+
+
+def gray_levels(gray: Tensor) -> Tensor:
+    """Gray (B, 1, H, W) in [0, 1] as 8-bit levels (B, H, W) int64."""
+    return (gray.squeeze(1) * (GRAYS - 1)).round().long().clamp(0, GRAYS - 1)
+
+
+def bits(logits: Tensor, symbols: Tensor) -> Tensor:
+    """-log2 of the probability of each symbol: logits (B, H, W, symbols) -> (B, H, W)."""
+    return F.cross_entropy(logits.float().movedim(-1, 1), symbols, reduction="none") / math.log(2)
+
+
+def drawn(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """One symbol per row, by inversion of the distribution function.
+
+    logits: (B, symbols); uniform: (B,) in [0, 1); temperature: of the logits, 0 for the most likely symbol
+    top_p: only the likeliest symbols take part, the fewest whose probabilities reach this sum (Holtzman et al. 2020,
+        arXiv 1904.09751)
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    probability = (logits.double() / temperature).softmax(-1)
+    if top_p < 1:
+        ranked, order = probability.sort(-1, descending=True)
+        ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= top_p, 0)  # what came before reaches it already
+        probability = torch.zeros_like(probability).scatter(-1, order, ranked)
+    cumulative = probability.cumsum(-1)
+    threshold = uniform.double()[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

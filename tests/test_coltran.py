@@ -1,0 +1,183 @@
+"""ColTran's core: sizes, causality, likelihoods, and a sampler that computes what training computed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.nn.coltran_core import ColTranCore, CoreSizes
+from stages.stage1_coarse.coltran import bits, drawn
+
+TINY = CoreSizes(16, 24, 2, 1, 2, 2, 6, 5, 7, 11)
+ABLATIONS = pytest.mark.parametrize("changed", [
+    {}, {"one_plus": True}, {"conditional_attention": False}, {"conditional_mlp": False}, {"conditional_norm": False},
+    {"conditional_attention": False, "conditional_mlp": False, "conditional_norm": False},
+], ids=lambda changed: "-".join(changed) or "full")  # fmt: skip
+
+
+def core(sizes: CoreSizes = TINY, seed: int = 0, dtype: torch.dtype = torch.float64) -> ColTranCore:
+    """With every weight away from zero."""
+    torch.manual_seed(seed)
+    network = ColTranCore(sizes).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.3)
+    return network
+
+
+def draw(sizes: CoreSizes, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, sizes.height, sizes.width)
+    return (torch.randint(sizes.grays, shape, generator=generator),
+            torch.randint(sizes.symbols, shape, generator=generator))  # fmt: skip
+
+
+def test_the_published_core_has_the_published_size():
+    with torch.device("meta"):
+        network = ColTranCore(CoreSizes())
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    encoder = counts["gray"] + network.gray_bias.numel() + counts["encoder"]
+    assert encoder == 12_808_704
+    assert counts["outer"] + counts["outer_position"] == 18_991_104
+    assert counts["inner"] + counts["inner_position"] == 13_722_624
+    assert sum(p.numel() for p in network.parameters()) == 46_310_400  # 46.3 M
+
+
+@ABLATIONS
+def test_a_symbol_changes_only_what_comes_after_it(changed):
+    sizes = replace(TINY, height=8, width=8, **changed)
+    network = core(sizes)
+    gray, symbols = draw(sizes, 1)
+    with torch.no_grad():
+        z = network.encode(gray)
+        before = network.logits(z, symbols)[0].flatten(0, 1)
+        others = symbols.expand(64, -1, -1).clone()
+        others.view(64, 64).diagonal().add_(1).remainder_(sizes.symbols)  # one position changed in each
+        after = network.logits(z.expand(64, -1, -1, -1), others).flatten(1, 2)
+    moved = (after - before).abs().amax(-1) > 1e-12  # [position changed, position looked at]
+    assert not moved.tril().any()
+    assert moved.triu(1).sum() == 64 * 63 / 2  # and every later one is moved
+
+
+def test_the_gray_picture_reaches_every_position():
+    network, (gray, symbols) = core(), draw(TINY, 1)
+    with torch.no_grad():
+        before = network.logits(network.encode(gray), symbols)
+        for i, j in itertools.product(range(TINY.height), range(TINY.width)):
+            other = gray.clone()
+            other[0, i, j] = (other[0, i, j] + 1) % TINY.grays
+            assert ((network.logits(network.encode(other), symbols) - before).abs().amax(-1) > 1e-12).all()
+
+
+@torch.no_grad()
+def slowly(network: ColTranCore, z: Tensor, choose) -> tuple[Tensor, Tensor]:
+    """The reference sampler, without caches: the whole teacher-forced network for every symbol."""
+    symbols = torch.zeros(z.shape[:3], dtype=torch.int64)
+    seen = z.new_zeros(*z.shape[:3], network.sizes.symbols)
+    for i in range(z.shape[1]):
+        for j in range(z.shape[2]):
+            seen[:, i, j] = network.logits(z, symbols)[:, i, j]
+            symbols[:, i, j] = choose(seen[:, i, j], i, j)
+    return symbols, seen
+
+
+@ABLATIONS
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_the_sampler_sees_the_logits_of_training(changed, dtype, tolerance):
+    sizes = replace(TINY, **changed)
+    network = core(sizes, dtype=dtype)
+    z = network.encode(draw(sizes, 3)[0]).detach()
+    uniform, used, rows = torch.rand(3, sizes.height, sizes.width), torch.zeros(3, 6, 5, sizes.symbols, dtype=dtype), []
+
+    def choose(logits: Tensor, i: int, j: int) -> Tensor:
+        used[:, i, j] = logits
+        return drawn(logits, uniform[:, i, j])
+
+    symbols = network.sample(z, choose, lambda row, part: rows.append((row, part.clone())))
+    assert symbols.unique().numel() > 2
+    assert [row for row, _ in rows] == list(range(6)) and torch.equal(rows[3][1], symbols[:, :4])
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(z, symbols), used, rtol=0, atol=tolerance)
+    reference, seen = slowly(network, z, lambda logits, i, j: drawn(logits, uniform[:, i, j]))
+    assert torch.equal(reference, symbols)
+    torch.testing.assert_close(seen, used, rtol=0, atol=tolerance)
+
+
+def test_likelihoods_sum_to_one():
+    """All 81 pictures of 2x2 pixels with three symbols, enumerated."""
+    sizes = replace(TINY, height=2, width=2, symbols=3)
+    network = core(sizes)
+    gray = draw(sizes, 1)[0]
+    every = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
+    with torch.no_grad():
+        z = network.encode(gray).expand(81, -1, -1, -1)
+        logits = network.logits(z, every).log_softmax(-1).gather(-1, every[..., None])
+    probability = logits.sum((1, 2, 3)).exp()
+    assert probability.sum().item() == pytest.approx(1, abs=1e-12)
+    assert probability.max() > 2 / 81  # and are no uniform ones
+
+
+def test_samples_follow_the_likelihoods():
+    sizes = replace(TINY, height=1, width=2, symbols=3)
+    network = core(sizes, seed=3)
+    z = network.encode(draw(sizes, 1)[0]).detach()
+    count = 20_000
+    generator = torch.Generator().manual_seed(1)
+    symbols = network.sample(
+        z.expand(count, -1, -1, -1), lambda logits, i, j: drawn(logits, torch.rand(count, generator=generator))
+    )
+    every = torch.tensor(list(itertools.product(range(3), repeat=2))).view(9, 1, 2)
+    with torch.no_grad():
+        logits = network.logits(z.expand(9, -1, -1, -1), every).log_softmax(-1).gather(-1, every[..., None])
+    expected = logits.sum((1, 2, 3)).exp()
+    found = torch.bincount(symbols[:, 0, 0] * 3 + symbols[:, 0, 1], minlength=9) / count
+    assert ((found - expected).abs() < 4.5 * (expected * (1 - expected) / count).sqrt()).all()
+
+
+def test_a_silent_head_costs_as_many_bits_as_symbols_have():
+    sizes = replace(TINY, symbols=512)
+    network = core(sizes)
+    with torch.no_grad():
+        network.write.weight.zero_()
+        network.write.bias.zero_()
+        gray, symbols = draw(sizes, 2)
+        cost = bits(network.logits(network.encode(gray), symbols), symbols)
+    torch.testing.assert_close(cost, torch.full_like(cost, 9.0))
+
+
+def test_what_was_memorized_is_drawn_again():
+    sizes = replace(TINY, channels=32, feed_forward=32, one_plus=True, height=4, width=4, symbols=8)
+    torch.manual_seed(0)
+    network = ColTranCore(sizes)
+    gray, symbols = draw(sizes, 16)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(120):
+        loss = bits(network.logits(network.encode(gray), symbols), symbols).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+    again = network.sample(network.encode(gray), lambda logits, i, j: logits.argmax(-1))
+    assert torch.equal(again, symbols)
+
+
+def test_drawing_by_inversion():
+    logits = torch.tensor([0.1, 0.2, 0.0, 0.7]).log().expand(1000, -1)
+    uniform = (torch.arange(1000) + 0.5) / 1000
+    assert torch.bincount(drawn(logits, uniform), minlength=4).tolist() == [100, 200, 0, 700]
+    assert (drawn(logits, uniform, temperature=0) == 3).all()
+    sharper = torch.bincount(drawn(logits, uniform, temperature=0.5), minlength=4) / 1000
+    expected = torch.tensor([0.01, 0.04, 0.0, 0.49]) / 0.54
+    torch.testing.assert_close(sharper, expected, rtol=0, atol=2e-3)
+    # 0.7 alone does not reach 0.75; with 0.2 it does: the others are out.
+    assert torch.bincount(drawn(logits, uniform, top_p=0.75), minlength=4).tolist() == [0, 222, 0, 778]
+    assert torch.bincount(drawn(logits, uniform, top_p=0.7), minlength=4).tolist() == [0, 0, 0, 1000]
+    edge = drawn(logits, torch.tensor(1 - 2**-24).expand(1000))
+    assert (edge == 3).all() and (drawn(logits, torch.zeros(1000)) == 0).all()
+    assert drawn(torch.tensor([[-math.inf, 0.0, -math.inf]]), torch.zeros(1)).tolist() == [1]
