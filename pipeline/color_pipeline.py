@@ -306,7 +306,8 @@ class ColorPipeline:
         return full, notes
 
     def _preview(self, photos: Sequence[Photo], size: int) -> list[Rows]:
-        rgb64 = self.stages["stage1"].preview(_padded(_grays(photos, 64), size).to(self.device))
+        gray64 = _padded(_grays(photos, 64), size).to(self.device)
+        rgb64 = self.stages["stage1"].preview(gray64, **self._sharp(photos, size))
         return [[(None, rgb)] for rgb in _checked(rgb64, "stage1")[: len(photos)]]
 
     def _cascade(
@@ -323,6 +324,7 @@ class ColorPipeline:
         stage1, stage2, stage3 = self.stages.values()
         gray64 = _padded(_grays(photos, 64), size).to(self.device)
         gray256 = _padded(_grays(photos, 256), size).to(self.device)
+        sharp = self._sharp(photos, size)
         padded_seeds = [*seeds, *[seeds[-1]] * (size - len(seeds))]
 
         drawn = max(num_samples, pool)
@@ -335,7 +337,7 @@ class ColorPipeline:
             ]
             chunks.append(stage1.sample(
                 gray64, num_samples=CANDIDATES, generator=generators, num_inference_steps=steps[0],
-                callback=self._stage_callback(callback, "stage1"),
+                callback=self._stage_callback(callback, "stage1"), **sharp,
             ))
         coarse = torch.cat(chunks, dim=1)[:, :drawn]
         order = torch.arange(drawn).expand(size, -1) if pool == 1 else stage1.order(gray64, coarse).cpu()
@@ -360,6 +362,11 @@ class ColorPipeline:
             for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):
                 small[photo].append((candidate, rgb.cpu()))
         return small
+
+    def _sharp(self, photos: Sequence[Photo], size: int) -> dict[str, Tensor]:
+        """The photos in as many pixels as stage 1 can make use of, where that is more than 64x64."""
+        side = getattr(self.stages["stage1"], "gray_side", 64)
+        return {"sharp": _padded(_grays(photos, side), size).to(self.device)} if side > 64 else {}
 
     def _stage_callback(self, callback: StepCallback | None, stage: str) -> Callable | None:
         if callback is None:

@@ -20,6 +20,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Generator, Tensor
 
 from stages.color import lab_from_rgb
+from stages.resize import doubled
 
 TINT_RESIDUAL = 1.6  # spread of a*, b* around their fit on lightness below which a picture has one tint at most
 NEAR_GRAY_CHROMA = 2.0  # mean a*b* radius below which a picture is as good as gray
@@ -48,6 +49,14 @@ class Pictures:
     def rgb(self, index: Tensor | slice) -> Tensor:
         """Pictures as (B, 3, S, S) float32 in [0, 1]."""
         return self.images[index].permute(0, 3, 1, 2).float() / 255
+
+    def doubled(self) -> Pictures:
+        """The same pictures in twice the size, see `stages.resize.doubled`."""
+        count, height, width, _ = self.images.shape
+        images = torch.empty(count, 2 * height, 2 * width, 3, dtype=torch.uint8)
+        for some in torch.arange(count).split(1024):  # gigabytes should not be there as floats
+            images[some] = (doubled(self.rgb(some)) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return Pictures(images, self.labels, self.digest, self.dropped)
 
     def with_also(self, other: Pictures, copies: int) -> Pictures:
         """`copies` times another list, then these: the pictures held out stay the last of these."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from stages.checkpoint import CheckpointError, Stage, local_folder, read_description
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
@@ -15,6 +16,7 @@ KINDS: dict[int, dict[str, tuple[type, type[Stage]]]] = {
     1: {
         "diffusion": (DiffusionColorizerConfig, DiffusionColorizer),
         "coltran": (ColTranColorizerConfig, ColTranColorizer),
+        "pic": (PICColorizerConfig, PICColorizer),
     },
     2: {"coltran": (ColorUpsamplerConfig, ColorUpsampler)},
     3: {

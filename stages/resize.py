@@ -54,6 +54,20 @@ def _box_average(x: Tensor, length: int) -> Tensor:
     return total * (length / count)
 
 
+def doubled(x: Tensor) -> Tensor:
+    """Picture of twice the size whose 2x2 averages give x back exactly: (B, C, H, W) -> (B, C, 2 H, 2 W).
+
+    Each axis on its own: the two halves of a pixel lie on the slope between its neighbors.
+    """
+    return _doubled_rows(_doubled_rows(x).mT).mT
+
+
+def _doubled_rows(x: Tensor) -> Tensor:
+    padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
+    slope = (padded[..., 2:, :] - padded[..., :-2, :]) / 8
+    return torch.stack([x - slope, x + slope], dim=-2).flatten(-3, -2)
+
+
 def guided_coefficients(gray: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and offset of the local fit chroma = slope * gray + offset (He and Sun 2015, equations 3 and 4).
 

@@ -67,12 +67,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         inputs = {"true": resize(rgb256, (64, 64))}
         gray64 = resize(gray256, (64, 64))
         made = {}
+        side = getattr(stages.get(1), "gray_side", 64)
+        sharp = {"sharp": resize(gray256, (side, side))} if side > 64 else {}
         if 1 in stages:
-            preview = color.chroma_from_rgb(stages[1].preview(gray64))
+            preview = color.chroma_from_rgb(stages[1].preview(gray64, **sharp))
             made[evaluation.PREVIEW] = color.merge(gray256, enlarge_chroma(preview, gray64, gray256))
         if {1, 2} <= set(stages):
             pool = max(1, stages[1].pool)
-            coarse = stages[1].sample(gray64, num_samples=pool, generator=evaluation.generators(args.seed, part, pool))
+            draws = evaluation.generators(args.seed, part, pool)
+            coarse = stages[1].sample(gray64, num_samples=pool, generator=draws, **sharp)
             first = stages[1].order(gray64, coarse)[:, 0]
             inputs["sampled"] = stages[2].sample(gray64, coarse[torch.arange(len(part)), first])
         for name, rgb64 in inputs.items():

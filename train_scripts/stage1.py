@@ -9,17 +9,20 @@ from torch import Tensor
 
 from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
+from stages.resize import resize
 from train_scripts.grids import picture_grid
 from train_scripts.launch import main
 
 
 def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
     """CIEDE2000 of preview and one random sample, and the colorfulness of both against the originals'."""
+    options = {"sharp": gray_from_rgb(rgb)} if rgb.shape[-1] > 64 else {}
+    rgb = resize(rgb, (64, 64))
     gray = gray_from_rgb(rgb)
     generator = torch.Generator().manual_seed(0)
-    preview = stage.preview(gray)
+    preview = stage.preview(gray, **options)
     if hasattr(stage, "sample_chroma"):
-        chroma = stage.sample_chroma(gray, 1, generator)[:, 0]
+        chroma = stage.sample_chroma(gray, 1, generator, **options)[:, 0]
     else:
         chroma = chroma_from_rgb(rgb_from_coarse(stage.sample(gray, 1, generator)[:, 0]))
     sample = merge(gray, chroma)

@@ -48,6 +48,7 @@ class ColTranColorizerConfig:
 
 class ColTranColorizer(Stage):
     stage, kind, config_class = 1, "coltran", ColTranColorizerConfig
+    bits_unit = "symbol"
 
     def __init__(self, config: ColTranColorizerConfig | None = None):
         config = config or ColTranColorizerConfig()
@@ -75,6 +76,11 @@ class ColTranColorizer(Stage):
         weight = self.config.parallel_weight
         loss = (1 - weight) * bits(self.core.logits(z, symbols), symbols).mean()
         return loss + weight * bits(self.core.parallel_logits(z), symbols).mean() if weight else loss
+
+    @torch.no_grad()
+    def bits(self, rgb: Tensor) -> Tensor:
+        """`likelihood` of the coarse colors of pictures: rgb (B, 3, 64, 64) in [0, 1] -> bits per symbol (B,)."""
+        return self.likelihood(gray_from_rgb(rgb), coarse_from_rgb(rgb))
 
     @torch.no_grad()
     def likelihood(self, gray64: Tensor, coarse: Tensor) -> Tensor:

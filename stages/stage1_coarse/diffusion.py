@@ -1,7 +1,7 @@
 """Stage 1, kind `diffusion`: coarse colors of a 64x64 gray picture, drawn by a conditional diffusion model.
 
-An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py) and the picture itself,
-joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate,
+An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py), which may see it in more
+pixels, and the picture itself, joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate,
 with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, which the networks see as four neighbors per
 position of a 16x16 grid; it is enlarged as JPEG decoders do. A parallel head on the encoder regresses the chroma in one
 pass (ColTran's idea): the preview. What is diffused is what the preview leaves open.
@@ -24,6 +24,7 @@ from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
+from stages.resize import doubled
 from stages.stage1_coarse.candidates import central_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
@@ -36,6 +37,7 @@ class DiffusionColorizerConfig:
 
     backbone: str = "lite2"
     backbone_side: int = 128  # gray64 is enlarged to this before the backbone sees it
+    gray_side: int = 64  # 128: the backbone sees the photograph itself at 128x128, where it has that many pixels
     backbone_frozen: int = 7  # the stem and this many blocks stay as they are loaded: they see edges, not things
     encoder_channels: tuple[int, int] = (128, 256)
     encoder_blocks: int = 2
@@ -66,6 +68,8 @@ class DiffusionColorizer(Stage):
         super().__init__(config)
         if config.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
+        if config.gray_side not in (SIDE, 2 * SIDE):
+            raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
@@ -76,6 +80,11 @@ class DiffusionColorizer(Stage):
     @property
     def pool(self) -> int:
         return self.config.pool
+
+    @property
+    def gray_side(self) -> int:
+        """Side of the gray picture that `sample` and `preview` can make use of: `sharp`."""
+        return self.config.gray_side
 
     def load_pretrained_backbone(self) -> None:
         """Starts the encoder from the public ImageNet weights, and freezes its first blocks there; see
@@ -90,13 +99,14 @@ class DiffusionColorizer(Stage):
     # training
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Loss of a batch: rgb (B, 3, 64, 64) in [0, 1]; label (B,) int64, -1 where unknown -> scalar."""
-        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
-            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
-        gray, target = gray_from_rgb(rgb), self._chroma32(rgb)
+        """Loss of a batch: rgb (B, 3, S, S) in [0, 1], S = `gray_side`; label (B,) int64, -1 where unknown -> scalar."""
+        side = self.config.gray_side
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, side, side):
+            raise ValueError(f"rgb must be (B, 3, {side}, {side}) in [0, 1]; got {tuple(rgb.shape)}")
+        gray, target = self._gray(rgb), self._chroma32(rgb)
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            context, preview, logits = self.encoder(gray)
+            context, preview, logits = self.encoder(*gray)
         loss = rgb.new_zeros(())
         if not frozen:
             loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
@@ -114,13 +124,13 @@ class DiffusionColorizer(Stage):
 
     @torch.no_grad()
     def fit_to(self, batches: Iterable[Tensor]) -> None:
-        """Takes the spectrum of what the preview leaves open from photographs (B, 3, 64, 64).
+        """Takes the spectrum of what the preview leaves open from photographs (B, 3, S, S), S = `gray_side`.
 
         It is taken once, when a run starts, so the encoder should be finished then. Where both are trained at once the
         preview is gray at the start and the spectrum that of all chroma: right in kind, too large in size.
         """
         self.denoiser.fit(
-            torch.cat([self._chroma32(rgb) - self.encoder(gray_from_rgb(rgb))[1].float() for rgb in batches])
+            torch.cat([self._chroma32(rgb) - self.encoder(*self._gray(rgb))[1].float() for rgb in batches])
         )
 
     # use
@@ -133,13 +143,15 @@ class DiffusionColorizer(Stage):
         generator: Generator | Sequence[Generator] | None = None,
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        sharp: Tensor | None = None,
     ) -> Tensor:
         """Coarse colors, `num_samples` independent draws per picture.
 
         gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
+        sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
-        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback)
+        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, sharp)
         return coarse_from_rgb(merge(gray64[:, None], chroma))
 
     @torch.no_grad()
@@ -150,13 +162,14 @@ class DiffusionColorizer(Stage):
         generator: Generator | Sequence[Generator] | None = None,
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        sharp: Tensor | None = None,
     ) -> Tensor:
         """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
-        self._check_gray(gray64)
+        self._check_gray(gray64, sharp)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
-        context, preview, _ = self.encoder(gray64)
+        context, preview, _ = self.encoder(gray64, sharp)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
         steps = config.steps if num_inference_steps is None else num_inference_steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
@@ -171,10 +184,10 @@ class DiffusionColorizer(Stage):
         return chroma.unflatten(0, (batch, num_samples))
 
     @torch.no_grad()
-    def preview(self, gray64: Tensor) -> Tensor:
+    def preview(self, gray64: Tensor, sharp: Tensor | None = None) -> Tensor:
         """Color in one pass of the encoder, an average of what is likely: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
-        self._check_gray(gray64)
-        _, preview, _ = self.encoder(gray64)
+        self._check_gray(gray64, sharp)
+        _, preview, _ = self.encoder(gray64, sharp)
         return merge(gray64, self._enlarged(preview.float()))
 
     def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
@@ -183,30 +196,39 @@ class DiffusionColorizer(Stage):
 
     # inside
 
+    def _gray(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """The gray of rgb (B, 3, S, S) as the encoder takes it: (B, 1, 64, 64) and (B, 1, S, S)."""
+        sharp = gray_from_rgb(rgb)
+        return F.avg_pool2d(sharp, rgb.shape[-1] // SIDE), sharp
+
     def _chroma32(self, rgb: Tensor) -> Tensor:
-        """Chroma of rgb (B, 3, 64, 64) in units of its spread: (B, 2, 32, 32)."""
-        return F.avg_pool2d(chroma_from_rgb(rgb), SIDE // CHROMA_SIDE) / self.config.chroma_spread
+        """Chroma of rgb (B, 3, S, S) in units of its spread: (B, 2, 32, 32)."""
+        return F.avg_pool2d(chroma_from_rgb(rgb), rgb.shape[-1] // CHROMA_SIDE) / self.config.chroma_spread
 
     def _enlarged(self, chroma: Tensor) -> Tensor:
         # JPEG decoders enlarge 4:2:0 chroma the same way; along-the-luma enlargement measured no better here.
         chroma = chroma * self.config.chroma_spread
         return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
-    @staticmethod
-    def _check_gray(gray64: Tensor) -> None:
+    def _check_gray(self, gray64: Tensor, sharp: Tensor | None) -> None:
         if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
             raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
+        side = self.config.gray_side
+        if sharp is not None and sharp.shape != (len(gray64), 1, side, side):
+            raise ValueError(f"sharp must be ({len(gray64)}, 1, {side}, {side}) in [0, 1]; got {tuple(sharp.shape)}")
 
 
 class GrayEncoder(nn.Module):
     """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
     units of `chroma_spread`, class logits.
+
+    sharp: the picture at `gray_side`, for the backbone; None: gray64 enlarged
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
         super().__init__()
         fine, coarse = config.encoder_channels
-        self.side = config.backbone_side
+        self.side, self.gray_side = config.backbone_side, config.gray_side
         self.backbone = EfficientNetLite(config.backbone)
         at8, at16, at32 = self.backbone.feature_channels
         self.from4 = nn.Conv2d(at32, coarse, 1)
@@ -224,8 +246,10 @@ class GrayEncoder(nn.Module):
         self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
         self.label = nn.Linear(coarse, config.classes) if config.classes else None
 
-    def forward(self, gray64: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        large = F.interpolate(gray64, (self.side, self.side), mode="bilinear", align_corners=False)
+    def forward(self, gray64: Tensor, sharp: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        if sharp is None:
+            sharp = doubled(gray64) if self.gray_side > SIDE else gray64
+        large = F.interpolate(sharp, (self.side, self.side), mode="bilinear", align_corners=False)
         at8, at16, at32 = self.backbone(large)
         x = _to_side(self.from8(at16), GRID // 2) + _to_side(self.from4(at32), GRID // 2)
         for block in self.blocks8:

@@ -3,8 +3,8 @@
 Like SR3 and Palette (arXiv 2104.07636, 2111.05826), a conditional diffusion model; unlike them it draws chroma
 only, and of the chroma only what bicubic enlargement gets wrong. That residual is small and mostly a matter of
 where edges run, so the denoiser says it in the terms of a guided filter too: per place, how much of the gray picture's
-fine detail and how much of the luma-guided enlargement belong to it. One step from pure noise, the default, gives the
-answer in the middle of those that are likely; more steps draw one of them.
+fine detail and how much of the luma-guided enlargement belong to it. One step, the default, gives the answer in the
+middle of those that are likely; more steps, from pure noise, draw one of them.
 Pictures are seen as a 64x64 grid of 4x4 patches; an encoder of gray and enlarged chroma runs once, a light denoiser at
 every step.
 """
@@ -112,7 +112,9 @@ class SuperResolution(Stage):
         base, maps = self._prepared(gray256, chroma_from_rgb(rgb64))
         steps = config.steps if num_inference_steps is None else num_inference_steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
-        noise = draw_noise((len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE), generator, gray256.device)
+        shape = (len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE)
+        # A single step hardly sees its input, and what it sees of noise it only lets through: it starts amid the noise.
+        noise = draw_noise(shape, generator, gray256.device) if steps > 1 else gray256.new_zeros(shape)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoiser(x, sigma, context=maps)

@@ -1,0 +1,252 @@
+"""The networks of PIC (arXiv 1705.04258): gated residual blocks on weight-normalized convolutions, plain for the
+embedding of the gray picture, causal for the pixels of the color picture (PixelCNN++, arXiv 1701.05517).
+
+Causality comes from padding alone. A down-shifted convolution sees its own row and those above; a down-right-shifted one
+of these only what is not to the right. The first layer shifts its result by a row or a column, so that nothing sees
+itself. `step` computes one row or one point from kept inputs, with the arithmetic of the whole picture cut into parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHIFTS = ("none", "down", "down-right")
+
+
+@dataclass
+class Room:
+    """What a causal convolution keeps while a picture is drawn: its weight, and its inputs, padded."""
+
+    weight: Tensor
+    inputs: Tensor  # (B, C, H + padding, W + padding)
+
+
+class Convolution(nn.Module):
+    """Weight-normalized convolution (Salimans and Kingma, arXiv 1602.07868): weight = gain · v / |v|.
+
+    kernel: (height, width); shift: where it looks, see the module's text; "none" looks around itself
+    scale: of the outputs' spread that `initialized_by_data` sets
+    """
+
+    def __init__(
+        self, channels: int, out: int, kernel: tuple[int, int] = (3, 3), *, shift: str = "none", stride: int = 1,
+        dilation: int = 1, scale: float = 1.0,
+    ):  # fmt: skip
+        super().__init__()
+        height, width = kernel
+        around = dilation * (width - 1) // 2, dilation * (width - 1) // 2
+        left_right, above_below = {
+            "none": (around, (dilation * (height - 1) // 2, dilation * (height - 1) // 2)),
+            "down": (around, (height - 1, 0)),
+            "down-right": ((width - 1, 0), (height - 1, 0)),
+        }[shift]
+        self.padding = (*left_right, *above_below)
+        self.stride, self.dilation, self.scale = stride, dilation, scale
+        self.v = nn.Parameter(torch.randn(out, channels, height, width) * 0.05)
+        self.gain = nn.Parameter(torch.ones(out))
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def weight(self) -> Tensor:
+        norm = torch.linalg.vector_norm(self.v, dim=(1, 2, 3))
+        return self.v * (self.gain / norm)[:, None, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, self.padding), self.weight(), self.bias, self.stride, dilation=self.dilation)
+
+    def room(self, batch: int, height: int, width: int) -> Room:
+        left, right, above, below = self.padding
+        weight = self.weight()
+        return Room(weight, weight.new_zeros(batch, weight.shape[1], height + above + below, width + left + right))
+
+    def step(self, x: Tensor, room: Room, i: int, j: int = 0) -> Tensor:
+        """As `forward` at row i and the columns from j on: x (B, C, 1, w), after all that it looks back to."""
+        left, _, above, _ = self.padding
+        width, (height, across) = x.shape[-1], room.weight.shape[-2:]
+        room.inputs[:, :, above + i : above + i + 1, left + j : left + j + width] = x
+        seen = room.inputs[:, :, i : i + height, j : j + width + across - 1]
+        return F.conv2d(seen, room.weight, self.bias)
+
+
+@contextmanager
+def initialized_by_data(network: nn.Module) -> Iterator[None]:
+    """Within it, each convolution that runs is first set so that what it puts out has mean 0 and its `scale` as spread
+    over the batch (arXiv 1602.07868, section 3)."""
+
+    def set_from(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        layer = cast(Convolution, convolution)
+        layer.gain.fill_(1)
+        layer.bias.zero_()
+        out = layer.forward(*inputs).float()
+        gain = layer.scale / out.std((0, 2, 3)).clamp_min(1e-6)
+        layer.gain.copy_(gain)
+        layer.bias.copy_(-out.mean((0, 2, 3)) * gain)
+
+    hooks = [m.register_forward_pre_hook(set_from) for m in network.modules() if isinstance(m, Convolution)]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 2 C, H, W)"""
+    return F.elu(torch.cat([x, -x], dim=1))
+
+
+class GatedBlock(nn.Module):
+    """x + u · sigmoid(v), with (u, v) from two convolutions and, between them, what `extra` says.
+
+    forward: x (B, C, H, W), extra (B, E, H, W) or nothing -> (B, C, H, W)
+    """
+
+    def __init__(
+        self, channels: int, extra: int = 0, *, shift: str = "none", dilation: int = 1, dropout: float = 0.5
+    ):
+        super().__init__()
+        self.first = Convolution(2 * channels, channels, shift=shift, dilation=dilation)
+        self.extra = Convolution(2 * extra, channels, (1, 1)) if extra else None
+        self.second = Convolution(2 * channels, 2 * channels, shift=shift, scale=0.1)
+        self.dropout = nn.Dropout(dropout)
+
+    def heard(self, extra: Tensor | None) -> Tensor | float:
+        return 0.0 if self.extra is None or extra is None else self.extra(concat_elu(extra))
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        return self._joined(x, self.heard(extra), self.first, self.second)
+
+    def rooms(self, batch: int, height: int, width: int) -> tuple[Room, Room]:
+        return self.first.room(batch, height, width), self.second.room(batch, height, width)
+
+    def step(self, x: Tensor, heard: Tensor | float, rooms: tuple[Room, Room], i: int, j: int = 0) -> Tensor:
+        return self._joined(
+            x, heard, lambda y: self.first.step(y, rooms[0], i, j), lambda y: self.second.step(y, rooms[1], i, j)
+        )
+
+    def _joined(
+        self, x: Tensor, heard: Tensor | float, first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        y = self.dropout(concat_elu(first(concat_elu(x)) + heard))
+        u, v = second(y).chunk(2, dim=1)
+        return x + u * torch.sigmoid(v)
+
+
+class GrayEmbedding(nn.Module):
+    """What each place of the small color picture should know of the gray one.
+
+    channels, strides, blocks, dilations: one entry per level, from fine to coarse; a level starts with a convolution
+    forward: gray (B, 1, H, W) -> (B, out, H / s, W / s), s the product of the strides
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], blocks: Sequence[int], dilations: Sequence[int],
+        out: int, dropout: float,
+    ):  # fmt: skip
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 2  # the gray picture, and ones that tell it from the padding
+        for level, stride, count, dilation in zip(channels, strides, blocks, dilations, strict=True):
+            layers.append(Convolution(width, level, stride=stride))
+            layers += [GatedBlock(level, dilation=dilation, dropout=dropout) for _ in range(count)]
+            width = level
+        self.layers = nn.Sequential(*layers, Convolution(width, out))
+
+    def forward(self, gray: Tensor) -> Tensor:
+        return self.layers(torch.cat([gray, torch.ones_like(gray)], dim=1))
+
+
+class PixelNetwork(nn.Module):
+    """Parameters of each pixel's distribution, from the pixels before it in raster order.
+
+    Two streams: `above` sees the rows above, `before` also what is left in the same row and listens to `above`.
+
+    forward: canvas (B, C, H, W), embedding (B, E, H, W) -> (B, out, H, W)
+    """
+
+    def __init__(self, channels: int, embedding: int, width: int, blocks: int, out: int, dropout: float):
+        super().__init__()
+        channels += 1  # ones
+        self.above_start = Convolution(channels, width, (2, 3), shift="down")
+        self.before_above = Convolution(channels, width, (1, 3), shift="down")
+        self.before_left = Convolution(channels, width, (2, 1), shift="down-right")
+        self.above = _blocks(width, embedding, "down", blocks, dropout)
+        self.before = _blocks(width, embedding + width, "down-right", blocks, dropout)
+        self.write = Convolution(width, out, (1, 1))
+
+    def forward(self, canvas: Tensor, embedding: Tensor) -> Tensor:
+        canvas = torch.cat([canvas, torch.ones_like(canvas[:, :1])], dim=1)
+        u = _down(self.above_start(canvas))
+        x = _down(self.before_above(canvas)) + _right(self.before_left(canvas))
+        for above, before in zip(self.above, self.before, strict=True):
+            u = above(u, embedding)
+            x = before(x, torch.cat([u, embedding], dim=1))
+        return self.write(F.elu(x))
+
+    def draw(
+        self,
+        embedding: Tensor,
+        choose: Callable[[Tensor, int, int], Tensor],
+        progress: Callable[[int, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """A canvas (B, C, H, W), pixel after pixel.
+
+        choose: (parameters (B, out), row, column) -> pixels (B, C)
+        progress: called with the number of each finished row and the canvas so far (B, C, rows, W)
+        """
+        batch, _, height, width = embedding.shape
+        starts = [layer.room(batch, height, width) for layer in (self.above_start, self.before_above, self.before_left)]
+        above_rooms = [block.rooms(batch, height, width) for block in self.above]
+        before_rooms = [block.rooms(batch, height, width) for block in self.before]
+        nothing = embedding.new_zeros(batch, self.write.v.shape[1], 1, width)
+        pixel = embedding.new_zeros(())
+        rows: list[Tensor] = []
+        for i in range(height):
+            u, start = nothing, nothing
+            if i:
+                last = torch.cat([rows[-1], torch.ones_like(rows[-1][:, :1])], dim=1)
+                u = self.above_start.step(last, starts[0], i - 1)
+                start = self.before_above.step(last, starts[1], i - 1)
+            heard = []
+            for above, before, rooms in zip(self.above, self.before, above_rooms, strict=True):
+                row = embedding[:, :, i : i + 1]
+                u = above.step(u, above.heard(row), rooms, i)
+                heard.append(cast(Tensor, before.heard(torch.cat([u, row], dim=1))))
+            picked: list[Tensor] = []
+            for j in range(width):
+                x = start[..., j : j + 1]
+                if j:
+                    x = x + self.before_left.step(torch.cat([pixel, torch.ones_like(pixel[:, :1])], 1), starts[2], i, j - 1)
+                for before, said, rooms in zip(self.before, heard, before_rooms, strict=True):
+                    x = before.step(x, said[..., j : j + 1], rooms, i, j)
+                pixel = choose(self.write(F.elu(x))[:, :, 0, 0], i, j)[:, :, None, None]
+                picked.append(pixel)
+            # The last pixel of a row is looked at from the row below.
+            self.before_left.step(torch.cat([pixel, torch.ones_like(pixel[:, :1])], 1), starts[2], i, width - 1)
+            rows.append(torch.cat(picked, dim=3))
+            if progress is not None:
+                progress(i, torch.cat(rows, dim=2))
+        return torch.cat(rows, dim=2)
+
+
+def _blocks(width: int, extra: int, shift: str, count: int, dropout: float) -> Sequence[GatedBlock]:
+    return cast(
+        "Sequence[GatedBlock]",
+        nn.ModuleList(GatedBlock(width, extra, shift=shift, dropout=dropout) for _ in range(count)),
+    )
+
+
+def _down(x: Tensor) -> Tensor:
+    """A row down: the first is zero, the last is lost."""
+    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+
+
+def _right(x: Tensor) -> Tensor:
+    return F.pad(x, (1, 0))[..., :-1]

@@ -1,0 +1,242 @@
+"""Stage 1, kind `pic`: coarse colors of a 64x64 gray picture, drawn pixel after pixel in Lab, with exact likelihoods.
+
+Probabilistic image colorization (PIC, arXiv 1705.04258; `stages/nn/gated_pixel.py` has its networks): an embedding of
+the gray picture conditions a shallow PixelCNN++ over a smaller color picture, whose pixels are mixtures of discretized
+logistics over a and b. The embedding alone must predict the colors too, which makes it a one-pass colorizer.
+
+What differs from the paper: the stage is given the luma, not Lab's lightness, so that what stands for L is the lightness
+of the gray pixel, and at the end the L is found at which a, b and the luma agree. The canvas holds L, a and b, not RGB:
+no color leaves the gamut or is rounded on the way, and the sampler computes what training computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from stages.checkpoint import Stage
+from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse, rgb_from_lab
+from stages.diffusion.noise import draw_uniform
+from stages.nn.gated_pixel import GrayEmbedding, PixelNetwork, initialized_by_data
+from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
+from stages.stage1_coarse.candidates import central_order
+
+SIDE = 64
+INITIAL_PICTURES = 100  # that set the scales of the layers
+
+
+@dataclass(frozen=True)
+class PICColorizerConfig:
+    """The published sizes are in configs/stage1_pic.toml. Of the embedding: one entry per level, from fine to coarse."""
+
+    embedding_channels: tuple[int, ...] = (24, 48, 96, 128)
+    embedding_strides: tuple[int, ...] = (1, 2, 2, 1)
+    embedding_blocks: tuple[int, ...] = (1, 2, 2, 3)
+    embedding_dilations: tuple[int, ...] = (1, 1, 1, 2)
+    embedding_width: int = 96  # what the pixels hear; the first 8 K of it are also the embedding's own prediction
+    channels: int = 64
+    blocks: int = 4
+    components: int = 10
+    dropout: float = 0.1
+    subsampling: str = "area"  # of the colors; "strided", every n-th pixel, is the published one
+    embedding_weight: float = 1.0  # of the embedding's own loss
+    # sampling
+    temperature: float = 1.0  # 0: always the mean of the likeliest component
+    pool: int = 1
+
+
+class PICColorizer(Stage):
+    stage, kind, config_class = 1, "pic", PICColorizerConfig
+    bits_unit = "dimension"
+
+    def __init__(self, config: PICColorizerConfig | None = None):
+        config = config or PICColorizerConfig()
+        super().__init__(config)
+        if config.subsampling not in ("area", "strided"):
+            raise ValueError(f'subsampling must be "area" or "strided"; got {config.subsampling!r}')
+        if config.temperature < 0:
+            raise ValueError(f"temperature must not be negative; got {config.temperature}")
+        out = PARAMETERS * config.components
+        if config.embedding_width < out:
+            raise ValueError(f"embedding_width must be at least 8 · components = {out}; got {config.embedding_width}")
+        levels = {len(getattr(config, f"embedding_{name}")) for name in ("channels", "strides", "blocks", "dilations")}
+        self.factor = math.prod(config.embedding_strides)
+        if len(levels) > 1 or SIDE % self.factor:
+            raise ValueError("the embedding's channels, strides, blocks and dilations must have one entry per level, and "
+                             f"the strides' product must divide {SIDE}; got {config}")  # fmt: skip
+        self.embedding = GrayEmbedding(
+            config.embedding_channels, config.embedding_strides, config.embedding_blocks, config.embedding_dilations,
+            config.embedding_width, config.dropout,
+        )  # fmt: skip
+        self.pixels = PixelNetwork(3, config.embedding_width, config.channels, config.blocks, out, config.dropout)
+
+    @property
+    def pool(self) -> int:
+        return self.config.pool
+
+    # training
+
+    def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
+        """Bits per dimension of the pixels, plus those of the embedding alone: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
+        lab = self._small_lab(rgb)
+        embedding = self.embedding(lightness(gray_from_rgb(rgb)))
+        pixels = self._bits(self.pixels(lab, embedding), lab).mean()
+        return pixels + self.config.embedding_weight * self._bits(self._alone(embedding), lab).mean()
+
+    @torch.no_grad()
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        """Sets the scales of all layers from photographs (B, 3, 64, 64): data-dependent initialization."""
+        rgb = torch.cat(list(batches))[:INITIAL_PICTURES]
+        with initialized_by_data(self):
+            self.pixels(self._small_lab(rgb), self.embedding(lightness(gray_from_rgb(rgb))))
+
+    # likelihoods
+
+    @torch.no_grad()
+    def bits(self, rgb: Tensor) -> Tensor:
+        """-log2 p(a, b | gray) per dimension of the small color picture: rgb (B, 3, 64, 64) -> (B,)."""
+        lab = self._small_lab(rgb)
+        return self._bits(self.pixels(lab, self.embedding(lightness(gray_from_rgb(rgb)))), lab).mean((1, 2))
+
+    @torch.no_grad()
+    def likelihood(self, gray64: Tensor, coarse: Tensor) -> Tensor:
+        """`bits` of coarse colors: gray64 (B, 1, 64, 64), coarse (B, 64, 64) int64 -> (B,)."""
+        self._check_gray(gray64)
+        return self.bits(merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse))))
+
+    # use
+
+    @torch.no_grad()
+    def sample(
+        self,
+        gray64: Tensor,
+        num_samples: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """Coarse colors, `num_samples` independent draws per picture.
+
+        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
+        num_inference_steps: not used, every pixel of the small picture is a step
+        callback: called after each of its rows with the row's number, the share of the picture still open, and twice
+            L, a and b so far (B * num_samples, 3, rows, 64 / s)
+        returns: (B, num_samples, 64, 64) int64 in 0..511
+        """
+        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback)
+        return coarse_from_rgb(merge(gray64[:, None], chroma))
+
+    @torch.no_grad()
+    def sample_chroma(
+        self,
+        gray64: Tensor,
+        num_samples: int = 1,
+        generator: Generator | Sequence[Generator] | None = None,
+        num_inference_steps: int | None = None,
+        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+    ) -> Tensor:
+        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
+        self._check_gray(gray64)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
+        rows, side = len(gray64) * num_samples, SIDE // self.factor
+        uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
+        embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
+        light = lightness(self._small(gray64)).repeat_interleave(num_samples, 0)
+
+        def choose(parameters: Tensor, i: int, j: int) -> Tensor:
+            here = light[:, :, i, j]
+            mixture = LogisticMixture.of(parameters, here[:, 0])
+            return torch.cat([here, mixture.draw(uniform[:, :, i, j], self.config.temperature)], dim=1)
+
+        def progress(row: int, canvas: Tensor) -> None:
+            if callback is not None:
+                callback(row, 1 - (row + 1) / side, canvas, canvas)
+
+        lab = self.pixels.draw(embedding, choose, progress)
+        chroma = self._chroma64(gray64.repeat_interleave(num_samples, 0), lab[:, 1:])
+        return chroma.unflatten(0, (len(gray64), num_samples))
+
+    @torch.no_grad()
+    def preview(self, gray64: Tensor) -> Tensor:
+        """Color in one pass, the mean of the embedding's own prediction: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
+        self._check_gray(gray64)
+        parameters = self._alone(self.embedding(lightness(gray64)))
+        shape = (len(gray64), *parameters.shape[2:], 2)
+        ab = _mixture(parameters, lightness(self._small(gray64))).mean().view(shape).permute(0, 3, 1, 2)
+        return merge(gray64, self._chroma64(gray64, ab))
+
+    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
+        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
+        return central_order(gray64, coarse)
+
+    # inside
+
+    def _small(self, picture: Tensor) -> Tensor:
+        """Subsampled to the small picture's side, 64 / s."""
+        if self.config.subsampling == "strided":
+            return picture[..., :: self.factor, :: self.factor]
+        return F.avg_pool2d(picture, self.factor)
+
+    def _small_lab(self, rgb: Tensor) -> Tensor:
+        """L of the gray pixel, a and b of the small picture, in [-1, 1] (PIC's constants): (B, 3, 64/s, 64/s)."""
+        small = self._small(rgb)
+        a, b = lab_from_rgb(small).float()[:, 1:].unbind(1)
+        return torch.cat([lightness(gray_from_rgb(small)), torch.stack([(a - 0.5) / 127.5, (b + 0.5) / 127.5], 1)], 1)
+
+    def _alone(self, embedding: Tensor) -> Tensor:
+        return embedding[:, : PARAMETERS * self.config.components]
+
+    @staticmethod
+    def _bits(parameters: Tensor, lab: Tensor) -> Tensor:
+        """Bits per dimension at each pixel: (B, 8 K, h, w), (B, 3, h, w) -> (B, h, w)."""
+        values = lab[:, 1:].permute(0, 2, 3, 1).reshape(-1, 2)
+        nats = -_mixture(parameters, lab[:, :1]).log_probability(values)
+        return nats.view(lab[:, 0].shape) / (2 * math.log(2))
+
+    def _chroma64(self, gray64: Tensor, ab: Tensor) -> Tensor:
+        """Cb and Cr (B, 2, 64, 64) of normalized a and b (B, 2, 64/s, 64/s), enlarged, at the luma of gray64."""
+        if self.config.subsampling == "strided":  # a value stands where its pixel was: at the first of s, not amid them
+            side = self.factor * ab.shape[-1] + 1
+            grown = F.pad(ab, (0, 1, 0, 1), mode="replicate")
+            ab = F.interpolate(grown, (side, side), mode="bilinear", align_corners=True)[..., :SIDE, :SIDE]
+        else:
+            ab = F.interpolate(ab, (SIDE, SIDE), mode="bilinear", align_corners=False)
+        return chroma_at_luma(gray64, 127.5 * ab + ab.new_tensor([0.5, -0.5])[:, None, None])
+
+    @staticmethod
+    def _check_gray(gray64: Tensor) -> None:
+        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
+            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
+
+
+def lightness(gray: Tensor) -> Tensor:
+    """(L - 50) / 50 of gray pixels (B, 1, H, W) in [0, 1]: the same shape, in [-1, 1]."""
+    return lab_from_rgb(gray.float().expand(-1, 3, -1, -1))[:, :1] / 50 - 1
+
+
+def chroma_at_luma(gray: Tensor, ab: Tensor) -> Tensor:
+    """Cb and Cr of the color that has the luma `gray` and Lab's `ab`.
+
+    gray: (B, 1, H, W) in [0, 1]; ab: (B, 2, H, W) -> (B, 2, H, W). The luma grows with L where a and b stay: L is
+    found by halving an interval; outside sRGB the color is one that `merge` brings back.
+    """
+    low, high = gray.new_full(gray.shape, -150.0), gray.new_full(gray.shape, 250.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        dark = gray_from_rgb(rgb_from_lab(torch.cat([middle, ab], dim=1))) < gray
+        low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
+    return chroma_from_rgb(rgb_from_lab(torch.cat([(low + high) / 2, ab], dim=1)))
+
+
+def _mixture(parameters: Tensor, light: Tensor) -> LogisticMixture:
+    """One mixture per pixel, in raster order: (B, 8 K, h, w), (B, 1, h, w) -> B · h · w rows."""
+    return LogisticMixture.of(parameters.permute(0, 2, 3, 1).flatten(0, 2), light.flatten())
