@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps
 from torch import Generator, Tensor
 
+from stages import resize as resizing
 from stages.color import lab_from_rgb
-from stages.resize import doubled
 
 TINT_RESIDUAL = 1.6  # spread of a*, b* around their fit on lightness below which a picture has one tint at most
 NEAR_GRAY_CHROMA = 2.0  # mean a*b* radius below which a picture is as good as gray
@@ -49,14 +49,6 @@ class Pictures:
     def rgb(self, index: Tensor | slice) -> Tensor:
         """Pictures as (B, 3, S, S) float32 in [0, 1]."""
         return self.images[index].permute(0, 3, 1, 2).float() / 255
-
-    def doubled(self) -> Pictures:
-        """The same pictures in twice the size, see `stages.resize.doubled`."""
-        count, height, width, _ = self.images.shape
-        images = torch.empty(count, 2 * height, 2 * width, 3, dtype=torch.uint8)
-        for some in torch.arange(count).split(1024):  # gigabytes should not be there as floats
-            images[some] = (doubled(self.rgb(some)) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        return Pictures(images, self.labels, self.digest, self.dropped)
 
     def with_also(self, other: Pictures, copies: int) -> Pictures:
         """`copies` times another list, then these: the pictures held out stay the last of these."""
@@ -87,12 +79,15 @@ def data_folder(given: str | Path | None = None) -> Path:
     return folder
 
 
-def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: int | None = None) -> Pictures:
+def load_pictures(
+    folder: str | Path, name: str, split: str, side: int, limit: int | None = None, *, doubled: bool = False
+) -> Pictures:
     """The pictures of a set, cropped to the central square and resized to `side`.
 
     folder: with Parquet files under <name>/<split>-*.parquet, or simply a folder of pictures, subfolders included, all
         taken for `train`, in an order shuffled once and for all by their names
     limit: look at the first pictures only
+    doubled: take those of half the size too, enlarged (`stages.resize.doubled`)
     Broken, gray, one-tint and too small pictures are dropped and counted; more than half of them raises DataError.
     """
     from datasets import Dataset, Features, load_dataset
@@ -130,6 +125,8 @@ def load_pictures(folder: str | Path, name: str, split: str, side: int, limit: i
             data = entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
             digest.update(hashlib.sha256(data).digest())
             picture = _square(data, side)
+            if picture is None and doubled and (half := _square(data, side // 2)) is not None:
+                picture = _doubled(half)
         except Exception:  # decoders raise all kinds of errors on damaged files
             dropped["broken"] += 1
             continue
@@ -177,6 +174,12 @@ def _square(data: bytes, side: int) -> np.ndarray | None:
             left, top = (width - short) // 2, (height - short) // 2
             picture = picture.resize((side, side), Image.Resampling.BOX, (left, top, left + short, top + short))
         return np.asarray(picture)
+
+
+def _doubled(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (2 H, 2 W, 3) uint8."""
+    large = resizing.doubled(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float())
+    return large[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _srgb(picture: Image.Image) -> Image.Image:

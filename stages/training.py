@@ -53,7 +53,7 @@ class DataConfig:
     side: int = 64
     holdout: int = 1000  # last pictures of `train`, never trained on: for the log and for choices
     limit: int = 0  # take only the first pictures (0: all)
-    doubled: bool = False  # read them at half of `side` and enlarge: small photographs for a stage that sees larger ones
+    doubled: bool = False  # take those of half of `side` too, enlarged
     also: str = ""  # another set to learn from, reduced to `side`; a folder of pictures has no other set
     also_holdout: int = 133  # last pictures of it that are left out
     also_copies: int = 1  # how often each of it comes in an epoch

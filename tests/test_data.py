@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms
 from torch import Generator
 
@@ -235,6 +236,21 @@ def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkey
     assert len(training_pictures(own, config)) == 4  # it has no second set
     with pytest.raises(CheckpointError, match="also_copies must be at least 1; got 0"):
         training_pictures(tmp_path, replace(config, also_copies=0))
+
+
+def test_pictures_of_half_the_size_are_doubled(tmp_path):
+    colors(1, 40, 32).point(lambda level: 64 + level // 2).save(tmp_path / "half.png")  # nothing to be cut off
+    colors(2, 64, 64).save(tmp_path / "whole.png")
+    colors(3, 31, 31).save(tmp_path / "small.png")
+    colors(4, 80, 80).save(tmp_path / "large.png")
+    loaded = load_pictures(tmp_path, "photos64", "train", 64, doubled=True)
+    plain, half = (load_pictures(tmp_path, "photos64", "train", side) for side in (64, 32))
+    assert len(loaded) == 3 and loaded.dropped["too small"] == 1 and len(plain) == 2 and loaded.digest == plain.digest
+    whole = [any(torch.equal(image, other) for other in plain.images) for image in loaded.images]
+    assert sorted(whole) == [False, True, True]
+    image = loaded.images[whole.index(False)].permute(2, 0, 1)[None].float()
+    small = [F.avg_pool2d(image, 2)[0].permute(1, 2, 0) - other for other in half.images.float()]
+    assert min(difference.abs().max() for difference in small) <= 0.5  # but for the rounding
 
 
 def test_split_holds_the_last_ones_out(tmp_path):

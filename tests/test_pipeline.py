@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standins import known_standins, standin_pipeline
+from standins import StandIn1, StandIn2, StandIn3, known_standins, standin_pipeline
 
 from pipeline import ColorPipeline, color_pipeline, fullres
 from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
+from stages.resize import resize
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
@@ -60,6 +61,29 @@ def test_luma_contract_through_the_whole_pipeline(pipe, size, preview):
         (exact,) = pipe(gray, generator=1, pool=1, preview=preview, output_type="pt").images
         assert exact.shape == (3, *size) and exact.dtype == torch.float32
         assert (gray_from_rgb(exact)[0].numpy() - gray / peak).__abs__().max() <= 1e-4
+
+
+def test_a_stage_that_can_use_more_pixels_gets_them():
+    seen: list[torch.Tensor] = []
+
+    class Sharp(StandIn1):
+        gray_side = 128
+
+        def sample(self, *args, sharp, **options):
+            seen.append(sharp)
+            return super().sample(*args, **options)
+
+        def preview(self, gray64, sharp):
+            seen.append(sharp)
+            return super().preview(gray64)
+
+    pipe, grays = ColorPipeline(Sharp(), StandIn2(), StandIn3()), [photo(256, 384), photo(90, 70)]
+    pipe.batch_size = 2
+    pipe(grays, generator=1)
+    pipe(grays[1], preview=True)
+    expected = [resize(torch.from_numpy(gray / 255).float()[None, None], (128, 128)) for gray in grays]
+    torch.testing.assert_close(seen[0][:2], torch.cat(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(seen[-1][:1], expected[1], rtol=0, atol=1e-6)
 
 
 def test_output_types(pipe):

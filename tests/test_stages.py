@@ -25,10 +25,11 @@ from stages.color import (
 )
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
-from stages.resize import enlarge_chroma, resize
+from stages.resize import doubled, enlarge_chroma, resize
 from stages.stage1_coarse.candidates import EVENED_CHROMA, central_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
@@ -40,6 +41,10 @@ SMALL = {
     ),
     (1, "coltran"): ColTranColorizerConfig(
         channels=16, feed_forward=24, heads=2, encoder_layers=1, outer_layers=1, inner_layers=1, one_plus=True
+    ),
+    (1, "pic"): PICColorizerConfig(
+        embedding_channels=(8, 8, 8), embedding_strides=(2, 2, 2), embedding_blocks=(0, 1, 1), embedding_width=24,
+        embedding_dilations=(1, 1, 2), channels=8, blocks=1, components=3,
     ),
     (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
     (3, "coltran"): SpatialUpsamplerConfig(channels=8, feed_forward=8, heads=2, layers=1),
@@ -142,8 +147,8 @@ def test_loss_depends_on_the_seed_alone(which):
         torch.manual_seed(seed)
         losses.append(stage(rgb).item())
     assert losses[0] == losses[1]
-    # Untrained upsamplers say 8 bits of everything, and ColTran's colorizer draws nothing in training.
-    assert losses[0] != losses[2] or which[1] == "coltran"
+    # Untrained upsamplers say 8 bits of everything, and models of likelihood draw nothing in training.
+    assert losses[0] != losses[2] or which[1] in ("coltran", "pic")
 
 
 @ALL
@@ -337,9 +342,11 @@ def test_shapes_ranges_and_luma(which):
     with torch.no_grad():  # a lot of color, so that most pixels leave the cube
         if which == (1, "coltran"):
             last = stage.core.parallel
+        elif which == (1, "pic"):
+            last = stage.embedding.layers[-1].gain
         else:
             last = stage.write if which[1] == "coltran" else stage.denoiser.network.write
-        last.weight.mul_(30)
+        (last if which[1] == "pic" else last.weight).mul_(30)
         if which == (1, "diffusion"):
             stage.encoder.preview.weight.mul_(100)
     rgb = picture(SIDES[number])
@@ -349,7 +356,7 @@ def test_shapes_ranges_and_luma(which):
         coarse = stage.sample(gray, 3, generators(*range(6)))
         assert coarse.shape == (2, 3, 64, 64) and coarse.dtype == torch.int64
         assert coarse.min() >= 0 and coarse.max() <= 511 and len(coarse.unique()) > 10
-        if which[1] == "diffusion":
+        if which[1] != "coltran":
             assert stage.sample_chroma(gray, 3).shape == (2, 3, 2, 64, 64)
         assert stage.pool == stage.config.pool
         order = stage.order(gray, coarse)
@@ -392,11 +399,18 @@ def test_stage1_candidates_are_photo_major():
 def test_same_seed_same_picture(which):
     stage, rgb = lively(which), picture(SIDES[which[0]])
     torch.manual_seed(0)
-    first = drawn(stage, rgb, Generator().manual_seed(4))
+    options = {"num_inference_steps": 2} if which == (3, "diffusion") else {}
+    first = drawn(stage, rgb, Generator().manual_seed(4), **options)
     torch.manual_seed(1)  # torch's own generator has no say
-    assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4)))
+    assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4), **options))
     if which not in ((2, "coltran"), (3, "coltran")):  # they answer and do not draw
-        assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5)))
+        assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5), **options))
+
+
+def test_one_step_of_stage3_is_the_same_for_every_seed():
+    stage, rgb = lively((3, "diffusion")), picture(256)
+    one, other = (drawn(stage, rgb, Generator().manual_seed(seed), num_inference_steps=1) for seed in (4, 5))
+    assert torch.equal(one, other)
 
 
 @DIFFUSION
@@ -478,6 +492,62 @@ def test_untrained_preview_is_gray():
     assert torch.equal(small((1, "diffusion")).preview(gray), gray.expand(-1, 3, -1, -1))
 
 
+# --- stage 1, diffusion, on photographs in more pixels
+
+
+def test_the_backbone_sees_the_sharp_picture():
+    torch.manual_seed(0)
+    stage = DiffusionColorizer(replace(SMALL[1, "diffusion"], gray_side=128, backbone_side=128)).eval()
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
+    assert stage.gray_side == 128
+    rgb = picture(128)
+    gray64, sharp = F.avg_pool2d(gray_from_rgb(rgb), 2), gray_from_rgb(rgb)
+    shown: list[Tensor] = []
+    stage.encoder.backbone.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    with_it = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=sharp)
+    enlarged = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=doubled(gray64))
+    assert torch.equal(enlarged, stage.sample_chroma(gray64, 1, generators(1, 2)))
+    assert torch.equal(stage.preview(gray64), stage.preview(gray64, doubled(gray64)))
+    assert with_it.shape == enlarged.shape and stage.preview(gray64, sharp).shape == (2, 3, 64, 64)
+    for seen, expected in zip(shown, [sharp, *[doubled(gray64)] * 4, sharp], strict=True):
+        assert torch.equal(seen, expected)
+    assert stage(rgb, torch.tensor([1, -1])).isfinite()
+    with pytest.raises(ValueError, match=r"rgb must be \(B, 3, 128, 128\)"):
+        stage(picture(64))
+    with pytest.raises(ValueError, match=r"sharp must be \(2, 1, 128, 128\)"):
+        stage.preview(gray64, gray64)
+    with pytest.raises(ValueError, match="gray_side must be 64 or 128; got 96"):
+        DiffusionColorizer(replace(SMALL[1, "diffusion"], gray_side=96))
+
+
+# --- stage 1, pic
+
+
+def test_pic_candidates_are_photo_major_and_rows_are_announced():
+    stage, gray = lively((1, "pic")), gray_from_rgb(picture(64))
+    seen: list[tuple] = []
+    together = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4), callback=lambda *step: seen.append(step))
+    torch.testing.assert_close(together[1:], stage.sample_chroma(gray[1:], 2, generators(3, 4)), rtol=0, atol=1e-4)
+    assert (together[:, 0] - together[:, 1]).abs().mean() > 0.01
+    assert [step[0] for step in seen] == list(range(8)) and seen[-1][1] == 0
+    assert seen[3][2].shape == (4, 3, 4, 8)
+    assert torch.equal(stage.sample(gray, 2, generators(1, 2, 3, 4)), coarse_from_rgb(merge(gray[:, None], together)))
+
+
+def test_pic_likelihoods():
+    stage, rgb = lively((1, "pic")), picture(64)
+    bits = stage.bits(rgb)
+    alone = PICColorizer(replace(SMALL[1, "pic"], embedding_weight=0.0)).eval()
+    alone.load_state_dict(stage.state_dict())
+    assert bits.shape == (2,) and bits.mean().item() == pytest.approx(alone(rgb).item(), rel=1e-5)
+    gray, coarse = gray_from_rgb(rgb), coarse_from_rgb(rgb)
+    rounded = merge(gray, chroma_from_rgb(rgb_from_coarse(coarse)))
+    torch.testing.assert_close(stage.likelihood(gray, coarse), stage.bits(rounded))
+
+
 # --- stage 1, coltran
 
 
@@ -496,6 +566,7 @@ def test_coltran_likelihood_is_the_loss_without_the_auxiliary_head():
     stage, rgb = ColTranColorizer(replace(SMALL[1, "coltran"], parallel_weight=0.0)).eval(), picture(64)
     bits = stage.likelihood(gray_from_rgb(rgb), coarse_from_rgb(rgb))
     assert bits.shape == (2,) and bits.mean().item() == pytest.approx(stage(rgb).item(), rel=1e-5)
+    assert torch.equal(stage.bits(rgb), bits)
 
 
 def test_coltran_argmax_needs_no_seed():

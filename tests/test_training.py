@@ -489,7 +489,8 @@ def test_killed_and_continued_equals_uninterrupted(photographs, tmp_path):
 
 
 @pytest.mark.parametrize("name, script", [
-    ("stage1", stage1), ("stage1_coltran", stage1), ("stage2", stage2), ("stage3", stage3), ("stage3_coltran", stage3)
+    ("stage1", stage1), ("stage1_coltran", stage1), ("stage1_pic", stage1), ("stage2", stage2), ("stage3", stage3),
+    ("stage3_coltran", stage3),
 ])  # fmt: skip
 def test_tiny_configs_train_each_stage(name, script, photographs, tmp_path, capsys):
     number, path = int(name[5]), tmp_path / f"{name}.toml"

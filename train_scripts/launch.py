@@ -61,10 +61,7 @@ def run_config(path: Path, stage_number: int, report: Report, options: argparse.
 
 def training_pictures(folder: Path, data: DataConfig) -> Pictures:
     """The pictures to learn from, at the end those that are held out."""
-    side = data.side // 2 if data.doubled else data.side
-    pictures = load_pictures(folder, data.name, "train", side, data.limit or None)
-    if data.doubled:
-        pictures = pictures.doubled()
+    pictures = load_pictures(folder, data.name, "train", data.side, data.limit or None, doubled=data.doubled)
     if not data.also or not sets_in(folder):
         return pictures
     if data.also_copies < 1:

@@ -1,9 +1,9 @@
 """The networks of PIC (arXiv 1705.04258): gated residual blocks on weight-normalized convolutions, plain for the
 embedding of the gray picture, causal for the pixels of the color picture (PixelCNN++, arXiv 1701.05517).
 
-Causality comes from padding alone. A down-shifted convolution sees its own row and those above; a down-right-shifted one
-of these only what is not to the right. The first layer shifts its result by a row or a column, so that nothing sees
-itself. `step` computes one row or one point from kept inputs, with the arithmetic of the whole picture cut into parts.
+Causality comes from padding alone. A down-shifted convolution sees its own row and those above; a down-right-shifted
+one of these only what is not to the right. The first layer shifts its result by a row or a column, so that nothing
+sees itself. `step` computes one row or one point from kept inputs: the arithmetic of the whole picture, cut into parts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-SHIFTS = ("none", "down", "down-right")
 
 
 @dataclass
@@ -152,7 +150,7 @@ class GrayEmbedding(nn.Module):
     ):  # fmt: skip
         super().__init__()
         layers: list[nn.Module] = []
-        width = 2  # the gray picture, and ones that tell it from the padding
+        width = 2  # the gray picture, and ones
         for level, stride, count, dilation in zip(channels, strides, blocks, dilations, strict=True):
             layers.append(Convolution(width, level, stride=stride))
             layers += [GatedBlock(level, dilation=dilation, dropout=dropout) for _ in range(count)]
@@ -160,7 +158,7 @@ class GrayEmbedding(nn.Module):
         self.layers = nn.Sequential(*layers, Convolution(width, out))
 
     def forward(self, gray: Tensor) -> Tensor:
-        return self.layers(torch.cat([gray, torch.ones_like(gray)], dim=1))
+        return self.layers(_with_ones(gray))
 
 
 class PixelNetwork(nn.Module):
@@ -182,7 +180,7 @@ class PixelNetwork(nn.Module):
         self.write = Convolution(width, out, (1, 1))
 
     def forward(self, canvas: Tensor, embedding: Tensor) -> Tensor:
-        canvas = torch.cat([canvas, torch.ones_like(canvas[:, :1])], dim=1)
+        canvas = _with_ones(canvas)
         u = _down(self.above_start(canvas))
         x = _down(self.before_above(canvas)) + _right(self.before_left(canvas))
         for above, before in zip(self.above, self.before, strict=True):
@@ -206,30 +204,25 @@ class PixelNetwork(nn.Module):
         above_rooms = [block.rooms(batch, height, width) for block in self.above]
         before_rooms = [block.rooms(batch, height, width) for block in self.before]
         nothing = embedding.new_zeros(batch, self.write.v.shape[1], 1, width)
-        pixel = embedding.new_zeros(())
         rows: list[Tensor] = []
         for i in range(height):
             u, start = nothing, nothing
             if i:
-                last = torch.cat([rows[-1], torch.ones_like(rows[-1][:, :1])], dim=1)
+                last = _with_ones(rows[-1])
                 u = self.above_start.step(last, starts[0], i - 1)
                 start = self.before_above.step(last, starts[1], i - 1)
-            heard = []
+            heard: list[Tensor] = []
             for above, before, rooms in zip(self.above, self.before, above_rooms, strict=True):
                 row = embedding[:, :, i : i + 1]
                 u = above.step(u, above.heard(row), rooms, i)
                 heard.append(cast(Tensor, before.heard(torch.cat([u, row], dim=1))))
-            picked: list[Tensor] = []
+            picked, left = [], nothing[..., :1]
             for j in range(width):
-                x = start[..., j : j + 1]
-                if j:
-                    x = x + self.before_left.step(torch.cat([pixel, torch.ones_like(pixel[:, :1])], 1), starts[2], i, j - 1)
+                x = start[..., j : j + 1] + left
                 for before, said, rooms in zip(self.before, heard, before_rooms, strict=True):
                     x = before.step(x, said[..., j : j + 1], rooms, i, j)
-                pixel = choose(self.write(F.elu(x))[:, :, 0, 0], i, j)[:, :, None, None]
-                picked.append(pixel)
-            # The last pixel of a row is looked at from the row below.
-            self.before_left.step(torch.cat([pixel, torch.ones_like(pixel[:, :1])], 1), starts[2], i, width - 1)
+                picked.append(choose(self.write(F.elu(x))[:, :, 0, 0], i, j)[:, :, None, None])
+                left = self.before_left.step(_with_ones(picked[-1]), starts[2], i, j)
             rows.append(torch.cat(picked, dim=3))
             if progress is not None:
                 progress(i, torch.cat(rows, dim=2))
@@ -241,6 +234,11 @@ def _blocks(width: int, extra: int, shift: str, count: int, dropout: float) -> S
         "Sequence[GatedBlock]",
         nn.ModuleList(GatedBlock(width, extra, shift=shift, dropout=dropout) for _ in range(count)),
     )
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    """One more channel, that tells the picture from its padding."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
 
 def _down(x: Tensor) -> Tensor:

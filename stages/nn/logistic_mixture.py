@@ -1,8 +1,8 @@
 """Mixtures of discretized logistics over two chroma channels (PixelCNN++, arXiv 1701.05517; PIC, arXiv 1705.04258).
 
 A pixel has 8 K parameters: K logits, 3 K coefficients, and for each channel K means and K logarithms of scales. The
-first channel's mean follows the lightness, the second's the lightness and the first channel. Values are in [-1, 1] and a
-probability is that of the bin of width 2/255 around a value; bins at the ends reach to infinity.
+first channel's mean follows the lightness, the second's the lightness and the first channel. Values are in [-1, 1] and
+a probability is that of the bin of width 2/255 around a value; bins at the ends reach to infinity.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ class LogisticMixture:
     def of(cls, parameters: Tensor, lightness: Tensor) -> LogisticMixture:
         """parameters: (N, 8 K); lightness: (N,), in [-1, 1]"""
         if parameters.ndim != 2 or parameters.shape[1] % PARAMETERS or lightness.shape != parameters.shape[:1]:
-            raise ValueError(
-                f"parameters must be (N, 8 K) and lightness (N,); got {tuple(parameters.shape)}, {tuple(lightness.shape)}"
-            )
+            shapes = f"{tuple(parameters.shape)} and {tuple(lightness.shape)}"
+            raise ValueError(f"parameters must be (N, 8 K) and lightness (N,); got {shapes}")
         logits, c0, c1, c2, m1, m2, s1, s2 = parameters.float().chunk(PARAMETERS, dim=1)
         return cls(
             logits, (c0.tanh(), c1.tanh(), c2.tanh()), (m1, m2),
@@ -85,7 +84,7 @@ class LogisticMixture:
 
 
 def _log_bin(value: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
-    """log of the logistic's probability in the bin around `value` (arXiv 1701.05517, equation 2), stable in the tails."""
+    """log of a logistic's probability in the bin around `value` (arXiv 1701.05517, equation 2), exact in the tails."""
     centered, inverse = value - location, torch.exp(-log_scale)
     plus, minus = inverse * (centered + HALF_BIN), inverse * (centered - HALF_BIN)
     # sigmoid(plus) - sigmoid(minus) without the difference of two numbers that are nearly equal

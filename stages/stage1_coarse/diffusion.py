@@ -1,10 +1,11 @@
 """Stage 1, kind `diffusion`: coarse colors of a 64x64 gray picture, drawn by a conditional diffusion model.
 
 An encoder looks at the gray picture once: ImageNet features (stages/nn/efficientnet.py), which may see it in more
-pixels, and the picture itself, joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every step and for every candidate,
-with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, which the networks see as four neighbors per
-position of a 16x16 grid; it is enlarged as JPEG decoders do. A parallel head on the encoder regresses the chroma in one
-pass (ColTran's idea): the preview. What is diffused is what the preview leaves open.
+pixels, and the picture itself, joined from 4x4 up to 16x16. A light denoiser then turns noise into chroma, at every
+step and for every candidate, with the encoder's features at hand (GPIC's idea). Chroma lives at 32x32, which the
+networks see as four neighbors per position of a 16x16 grid; it is enlarged as JPEG decoders do. A parallel head on the
+encoder regresses the chroma in one pass (ColTran's idea): the preview. What is diffused is what the preview leaves
+open.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class DiffusionColorizer(Stage):
     # training
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Loss of a batch: rgb (B, 3, S, S) in [0, 1], S = `gray_side`; label (B,) int64, -1 where unknown -> scalar."""
+        """Loss of a batch: rgb (B, 3, S, S) in [0, 1], S = `gray_side`; label (B,) int64, -1: unknown -> scalar."""
         side = self.config.gray_side
         if rgb.ndim != 4 or rgb.shape[1:] != (3, side, side):
             raise ValueError(f"rgb must be (B, 3, {side}, {side}) in [0, 1]; got {tuple(rgb.shape)}")

@@ -4,9 +4,9 @@ Probabilistic image colorization (PIC, arXiv 1705.04258; `stages/nn/gated_pixel.
 the gray picture conditions a shallow PixelCNN++ over a smaller color picture, whose pixels are mixtures of discretized
 logistics over a and b. The embedding alone must predict the colors too, which makes it a one-pass colorizer.
 
-What differs from the paper: the stage is given the luma, not Lab's lightness, so that what stands for L is the lightness
-of the gray pixel, and at the end the L is found at which a, b and the luma agree. The canvas holds L, a and b, not RGB:
-no color leaves the gamut or is rounded on the way, and the sampler computes what training computed.
+What differs from the paper: the stage is given the luma, not Lab's lightness, so that what stands for L is the
+lightness of the gray pixel, and at the end the L is found at which a, b and the luma agree. The canvas holds L, a and
+b, not RGB: no color leaves the gamut or is rounded on the way, and the sampler computes what training computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse, rgb_from_lab
+from stages.color import (
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    lab_from_rgb,
+    merge,
+    rgb_from_coarse,
+    rgb_from_lab,
+)
 from stages.diffusion.noise import draw_uniform
 from stages.nn.gated_pixel import GrayEmbedding, PixelNetwork, initialized_by_data
 from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
@@ -33,7 +41,7 @@ INITIAL_PICTURES = 100  # that set the scales of the layers
 
 @dataclass(frozen=True)
 class PICColorizerConfig:
-    """The published sizes are in configs/stage1_pic.toml. Of the embedding: one entry per level, from fine to coarse."""
+    """The published sizes: configs/stage1_pic.toml. Of the embedding: one entry per level, from fine to coarse."""
 
     embedding_channels: tuple[int, ...] = (24, 48, 96, 128)
     embedding_strides: tuple[int, ...] = (1, 2, 2, 1)
@@ -68,8 +76,10 @@ class PICColorizer(Stage):
         levels = {len(getattr(config, f"embedding_{name}")) for name in ("channels", "strides", "blocks", "dilations")}
         self.factor = math.prod(config.embedding_strides)
         if len(levels) > 1 or SIDE % self.factor:
-            raise ValueError("the embedding's channels, strides, blocks and dilations must have one entry per level, and "
-                             f"the strides' product must divide {SIDE}; got {config}")  # fmt: skip
+            raise ValueError(
+                "the embedding's channels, strides, blocks and dilations must have one entry per level, and the "
+                f"strides' product must divide {SIDE}; got {config}"
+            )
         self.embedding = GrayEmbedding(
             config.embedding_channels, config.embedding_strides, config.embedding_blocks, config.embedding_dilations,
             config.embedding_width, config.dropout,
@@ -83,7 +93,7 @@ class PICColorizer(Stage):
     # training
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Bits per dimension of the pixels, plus those of the embedding alone: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
+        """Bits per dimension of the pixels, plus the embedding's own: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         lab = self._small_lab(rgb)
