@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", choices=["keep", "png", "jpeg", "tiff", "webp"], default="keep",
         help="format of the outputs (default: that of each input's name)")
     add("--quality", type=_quality, default=95, metavar="Q", help="of JPEG and WebP, 1 to 100 (default 95)")
+    add("--rank-with", metavar="FOLDER",
+        help="put candidates in order by the likelihoods of this stage 1 (kind coltran or pic), the likeliest first")
     add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
     add("--overwrite", action="store_true",
         help="color everything again and replace files in the way (an input is never replaced)")
@@ -77,7 +79,7 @@ def _colorize(options: argparse.Namespace) -> int:
 
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
-        pipe.to(*_placement(options.device, options.dtype))
+        pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
     settings = batch.Settings(

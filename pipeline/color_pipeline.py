@@ -45,7 +45,7 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
 Seed = int | torch.Generator | None
-Rows = list[tuple[int | None, Tensor]]  # of one photo: candidate number, small rgb
+Rows = list[tuple[int | None, Tensor, float | None]]  # of one photo: candidate number, small rgb, bits
 StepCallback = Callable[["ColorPipeline", int, float, dict[str, Any]], Any]
 
 
@@ -58,12 +58,14 @@ class ImageInfo:
         None for a preview, which draws nothing
     seed: of its photo: the same photo, seed and settings give this picture again; None for a preview
     notes: what went another way than planned, in words (memory ran out, smaller strips were used)
+    bits: what its coarse colors cost the model that candidates are ranked with (see `rank_with`); None without one
     """
 
     photo: int
     candidate: int | None
     seed: int | None
     notes: tuple[str, ...] = ()
+    bits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class SmallPicture:
 
 @dataclass(frozen=True)
 class ColorPipelineOutput:
-    """images: flat list, all candidates of the first photo first, most central first; info: one for each."""
+    """images: flat list, all candidates of the first photo first, in their order; info: one for each."""
 
     images: list[Any]
     info: list[ImageInfo]
@@ -89,6 +91,7 @@ class ColorPipeline:
         self.stages: dict[str, Any] = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
         for stage in self.stages.values():
             stage.eval().requires_grad_(False)
+        self.judge: Any = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         self.to(self.device)
@@ -149,7 +152,7 @@ class ColorPipeline:
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the weights in use, per stage (names, shapes and values, not files)."""
         prints = {}
-        for name, stage in self.stages.items():
+        for name, stage in {**self.stages, **({} if self.judge is None else {"judge": self.judge})}.items():
             digest = hashlib.sha256()
             for key, value in sorted(stage.state_dict().items()):
                 digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
@@ -171,11 +174,27 @@ class ColorPipeline:
         new_dtype = self.dtype if dtype is None else dtype
         if reason := why_not(new_device, new_dtype):
             raise ValueError(f"{new_device} with {str(new_dtype).removeprefix('torch.')}: {reason}")
-        for stage in self.stages.values():
+        for stage in (*self.stages.values(), *([] if self.judge is None else [self.judge])):
             stage.to(new_device)
         self.device, self.dtype = new_device, new_dtype
         # Photos per call of the networks. On a CPU one at a time is as fast as several.
         self.batch_size = 8 if new_device.type == "cuda" else 1
+        return self
+
+    def rank_with(self, judge: nn.Module | str | Path | None):
+        """Put candidates in order by their likelihood from now on, the likeliest first; returns the pipeline.
+
+        judge: a stage 1 that has `likelihood` (kinds `coltran` and `pic`), or the folder or hub id of one; None: as
+            stage 1 itself orders them, the most central first
+        Likely pictures are often pale ones: gray is what a model of likelihood errs least with.
+        """
+        judge = load_stage(judge) if isinstance(judge, str | Path) else judge
+        if judge is not None:
+            if not hasattr(judge, "likelihood"):
+                kind = f"stage {getattr(judge, 'stage', '?')} of kind {getattr(judge, 'kind', '?')!r}"
+                raise ValueError(f"to rank candidates, a stage 1 must know likelihoods (coltran, pic); got a {kind}")
+            judge.eval().requires_grad_(False).to(self.device)
+        self.judge = judge
         return self
 
     def _autocast(self) -> AbstractContextManager:
@@ -200,10 +219,9 @@ class ColorPipeline:
         gray: PIL image, path, array or tensor, or a list of these, mixed as you like. Arrays are (H, W),
             (H, W, 1 to 4); tensors (H, W), (1 or 3, H, W), or (B, 1 or 3, H, W) for B photos; uint8, uint16,
             or floats in [0, 1], which count as 16 bits. Of a color picture only the luma is used.
-        num_samples: pictures per photo, most central first
-        num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: what each stage was tuned
-        for generator: None (fresh; the seed is in the output's info), an int, a torch.Generator (one seed is
-        drawn
+        num_samples: pictures per photo, most central first, or likeliest first (`rank_with`)
+        num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: what each stage was tuned for
+        generator: None (fresh; the seed is in the output's info), an int, a torch.Generator (one seed is drawn
             from it), each for all photos of the call, or a list with one of them per photo
         preview: one pass of stage 1 instead of the cascade: fast, averaged colors, nothing random
         pool: candidates from which the pictures are chosen; None: stage 1's own number (1: no choosing)
@@ -232,7 +250,7 @@ class ColorPipeline:
                     image = Image.fromarray(full.rgb) if output_type == "pil" else full.rgb
                     images.append(image)
                     info = picture.info
-                    infos.append(ImageInfo(start + place, info.candidate, info.seed, notes))
+                    infos.append(ImageInfo(start + place, info.candidate, info.seed, notes, info.bits))
         for note in dict.fromkeys(note for info in infos for note in info.notes):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
         return ColorPipelineOutput(images, infos)
@@ -289,8 +307,8 @@ class ColorPipeline:
             for place, rows in enumerate(found):
                 seed = None if preview else seeds[done + place]
                 pictures.append([
-                    SmallPicture(rgb, ImageInfo(done + place, candidate, seed, notes))
-                    for candidate, rgb in rows
+                    SmallPicture(rgb, ImageInfo(done + place, candidate, seed, notes, bits))
+                    for candidate, rgb, bits in rows
                 ])
         return pictures
 
@@ -308,7 +326,7 @@ class ColorPipeline:
     def _preview(self, photos: Sequence[Photo], size: int) -> list[Rows]:
         gray64 = _padded(_grays(photos, 64), size).to(self.device)
         rgb64 = self.stages["stage1"].preview(gray64, **self._sharp(photos, size))
-        return [[(None, rgb)] for rgb in _checked(rgb64, "stage1")[: len(photos)]]
+        return [[(None, rgb, None)] for rgb in _checked(rgb64, "stage1")[: len(photos)]]
 
     def _cascade(
         self,
@@ -320,7 +338,7 @@ class ColorPipeline:
         pool: int,
         callback: StepCallback | None,
     ) -> list[Rows]:
-        """(candidate number, rgb256) of each photo; network calls have `size` or size * CANDIDATES rows."""
+        """(candidate number, rgb256, bits) of each photo; network calls have `size` or size * CANDIDATES rows."""
         stage1, stage2, stage3 = self.stages.values()
         gray64 = _padded(_grays(photos, 64), size).to(self.device)
         gray256 = _padded(_grays(photos, 256), size).to(self.device)
@@ -340,7 +358,13 @@ class ColorPipeline:
                 callback=self._stage_callback(callback, "stage1"), **sharp,
             ))
         coarse = torch.cat(chunks, dim=1)[:, :drawn]
-        order = torch.arange(drawn).expand(size, -1) if pool == 1 else stage1.order(gray64, coarse).cpu()
+        bits: Tensor | None = None
+        order = torch.arange(drawn).expand(size, -1)
+        if self.judge is not None:
+            bits = torch.stack([self.judge.likelihood(gray64, one).float() for one in coarse.unbind(1)], dim=1).cpu()
+            order = order if pool == 1 else bits.argsort(dim=1, stable=True)
+        elif pool > 1:
+            order = stage1.order(gray64, coarse).cpu()
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in order[b, :num_samples]]
@@ -360,7 +384,7 @@ class ColorPipeline:
                 callback=self._stage_callback(callback, "stage3"),
             )
             for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):
-                small[photo].append((candidate, rgb.cpu()))
+                small[photo].append((candidate, rgb.cpu(), None if bits is None else bits[photo, candidate].item()))
         return small
 
     def _sharp(self, photos: Sequence[Photo], size: int) -> dict[str, Tensor]:

@@ -86,6 +86,36 @@ def test_a_stage_that_can_use_more_pixels_gets_them():
     torch.testing.assert_close(seen[-1][:1], expected[1], rtol=0, atol=1e-6)
 
 
+class Judge(StandIn1):
+    """Finds dark colors likely."""
+
+    def likelihood(self, gray64, coarse):
+        assert gray64.shape == (len(coarse), 1, 64, 64)
+        return coarse.float().mean((1, 2)) / 64
+
+
+def test_candidates_are_ranked_by_likelihood():
+    plain, judged = standin_pipeline(), standin_pipeline().rank_with(Judge())
+    grays = [photo(70, 50, seed) for seed in range(3)]
+    central = plain(grays, num_samples=8, generator=5)
+    ranked = judged(grays, num_samples=8, generator=5)
+    for i in range(3):
+        rows = slice(8 * i, 8 * i + 8)
+        bits = [info.bits for info in ranked.info[rows]]
+        assert bits == sorted(bits) and len(set(bits)) == 8
+        before = {info.candidate: image for info, image in zip(central.info[rows], central.images[rows], strict=True)}
+        for info, image in zip(ranked.info[rows], ranked.images[rows], strict=True):
+            assert np.array_equal(image, before[info.candidate])  # another order, not other pictures
+    assert [info.candidate for info in ranked.info] != [info.candidate for info in central.info]
+    assert {info.bits for info in central.info} == {None}
+    (first,) = judged(grays[0], generator=5, pool=1).info
+    assert first.candidate == 0 and first.bits in [info.bits for info in ranked.info[:8]]
+    assert judged.fingerprint().keys() - plain.fingerprint().keys() == {"judge"}
+    assert judged.rank_with(None).fingerprint() == plain.fingerprint()
+    with pytest.raises(ValueError, match="must know likelihoods .* got a stage 1 of kind 'standin'"):
+        plain.rank_with(StandIn1())
+
+
 def test_output_types(pipe):
     gray = photo(30, 40, dtype=np.uint16)
     (image,) = pipe(gray, generator=1).images

@@ -6,7 +6,8 @@ Rows: the one-pass preview; the default output (the most central of the pool of 
 sample (candidate 0, pool off); best of 8 and diversity over the first photographs. Stage 1 hands 3-bit colors
 to stage 2, so each sampled row stands twice where the stage also offers its chroma before rounding
 (`sample_chroma`): "continuous" and "coarse (3 bit)". All pictures are the true gray64 merged with the stage's
-chroma. Where the stage knows likelihoods, their mean is noted: bits per symbol of the originals' 3-bit colors.
+chroma. Where the stage knows likelihoods, their mean is noted: bits per symbol of the originals' 3-bit colors, or per
+dimension of their chroma.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         rgb = photos.rgb(slice(part.start, part.stop))
         gray64 = color.gray_from_rgb(rgb)
-        if hasattr(stage, "likelihood"):
-            bits.append(stage.likelihood(gray64, color.coarse_from_rgb(rgb)))
+        if hasattr(stage, "bits"):
+            bits.append(stage.bits(rgb))
         previews.append(picture_from_rgb(stage.preview(gray64)))
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
@@ -115,8 +116,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
     report.record["pool"] = pool
     if bits:
-        report.record["bits_per_symbol"] = torch.cat(bits).mean().item()
-        report.note(f"{report.record['bits_per_symbol']:.4f} bits per symbol; knowing nothing costs 9")
+        report.record[f"bits_per_{stage.bits_unit}"] = torch.cat(bits).mean().item()
+        nothing = {"symbol": 9, "dimension": 8}[stage.bits_unit]
+        report.note(f"{torch.cat(bits).mean():.4f} bits per {stage.bits_unit}; knowing nothing costs {nothing}")
     if "continuous" not in chosen:
         report.note("this stage offers no chroma before rounding (sample_chroma): 3-bit rows only")
     return report.finish()

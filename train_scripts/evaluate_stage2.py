@@ -5,7 +5,8 @@ wrong?
 
 Stage 2 gets the coarse colors of the true picture, and the same after its chroma was disturbed (`disturbed`),
 as a sampler's would be. Each row of stage 2 stands beside the bin centers of its own input merged with the
-gray: what one would have without it.
+gray: what one would have without it. Where the stage knows likelihoods, the mean is noted: bits per dimension of the
+originals given their gray and 3-bit colors.
 """
 
 from __future__ import annotations
@@ -74,9 +75,12 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.note("no stage-1 weights (--stage1): the row of the one-pass preview is missing")
 
     pictures: dict[str, list[Tensor]] = {}
+    bits: list[Tensor] = []
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 2", unit="batch"):
         rgb64 = photos.rgb(slice(part.start, part.stop))
         gray64, chroma = color.gray_from_rgb(rgb64), color.chroma_from_rgb(rgb64)
+        if hasattr(stage2, "bits"):
+            bits.append(stage2.bits(rgb64))
         wrong = color.merge(gray64, disturbed(chroma, evaluation.generators(args.seed, part, 1, "disturb")))
         made = {} if stage1 is None else {evaluation.PREVIEW: stage1.preview(gray64)}
         for name, rgb in (("true coarse", rgb64), ("disturbed coarse", wrong)):
@@ -95,6 +99,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     }
     for name, parts in pictures.items():
         report.add(name, torch.cat(parts), sheet=sheet[name])
+    if bits:
+        report.record["bits_per_dimension"] = torch.cat(bits).mean().item()
+        report.note(f"{torch.cat(bits).mean():.4f} bits per dimension given exact 3-bit colors; these alone: 5")
     report.record["disturbance"] = {
         "patches": PATCHES,
         "patch_spread": PATCH_SPREAD,
