@@ -36,34 +36,43 @@ class DataError(ValueError):
 class Pictures:
     """Square color photographs: images (N, S, S, 3) uint8, labels (N,) int64 (-1 unknown), and what was dropped,
     counted.
+
+    rows: which image each of N pictures is, where some come more than once; None: each one once
     """
 
     images: Tensor
     labels: Tensor
     digest: str  # SHA-256 over the files' bytes, in order: the identity of this list
     dropped: dict[str, int]
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     def rgb(self, index: Tensor | slice) -> Tensor:
         """Pictures as (B, 3, S, S) float32 in [0, 1]."""
-        return self.images[index].permute(0, 3, 1, 2).float() / 255
+        rows = index if self.rows is None else self.rows[index]
+        return self.images[rows].permute(0, 3, 1, 2).float() / 255
 
     def with_also(self, other: Pictures, copies: int) -> Pictures:
         """`copies` times another list, then these: the pictures held out stay the last of these."""
-        images, labels = torch.cat([other.images] * copies + [self.images]), [other.labels] * copies + [self.labels]
+        rows = [torch.arange(len(other))] * copies + [len(other) + torch.arange(len(self))]
+        labels = torch.cat([other.labels] * copies + [self.labels])
         digest = hashlib.sha256(f"{other.digest} {len(other)} {copies} {self.digest}".encode()).hexdigest()
         dropped = {what: count + other.dropped.get(what, 0) for what, count in self.dropped.items()}
-        return Pictures(images, torch.cat(labels), digest, dropped)
+        return Pictures(torch.cat([other.images, self.images]), labels, digest, dropped, torch.cat(rows))
 
     def split(self, holdout: int) -> tuple[Pictures, Pictures]:
         """(all but the last `holdout`, the last `holdout`)."""
         if not 0 < holdout < len(self):
             raise DataError(f"holdout must be at least 1 and less than the {len(self)} usable pictures; got {holdout}")
         cut = len(self) - holdout
-        return (Pictures(self.images[:cut], self.labels[:cut], self.digest, self.dropped),
-                Pictures(self.images[cut:], self.labels[cut:], self.digest, {}))
+        first, last = self.labels[:cut], self.labels[cut:]
+        if self.rows is None:
+            return (Pictures(self.images[:cut], first, self.digest, self.dropped),
+                    Pictures(self.images[cut:], last, self.digest, {}))  # fmt: skip
+        return (Pictures(self.images, first, self.digest, self.dropped, self.rows[:cut]),
+                Pictures(self.images, last, self.digest, {}, self.rows[cut:]))  # fmt: skip
 
 
 def data_folder(given: str | Path | None = None) -> Path:

@@ -182,7 +182,10 @@ def train(
     torch.set_flush_denormal(True)  # tiny gradients on the way to zero are many times slower on CPUs
     device, rank = accelerator.device, accelerator.process_index
     training, held_out = pictures.split(config.data.holdout)
-    training = dataclasses.replace(training, images=training.images.to(device), labels=training.labels.to(device))
+    training = dataclasses.replace(
+        training, images=training.images.to(device), labels=training.labels.to(device),
+        rows=None if training.rows is None else training.rows.to(device),
+    )  # fmt: skip
 
     stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(stage, options.freeze)

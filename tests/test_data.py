@@ -223,7 +223,10 @@ def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkey
     config = DataConfig(side=32, also="photos256", also_holdout=2, also_copies=3)
     both = training_pictures(tmp_path, config)
     first, second = load(tmp_path), load_pictures(tmp_path, "photos256", "train", 32)
-    assert torch.equal(both.images, torch.cat([second.images[:3]] * 3 + [first.images]))
+    everything = torch.cat([second.rgb(slice(3))] * 3 + [first.rgb(slice(None))])
+    assert len(both) == 13 and len(both.images) == 7 and torch.equal(both.rgb(torch.arange(13)), everything)
+    for part, expected in zip(both.split(2), (everything[:-2], everything[-2:]), strict=True):
+        assert torch.equal(part.rgb(slice(None)), expected) and len(part.labels) == len(part) == len(expected)
     assert both.labels.tolist() == [-1] * 9 + [5, 6, 7, 8]
     again = [training_pictures(tmp_path, replace(config, **other)).digest for other in
              ({}, {"also": ""}, {"also_copies": 2}, {"also_holdout": 1})]  # fmt: skip
