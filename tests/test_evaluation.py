@@ -447,17 +447,41 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     results = scores(choose_candidate, held_out, tmp_path / "out")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     rows = by_name(results)
-    assert rows["one sample"]["ciede2000"] > 0
+    assert rows["one sample, vividness 1.0"]["ciede2000"] > 0
     for pool in choose_candidate.POOLS[1:]:
         for exponent in choose_candidate.EXPONENTS:
-            assert f"central of {pool}, exponent {exponent}" in rows
+            for vividness in choose_candidate.VIVIDNESS:
+                assert f"central of {pool}, exponent {exponent}, vividness {vividness}" in rows
     # the last row again, by hand
     photos = evaluation.load_photos(held_out, "photos64", "held-out")
     gray64 = color.gray_from_rgb(photos.rgb())
-    made = evaluate_stage1.sample(StandIn1(), gray64, evaluation.generators(0, range(4), 8), None)
-    first = central_order(gray64, made["symbols"], choose_candidate.EXPONENTS[-1])[:, 0]
-    picked = picture_from_rgb(made["continuous"])[torch.arange(4), first]
+    chroma = choose_candidate.VIVIDNESS[-1] * tints(gray64, 8, evaluation.generators(0, range(4), 8))
+    drawn = color.merge(gray64[:, None], chroma)
+    first = central_order(gray64, color.coarse_from_rgb(drawn), choose_candidate.EXPONENTS[-1])[:, 0]
+    picked = picture_from_rgb(drawn)[torch.arange(4), first]
     assert results["rows"][-1]["ciede2000"] == pytest.approx(float(ciede2000(picked, photos.pictures).mean()))
+
+
+def test_choosing_on_photographs_of_another_size(data, weights, tmp_path, monkeypatch):
+    seen: list[torch.Size] = []
+
+    class Sharp(StandIn1):
+        gray_side = 128
+
+        def sample_chroma(self, *args, sharp):
+            seen.append(sharp.shape)
+            return super().sample_chroma(*args)
+
+        def preview(self, gray64, sharp):
+            return super().preview(gray64)
+
+    monkeypatch.setattr(evaluate_stage1, "load_stage", lambda folder: Sharp())
+    results = scores(choose_candidate, data, tmp_path / "out", "--set", "photos256", "--split", "validation")
+    assert results["photos"]["name"] == "photos256/validation"
+    assert {shape[1:] for shape in seen} == {(1, 128, 128)} and sum(shape[0] for shape in seen) == PHOTOS["photos256"]
+    monkeypatch.setattr(evaluate_stage1, "load_stage", lambda folder: CoarseOnly())
+    options = ["--data", str(data), "--out", str(tmp_path / "out"), "--split", "validation"]
+    assert choose_candidate.main(options) == 2
 
 
 def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):

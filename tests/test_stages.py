@@ -384,6 +384,15 @@ def test_batch_equals_singles(which):
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
+def test_vividness_scales_what_is_sampled():
+    stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
+    vivid = DiffusionColorizer(replace(SMALL[1, "diffusion"], vividness=1.5)).eval()
+    vivid.load_state_dict(stage.state_dict())
+    plain = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))
+    torch.testing.assert_close(vivid.sample_chroma(gray, 2, generators(1, 2, 3, 4)), 1.5 * plain)
+    assert torch.equal(vivid.preview(gray), stage.preview(gray))
+
+
 def test_stage1_candidates_are_photo_major():
     stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
     together = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))

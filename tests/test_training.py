@@ -537,6 +537,15 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     luma = np.asarray(picture, dtype=np.float64) @ (0.299, 0.587, 0.114)
     assert np.abs(luma - gray).max() <= 0.501
 
+    own = tmp_path / "own.toml"
+    text = (TINY / "pipeline_coltran.toml").read_text()
+    wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys")
+    for settings, code, message in (("pool = 3", 0, ""), *wrong):
+        own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
+        assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
+    changed = ColorPipeline.from_pretrained(tmp_path / "pipeline").stages["stage1"]
+    assert (changed.pool, changed.trained) == (3, pipe.stages["stage1"].trained)
+
     (tmp_path / "two.toml").write_text('stage1 = "a"\nstage2 = "b"\n')
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err

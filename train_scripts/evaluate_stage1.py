@@ -68,10 +68,10 @@ def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps:
     return made | {"coarse (3 bit)": color.merge(gray64[:, None], bins), "symbols": symbols}
 
 
-def opened(args: argparse.Namespace) -> tuple[evaluation.Photos, evaluation.Report, Any]:
-    """The photographs, a report on them, and the stage 1 that the arguments name."""
+def opened(args: argparse.Namespace, name: str = "photos64") -> tuple[evaluation.Photos, evaluation.Report, Any]:
+    """The photographs of the set `name`, a report on them, and the stage 1 that the arguments name."""
     folder = evaluation.stage_weights(args.weights, 1)
-    photos = evaluation.load_photos(data_folder(args.data), "photos64", args.split, args.photos)
+    photos = evaluation.load_photos(data_folder(args.data), name, args.split, args.photos)
     report = evaluation.Report(args, photos)
     stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)

@@ -69,10 +69,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         if hasattr(stages[3], "bits"):
             bits.append(stages[3].bits(rgb256))
         inputs = {"true": resize(rgb256, (64, 64))}
-        gray64 = resize(gray256, (64, 64))
+        gray64, sharp = evaluation.seen_by_stage1(stages.get(1), gray256)
         made = {}
-        side = getattr(stages.get(1), "gray_side", 64)
-        sharp = {"sharp": resize(gray256, (side, side))} if side > 64 else {}
         if 1 in stages:
             preview = color.chroma_from_rgb(stages[1].preview(gray64, **sharp))
             made[evaluation.PREVIEW] = color.merge(gray256, enlarge_chroma(preview, gray64, gray256))

@@ -2,36 +2,58 @@
 
     python train_scripts/package.py --out pipeline/weights
 
-Which runs: configs/pipeline.toml, or another such file (`--config`), says for each stage the config it was trained by.
+Which runs: configs/pipeline.toml, or another such file (`--config`), says for each stage the config it was trained by,
+and what of its settings is to be different in use, like the size of the pool.
 Weights are stored as float16: half the size, and no visible difference (they are float32 again when loaded).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline import ColorPipeline
-from stages.checkpoint import CheckpointError
+from stages.checkpoint import CheckpointError, Stage, config_from_dict
 from stages.kinds import load_stage
 from train_scripts.launch import CONFIGS
 
 STAGES = ("stage1", "stage2", "stage3")
 
 
-def named(path: Path) -> dict[str, str]:
-    """The runs of a pipeline's config, by stage; raises CheckpointError where it is not one."""
+def named(path: Path) -> dict[str, dict[str, Any]]:
+    """By stage, the run that a pipeline's config names (`run`) and settings that differ from it in use.
+
+    Raises CheckpointError where the file is no such config.
+    """
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no config of a pipeline: {error}") from error
-    if set(table) != set(STAGES) or not all(isinstance(name, str) for name in table.values()):
+    table = {stage: {"run": entry} if isinstance(entry, str) else entry for stage, entry in table.items()}
+    if set(table) != set(STAGES) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("run"), str) for entry in table.values()
+    ):
         raise CheckpointError(f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else; got {table}")
     return {stage: table[stage] for stage in STAGES}
+
+
+def opened(folder: Path, changes: dict[str, Any]) -> Stage:
+    """The saved stage with some settings changed; such as change the network raise CheckpointError."""
+    stage = load_stage(folder)
+    config = config_from_dict(type(stage.config), {**dataclasses.asdict(stage.config), **changes})
+    changed = type(stage)(config)
+    try:
+        changed.load_state_dict(stage.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{changes} would make another network than that of {folder}: {error}") from error
+    changed.trained = stage.trained
+    return changed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,8 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         names = named(options.config)
-        folders = [getattr(options, stage) or options.runs / name / "final" for stage, name in names.items()]
-        ColorPipeline(*(load_stage(folder) for folder in folders)).save_pretrained(options.out, dtype=torch.float16)
+        stages = []
+        for stage, entry in names.items():
+            changes = {key: value for key, value in entry.items() if key != "run"}
+            stages.append(opened(getattr(options, stage) or options.runs / entry["run"] / "final", changes))
+        ColorPipeline(*stages).save_pretrained(options.out, dtype=torch.float16)
     except (CheckpointError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -58,6 +58,7 @@ class DiffusionColorizerConfig:
     steps: int = 14
     sigma_min: float = 0.05
     sigma_max: float = 80.0
+    vividness: float = 1.0  # of sampled chroma: corrects what networks lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
 
 
@@ -181,7 +182,8 @@ class DiffusionColorizer(Stage):
             return self.denoiser(x, sigma, context=maps)
 
         left_open = SAMPLERS[config.sampler](denoise, start, sigmas, callback, generator)
-        chroma = self._enlarged(preview.float().repeat_interleave(num_samples, 0) + left_open)
+        chroma = preview.float().repeat_interleave(num_samples, 0) + left_open
+        chroma = self._enlarged(config.vividness * chroma)
         return chroma.unflatten(0, (batch, num_samples))
 
     @torch.no_grad()
