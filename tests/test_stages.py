@@ -588,6 +588,21 @@ def test_coltran_argmax_needs_no_seed():
             ColTranColorizer(replace(SMALL[1, "coltran"], **wrong))
 
 
+# --- stage 2
+
+
+def test_sharpness_adds_to_edges_and_to_nothing_else():
+    plain = lively((2, "coltran"))
+    sharp = ColorUpsampler(replace(SMALL[2, "coltran"], sharpness=0.5)).eval()
+    sharp.load_state_dict(plain.state_dict())
+    gray, coarse = torch.full((1, 1, 64, 64), 0.5), torch.full((1, 64, 64), 4 * 64 + 3 * 8 + 3)
+    coarse[..., 32:] = 3 * 64 + 3 * 8 + 4
+    answer, soft = (chroma_from_rgb(stage.sample(gray, coarse))[..., 1:-1, 1:-1] for stage in (sharp, plain))
+    average = F.avg_pool2d(chroma_from_rgb(plain.sample(gray, coarse)), 3, 1)
+    torch.testing.assert_close(answer, soft + 0.5 * (soft - average), rtol=0, atol=1e-5)
+    assert (answer - soft).abs().max() > 1e-3
+
+
 # --- stage 2, the published network
 
 
