@@ -18,7 +18,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.conditioning import sharp_gray
 from stages.images import Photo, load_photo
 from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
@@ -150,10 +151,10 @@ class ColorPipeline:
             (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the weights in use, per stage (names, shapes and values, not files)."""
+        """SHA-256 of the weights in use and of their settings, per stage (names, shapes and values, not files)."""
         prints = {}
         for name, stage in {**self.stages, **({} if self.judge is None else {"judge": self.judge})}.items():
-            digest = hashlib.sha256()
+            digest = hashlib.sha256(f"{stage.kind} {json.dumps(asdict(stage.config), sort_keys=True)}\n".encode())
             for key, value in sorted(stage.state_dict().items()):
                 digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -276,7 +277,10 @@ class ColorPipeline:
         steps = steps if isinstance(steps, tuple) else (steps, None)
         if any(count is not None and count < 1 for count in steps):
             raise ValueError(f"num_inference_steps must be at least 1; got {num_inference_steps}")
-        pool = getattr(self.stages["stage1"], "pool", 1) if pool is None else pool
+        ordered = pool != 1
+        if pool is None:
+            pool = getattr(self.stages["stage1"], "pool", 1)
+            ordered = pool > 1 or self.judge is not None
 
         pictures: list[list[SmallPicture]] = []
         size = self.batch_size
@@ -291,7 +295,7 @@ class ColorPipeline:
                         found = self._preview(batch, size)
                     else:
                         found = self._cascade(
-                            batch, batch_seeds, size, num_samples, steps, pool, callback_on_step_end
+                            batch, batch_seeds, size, num_samples, steps, pool, ordered, callback_on_step_end
                         )
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
@@ -336,6 +340,7 @@ class ColorPipeline:
         num_samples: int,
         steps: tuple[int | None, int | None],
         pool: int,
+        ordered: bool,
         callback: StepCallback | None,
     ) -> list[Rows]:
         """(candidate number, rgb256, bits) of each photo; network calls have `size` or size * CANDIDATES rows."""
@@ -362,9 +367,11 @@ class ColorPipeline:
         order = torch.arange(drawn).expand(size, -1)
         if self.judge is not None:
             bits = torch.stack([self.judge.likelihood(gray64, one).float() for one in coarse.unbind(1)], dim=1).cpu()
-            order = order if pool == 1 else bits.argsort(dim=1, stable=True)
-        elif pool > 1:
-            order = stage1.order(gray64, coarse).cpu()
+            if not bool(bits.isfinite().all()):
+                raise RuntimeError("the model that ranks gave likelihoods that are not finite; if this is float16, "
+                                   "use float32")
+        if ordered:
+            order = stage1.order(gray64, coarse).cpu() if bits is None else bits.argsort(dim=1, stable=True)
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in order[b, :num_samples]]
@@ -390,7 +397,10 @@ class ColorPipeline:
     def _sharp(self, photos: Sequence[Photo], size: int) -> dict[str, Tensor]:
         """The photos in as many pixels as stage 1 can make use of, where that is more than 64x64."""
         side = getattr(self.stages["stage1"], "gray_side", 64)
-        return {"sharp": _padded(_grays(photos, side), size).to(self.device)} if side > 64 else {}
+        if side == 64:
+            return {}
+        planes = [sharp_gray(torch.from_numpy(photo.gray)[None, None], side) for photo in photos]
+        return {"sharp": _padded(torch.cat(planes), size).to(self.device)}
 
     def _stage_callback(self, callback: StepCallback | None, stage: str) -> Callable | None:
         if callback is None:

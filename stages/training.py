@@ -162,6 +162,7 @@ def train(
     for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         if getattr(options, name) not in known:
             raise CheckpointError(f"training.{name} must be one of {known}; got {getattr(options, name)!r}")
+    started_at = commit()
     accelerator = Accelerator(
         mixed_precision=precision_of(options.precision),
         # A stage may leave parts out of its loss: stage 1 with no noise levels does not use its denoiser.
@@ -209,7 +210,7 @@ def train(
         for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final.*")):  # of a process killed while it saved
             shutil.rmtree(unfinished)
         write_log(run, {
-            "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": commit(),
+            "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": started_at,
             "pictures": len(training), "pictures_sha256": pictures.digest, "dropped": pictures.dropped,
             "processes": accelerator.num_processes, "device": str(device), "precision": accelerator.mixed_precision,
             "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
@@ -276,7 +277,7 @@ def train(
     if accelerator.is_main_process:
         averaged.stage.trained = {
             "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
-            "commit": commit(), "seed": options.seed, "ema": True,
+            "commit": started_at, "seed": options.seed, "ema": True,
         }  # fmt: skip
         averaged.stage.save_pretrained(final)
         write_log(run, {
@@ -381,7 +382,7 @@ def load_checkpoint(
         saved, digests = record["config"], record["sha256"]
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}/state.json is damaged; delete {folder} to use the one before it") from error
-    if identity(saved) != identity(json.loads(json.dumps(dataclasses.asdict(config)))):
+    if identity(saved, config) != identity(dataclasses.asdict(config), config):
         raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
     if record.get("pictures_sha256", pictures) != pictures:
         raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
@@ -398,17 +399,19 @@ def load_checkpoint(
     return record["state"]
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
+def identity(values: dict[str, Any], config: Config) -> dict[str, Any]:
     """The part of a config that a run must keep: its length may change, and how often it reports and saves.
 
     What has its default is left out: a run from before a key existed goes on.
+    values: a config of the kind of `config`, as a dict
     """
     length = {"samples", "report_every", "save_every"}
-    defaults = json.loads(json.dumps({"data": dataclasses.asdict(DataConfig()),
-                                      "training": dataclasses.asdict(TrainingConfig())}))  # fmt: skip
-    kept = {part: {key: value for key, value in config[part].items() if key not in length and value != default.get(key)}
-            for part, default in defaults.items()}  # fmt: skip
-    return {**config, **kept}
+    values = json.loads(json.dumps(values))
+    for part in ("network", "data", "training"):
+        defaults = json.loads(json.dumps(dataclasses.asdict(type(getattr(config, part))())))
+        values[part] = {key: value for key, value in values[part].items()
+                        if key not in length and value != defaults.get(key)}  # fmt: skip
+    return values
 
 
 def write_log(run: Path, entry: dict[str, Any]) -> None:

@@ -244,6 +244,17 @@ def test_strided_colors_stand_where_they_were():
     torch.testing.assert_close(stage._small_lab(rgb)[:, 2], (lab[:, 2] + 0.5) / 127.5)
 
 
+def test_trained_scales_are_kept():
+    torch.manual_seed(0)
+    stage, pictures = PICColorizer(SMALL), torch.rand(4, 3, 64, 64)
+    before = stage.pixels.write.gain.clone()
+    stage.fit_to([pictures])
+    fitted = {name: value.clone() for name, value in stage.state_dict().items()}
+    assert not torch.equal(fitted["pixels.write.gain"], before)
+    stage.fit_to([pictures / 2])
+    assert all(torch.equal(value, fitted[name]) for name, value in stage.state_dict().items())
+
+
 @pytest.mark.parametrize("subsampling", ["area", "strided"])
 def test_bits_of_a_mixture_known_by_hand(subsampling):
     """One wide component at every pixel, mean 0 and scale 1: the probability of values near 0 is 1/4 · 2/255."""

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standins import StandIn1, StandIn2, StandIn3, known_standins, standin_pipeline
+from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins, standin_pipeline
 
 from pipeline import ColorPipeline, color_pipeline, fullres
 from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
-from stages.resize import resize
+from stages.resize import doubled, resize
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
@@ -81,7 +81,8 @@ def test_a_stage_that_can_use_more_pixels_gets_them():
     pipe.batch_size = 2
     pipe(grays, generator=1)
     pipe(grays[1], preview=True)
-    expected = [resize(torch.from_numpy(gray / 255).float()[None, None], (128, 128)) for gray in grays]
+    large, small = (torch.from_numpy(gray / 255).float()[None, None] for gray in grays)
+    expected = [resize(large, (128, 128)), doubled(resize(small, (64, 64))).clamp(0, 1)]
     torch.testing.assert_close(seen[0][:2], torch.cat(expected), rtol=0, atol=1e-6)
     torch.testing.assert_close(seen[-1][:1], expected[1], rtol=0, atol=1e-6)
 
@@ -112,6 +113,10 @@ def test_candidates_are_ranked_by_likelihood():
     assert first.candidate == 0 and first.bits in [info.bits for info in ranked.info[:8]]
     assert judged.fingerprint().keys() - plain.fingerprint().keys() == {"judge"}
     assert judged.rank_with(None).fingerprint() == plain.fingerprint()
+    alone = ColorPipeline(StandIn1(StandInConfig(pool=1)), StandIn2(), StandIn3()).rank_with(Judge())
+    assert [info.bits for info in alone(grays[0], num_samples=8, generator=5).info] == [i.bits for i in ranked.info[:8]]
+    drawn = alone(grays[0], num_samples=8, generator=5, pool=1).info
+    assert [info.candidate for info in drawn] == list(range(8))
     with pytest.raises(ValueError, match="must know likelihoods .* got a stage 1 of kind 'standin'"):
         plain.rank_with(StandIn1())
 

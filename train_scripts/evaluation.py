@@ -30,6 +30,7 @@ from torch import Tensor
 
 from stages import color, metrics
 from stages.checkpoint import CheckpointError, read_description, sha256_of
+from stages.conditioning import sharp_gray
 from stages.data import DataError, data_folder
 from stages.resize import resize
 
@@ -110,8 +111,7 @@ def run(evaluate: Callable[[argparse.Namespace], Any], parser: argparse.Argument
 def seen_by_stage1(stage: Any, gray: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """gray (B, 1, H, W) as the pipeline shows it to stage 1: gray64, and `sharp` where the stage can use it."""
     side = getattr(stage, "gray_side", 64)
-    larger = side > 64 and min(gray.shape[-2:]) > 64
-    return resize(gray, (64, 64)), {"sharp": resize(gray, (side, side))} if larger else {}
+    return resize(gray, (64, 64)), {"sharp": sharp_gray(gray, side)} if side > 64 else {}
 
 
 # Photographs ---------------------------------------------------------------------------------------

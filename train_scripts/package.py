@@ -44,7 +44,7 @@ def named(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def opened(folder: Path, changes: dict[str, Any]) -> Stage:
-    """The saved stage with some settings changed; such as change the network raise CheckpointError."""
+    """The saved stage with some settings changed; such as change shapes of the network raise CheckpointError."""
     stage = load_stage(folder)
     config = config_from_dict(type(stage.config), {**dataclasses.asdict(stage.config), **changes})
     changed = type(stage)(config)
@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
     for number in (1, 2, 3):
-        parser.add_argument(f"--stage{number}", type=Path, help="saved stage (default: the run that the config names)")
+        parser.add_argument(
+            f"--stage{number}", type=Path, help="saved stage, taken as it is (default: the run that the config names)"
+        )
     parser.add_argument("--config", type=Path, default=CONFIGS / "pipeline.toml", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write or replace")
     options = parser.parse_args(arguments)
@@ -68,10 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         names = named(options.config)
         stages = []
         for stage, entry in names.items():
-            changes = {key: value for key, value in entry.items() if key != "run"}
-            stages.append(opened(getattr(options, stage) or options.runs / entry["run"] / "final", changes))
+            folder, changes = getattr(options, stage), {}
+            if folder is None:
+                folder = options.runs / entry["run"] / "final"
+                changes = {key: value for key, value in entry.items() if key != "run"}
+            stages.append(opened(folder, changes))
         ColorPipeline(*stages).save_pretrained(options.out, dtype=torch.float16)
-    except (CheckpointError, FileExistsError) as error:
+    except (ValueError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in options.out.rglob("*.safetensors"))

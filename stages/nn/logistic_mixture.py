@@ -65,8 +65,8 @@ class LogisticMixture:
         if temperature == 0:
             k = self.logits.argmax(1, keepdim=True)
         else:
-            cumulative = (self.logits.double() / temperature).softmax(1).cumsum(1)
-            threshold = uniform[:, :1].double() * cumulative[:, -1:]
+            cumulative = (exact(self.logits) / temperature).softmax(1).cumsum(1)
+            threshold = exact(uniform[:, :1]) * cumulative[:, -1:]
             k = torch.searchsorted(cumulative, threshold, right=True).clamp(max=self.logits.shape[1] - 1)
         spread = temperature * torch.logit(uniform[:, 1:].clamp(1e-5, 1 - 1e-5))
         scale1, scale2 = (scale.gather(1, k).exp() for scale in self.log_scales)
@@ -81,6 +81,11 @@ class LogisticMixture:
         location1, _ = self.locations(self.means[0])
         location2 = self.locations(location1)[1]
         return torch.stack([(share * location1).sum(1), (share * location2).sum(1)], dim=1).clamp(-1, 1)
+
+
+def exact(x: Tensor) -> Tensor:
+    """Float64 where the device has it."""
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 def _log_bin(value: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:

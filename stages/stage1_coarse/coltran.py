@@ -20,6 +20,7 @@ from stages.checkpoint import Stage
 from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran_core import ColTranCore, CoreSizes
+from stages.nn.logistic_mixture import exact
 from stages.stage1_coarse.candidates import central_order
 
 SIDE, GRAYS = 64, 256
@@ -159,11 +160,11 @@ def drawn(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: floa
     """
     if temperature == 0:
         return logits.argmax(-1)
-    probability = (logits.double() / temperature).softmax(-1)
+    probability = (exact(logits) / temperature).softmax(-1)
     if top_p < 1:
         ranked, order = probability.sort(-1, descending=True)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= top_p, 0)  # what came before reaches it already
         probability = torch.zeros_like(probability).scatter(-1, order, ranked)
     cumulative = probability.cumsum(-1)
-    threshold = uniform.double()[:, None] * cumulative[:, -1:]
+    threshold = exact(uniform)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

@@ -20,12 +20,12 @@ from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
+from stages.conditioning import sharp_gray
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
-from stages.resize import doubled
 from stages.stage1_coarse.candidates import central_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
@@ -225,7 +225,7 @@ class GrayEncoder(nn.Module):
     """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
     units of `chroma_spread`, class logits.
 
-    sharp: the picture at `gray_side`, for the backbone; None: gray64 enlarged
+    sharp: the picture at `gray_side`, (B, 1, S, S), for the backbone; None: gray64 enlarged
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
@@ -251,7 +251,7 @@ class GrayEncoder(nn.Module):
 
     def forward(self, gray64: Tensor, sharp: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         if sharp is None:
-            sharp = doubled(gray64) if self.gray_side > SIDE else gray64
+            sharp = sharp_gray(gray64, self.gray_side)
         large = F.interpolate(sharp, (self.side, self.side), mode="bilinear", align_corners=False)
         at8, at16, at32 = self.backbone(large)
         x = _to_side(self.from8(at16), GRID // 2) + _to_side(self.from4(at32), GRID // 2)

@@ -31,7 +31,7 @@ from stages.color import (
     rgb_from_lab,
 )
 from stages.diffusion.noise import draw_uniform
-from stages.nn.gated_pixel import GrayEmbedding, PixelNetwork, initialized_by_data
+from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
 from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
 from stages.stage1_coarse.candidates import central_order
 
@@ -103,7 +103,9 @@ class PICColorizer(Stage):
 
     @torch.no_grad()
     def fit_to(self, batches: Iterable[Tensor]) -> None:
-        """Sets the scales of all layers from photographs (B, 3, 64, 64): data-dependent initialization."""
+        """Sets the scales of all layers from photographs (B, 3, 64, 64), unless they were trained before."""
+        if any(bool((layer.gain != 1).any()) for layer in self.modules() if isinstance(layer, Convolution)):
+            return
         rgb = torch.cat(list(batches))[:INITIAL_PICTURES]
         with initialized_by_data(self):
             self.pixels(self._small_lab(rgb), self.embedding(lightness(gray_from_rgb(rgb))))
