@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standins import standin_pipeline
+from standins import StandIn1, known_standins, standin_pipeline
 
 from pipeline import batch, cli
 from pipeline.batch import MANIFEST, Report, Settings, find_inputs, plan
@@ -376,6 +377,28 @@ def test_missing_weights_exit_with_2(tmp_path, capsys):
     paths = map(str, (photo, "-o", tmp_path / "out", "--weights", tmp_path / "none"))
     code = cli.main(["colorize", *paths])
     assert code == 2 and "there is no folder" in capsys.readouterr().err
+
+
+def test_another_order_is_another_setting(trichrome, tmp_path, monkeypatch):
+    known_standins(monkeypatch)
+    judge, photo = tmp_path / "judge", write(tmp_path / "a.png")
+    StandIn1().save_pretrained(judge)
+    plain = (photo, "-o", tmp_path / "out", "--samples", "3")
+    ranked = (*plain, "--rank-with", judge)
+    code, _, said = trichrome(*ranked)
+    assert code == 2 and "must know likelihoods" in said[-1]
+    monkeypatch.setattr(StandIn1, "likelihood", lambda self, gray, coarse: coarse.float().mean((1, 2)), raising=False)
+    for arguments, expected in ((ranked, "1 colored"), (ranked, "0 colored"), (plain, "1 colored")):
+        code, out, said = trichrome(*arguments)
+        assert code == 0 and out.startswith(expected), said
+
+
+def test_settings_of_the_stages_count(trichrome, tmp_path):
+    photo = write(tmp_path / "a.png")
+    assert trichrome(photo, "-o", tmp_path / "out")[1].startswith("1 colored")
+    stage1 = trichrome.pipe.stages["stage1"]
+    stage1.config = replace(stage1.config, pool=stage1.config.pool + 1)
+    assert trichrome(photo, "-o", tmp_path / "out")[1].startswith("1 colored")
 
 
 def test_progress_only_on_demand(trichrome, tmp_path):

@@ -31,6 +31,7 @@ class Convolution(nn.Module):
 
     kernel: (height, width); shift: where it looks, see the module's text; "none" looks around itself
     scale: of the outputs' spread that `initialized_by_data` sets
+    forward: (B, C, H, W) -> (B, out, H / stride, W / stride)
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class GatedBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def heard(self, extra: Tensor | None) -> Tensor | float:
+        """What extra (B, E, h, w) says to the block: (B, C, h, w), or nothing."""
         return 0.0 if self.extra is None or extra is None else self.extra(concat_elu(extra))
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
@@ -125,6 +127,7 @@ class GatedBlock(nn.Module):
         return self.first.room(batch, height, width), self.second.room(batch, height, width)
 
     def step(self, x: Tensor, heard: Tensor | float, rooms: tuple[Room, Room], i: int, j: int = 0) -> Tensor:
+        """As `forward` at row i and the columns from j on: x and heard (B, C, 1, w), see `Convolution.step`."""
         return self._joined(
             x, heard, lambda y: self.first.step(y, rooms[0], i, j), lambda y: self.second.step(y, rooms[1], i, j)
         )
@@ -196,6 +199,7 @@ class PixelNetwork(nn.Module):
     ) -> Tensor:
         """A canvas (B, C, H, W), pixel after pixel.
 
+        embedding: (B, E, H, W)
         choose: (parameters (B, out), row, column) -> pixels (B, C)
         progress: called with the number of each finished row and the canvas so far (B, C, rows, W)
         """

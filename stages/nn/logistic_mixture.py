@@ -42,7 +42,7 @@ class LogisticMixture:
         )  # fmt: skip
 
     def locations(self, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of the two channels where the first one has the value `first`, (N, K) or (N, 1)."""
+        """Means (N, K) of the two channels where the first one has the value `first`, (N, K) or (N, 1)."""
         c0, c1, c2 = self.coefficients
         return self.means[0] + c0 * self.lightness, self.means[1] + c1 * self.lightness + c2 * first
 
