@@ -67,12 +67,12 @@ class Pictures:
         if not 0 < holdout < len(self):
             raise DataError(f"holdout must be at least 1 and less than the {len(self)} usable pictures; got {holdout}")
         cut = len(self) - holdout
-        first, last = self.labels[:cut], self.labels[cut:]
+        return self._part(slice(cut), self.dropped), self._part(slice(cut, None), {})
+
+    def _part(self, which: slice, dropped: dict[str, int]) -> Pictures:
         if self.rows is None:
-            return (Pictures(self.images[:cut], first, self.digest, self.dropped),
-                    Pictures(self.images[cut:], last, self.digest, {}))  # fmt: skip
-        return (Pictures(self.images, first, self.digest, self.dropped, self.rows[:cut]),
-                Pictures(self.images, last, self.digest, {}, self.rows[cut:]))  # fmt: skip
+            return Pictures(self.images[which], self.labels[which], self.digest, dropped)
+        return Pictures(self.images, self.labels[which], self.digest, dropped, self.rows[which])
 
 
 def data_folder(given: str | Path | None = None) -> Path:

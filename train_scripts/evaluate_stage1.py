@@ -116,9 +116,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
     report.record["pool"] = pool
     if bits:
-        report.record[f"bits_per_{stage.bits_unit}"] = torch.cat(bits).mean().item()
         nothing = {"symbol": 9, "dimension": 8}[stage.bits_unit]
-        report.note(f"{torch.cat(bits).mean():.4f} bits per {stage.bits_unit}; knowing nothing costs {nothing}")
+        report.add_bits(bits, stage.bits_unit, f"; knowing nothing costs {nothing}")
     if "continuous" not in chosen:
         report.note("this stage offers no chroma before rounding (sample_chroma): 3-bit rows only")
     return report.finish()

@@ -99,9 +99,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     }
     for name, parts in pictures.items():
         report.add(name, torch.cat(parts), sheet=sheet[name])
-    if bits:
-        report.record["bits_per_dimension"] = torch.cat(bits).mean().item()
-        report.note(f"{torch.cat(bits).mean():.4f} bits per dimension given exact 3-bit colors; these alone: 5")
+    report.add_bits(bits, "dimension", " given exact 3-bit colors; these alone: 5")
     report.record["disturbance"] = {
         "patches": PATCHES,
         "patch_spread": PATCH_SPREAD,

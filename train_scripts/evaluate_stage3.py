@@ -99,9 +99,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
     for name, parts in pictures.items():
         report.add(name, torch.cat(parts), sheet=name.removesuffix(" rgb64"))
-    if bits:
-        report.record["bits_per_dimension"] = torch.cat(bits).mean().item()
-        report.note(f"{torch.cat(bits).mean():.4f} bits per dimension; knowing nothing costs 8")
+    report.add_bits(bits, "dimension", "; knowing nothing costs 8")
     return report.finish()
 
 

@@ -392,6 +392,13 @@ class Report:
             row["relative_to_gray"] = {key: row[key] / gray[key] for key in METRICS if key in row and gray[key]}
         self.rows.append(row)
 
+    def add_bits(self, bits: Sequence[Tensor], unit: str, remark: str) -> None:
+        """The mean of what the originals cost a stage that knows likelihoods, batches of (B,); none: nothing."""
+        if bits:
+            mean = torch.cat(list(bits)).mean().item()
+            self.record[f"bits_per_{unit}"] = mean
+            self.note(f"{mean:.4f} bits per {unit}{remark}")
+
     def note(self, text: str) -> None:
         """Something the reader of the figures must know; printed and stored."""
         self.notes.append(text)
