@@ -101,17 +101,25 @@ def find_inputs(
 
     A file is taken whatever its suffix. A folder is searched to the bottom for the suffixes of `FORMATS`,
     hidden files and folders and the output folder left out; its structure is kept. Of several folders each
-    keeps its own name too. A path that does not exist is added to `report.failed`. A file met twice counts
-    once.
+    keeps its own name too. A path that does not exist or can not be read is added to `report.failed`. A file met
+    twice counts once.
     """
-    paths = list(paths)
-    several = sum(path.is_dir() for path in paths) > 1
+    def unreadable(error: OSError) -> None:
+        report.failed.append((Path(error.filename), error.strerror or str(error)))
+
+    kinds: dict[Path, str] = {}
+    for path in paths:
+        try:
+            kinds[path] = "folder" if path.is_dir() else "file" if path.exists() else "nothing"
+        except OSError as error:  # no right to look, too long a name
+            unreadable(error)
+    several = list(kinds.values()).count("folder") > 1
     found: dict[Path, tuple[Path, Path]] = {}
     out = out.resolve()
-    for path in paths:
-        if path.is_dir():
+    for path, kind in kinds.items():
+        if kind == "folder":
             top = Path(path.resolve().name) if several else Path()
-            for folder, folders, files in os.walk(path):
+            for folder, folders, files in os.walk(path, onerror=unreadable):
                 here = Path(folder)
                 folders[:] = sorted(
                     name for name in folders if not name.startswith(".") and (here / name).resolve() != out
@@ -120,7 +128,7 @@ def find_inputs(
                     if not name.startswith(".") and Path(name).suffix.lower() in FORMATS:
                         file = here / name
                         found.setdefault(file.resolve(), (file, top / file.relative_to(path)))
-        elif path.exists():
+        elif kind == "file":
             found.setdefault(path.resolve(), (path, Path(path.name)))
         else:
             report.failed.append((path, "no such file or folder"))
@@ -213,7 +221,7 @@ class Manifest:
     def append(self, record: dict[str, Any]) -> None:
         """One line, in one write, on the disk when this returns."""
         record = {"format": MANIFEST_FORMAT, **record}
-        line = self._newline + json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = self._newline + json.dumps(record).encode() + b"\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             written = os.write(handle, line)

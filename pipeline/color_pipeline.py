@@ -2,7 +2,7 @@
 
     photo ─> gray (H, W) ─┬─ gray64 ─> stage 1: candidates ─> order ─> coarse64 ─> stage 2: rgb64 ─┐
                           ├─ gray256 ───────────────────────────────────> stage 3: rgb256 <────────┘
-                          └─ merge: chroma of rgb256, the photo's own gray ─> rgb (H, W)
+                          └─ merge: chroma of rgb256, sharpened, and the photo's own gray ─> rgb (H, W)
 
 Randomness belongs to (seed of the photo, number of the candidate), and the networks always see batches of one
 fixed size, so the same seed gives the same bytes alone, in a batch, and in another order (on one machine,
@@ -34,11 +34,12 @@ from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
 
-from .fullres import FullSize, full_size_rgb, is_out_of_memory
+from .fullres import FullSize, full_size_rgb, is_out_of_memory, sharpened
 
 __all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
 
 FORMAT = 1  # of model_index.json
+MAX_SHARPNESS = 2.0
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
 STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
 CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
@@ -86,9 +87,13 @@ class ColorPipelineOutput:
 
 
 class ColorPipeline:
-    """Three trained stages and what joins them. Make one with `from_pretrained`."""
+    """Three trained stages and what joins them. Make one with `from_pretrained`.
 
-    def __init__(self, stage1: nn.Module, stage2: nn.Module, stage3: nn.Module) -> None:
+    sharpness: of the colors, see `sharpened`; stages answer with means over likely edges, which are soft
+    """
+
+    def __init__(self, stage1: nn.Module, stage2: nn.Module, stage3: nn.Module, sharpness: float = 0.0) -> None:
+        self.sharpness = sharpness
         self.stages: dict[str, Any] = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
         for stage in self.stages.values():
             stage.eval().requires_grad_(False)
@@ -96,6 +101,17 @@ class ColorPipeline:
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         self.to(self.device)
+
+    @property
+    def sharpness(self) -> float:
+        """Of the edges of color; setting it to a number outside [0, 2] raises ValueError."""
+        return self._sharpness
+
+    @sharpness.setter
+    def sharpness(self, value: float) -> None:
+        if not 0 <= value <= MAX_SHARPNESS:
+            raise ValueError(f"sharpness must be in [0, {MAX_SHARPNESS}]; got {value}")
+        self._sharpness = float(value)
 
     # ------------------------------------------------------------------ files
 
@@ -110,9 +126,9 @@ class ColorPipeline:
         Raises CheckpointError when anything is missing, changed, of an unknown format, or a pickle.
         """
         folder, inside = _locate(source, revision)
-        index = read_index(folder)
+        entries, sharpness = read_index(folder)
         loaded: dict[str, Any] = {}
-        for name, entry in index.items():
+        for name, entry in entries.items():
             _check_files(folder / name, inside)
             weights = folder / name / "model.safetensors"
             if (found := sha256_of(weights)) != entry["sha256"]:
@@ -127,7 +143,7 @@ class ColorPipeline:
                     f"says stage {STAGES[name]} of kind {entry['kind']!r}"
                 )
             loaded[name] = stage
-        return cls(**loaded)
+        return cls(**loaded, sharpness=sharpness)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the pipeline to `folder`: all of it or nothing. Replaces a pipeline that is there, nothing
@@ -142,7 +158,7 @@ class ColorPipeline:
         if others := sorted(there - {"model_index.json", *STAGES}):
             raise FileExistsError(f"{folder} holds more than a pipeline ({', '.join(others[:3])}), which would "
                                   "be lost; choose another folder")
-        index: dict[str, Any] = {"format": FORMAT, "stages": {}}
+        index: dict[str, Any] = {"format": FORMAT, "sharpness": self.sharpness, "stages": {}}
         with replaced_folder(folder) as fresh:
             for name, stage in self.stages.items():
                 stage.save_pretrained(fresh / name, dtype=dtype)
@@ -151,8 +167,10 @@ class ColorPipeline:
             (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the weights in use and of their settings, per stage (names, shapes and values, not files)."""
-        prints = {}
+        """SHA-256 of the weights in use and of their settings, per stage (names, shapes and values, not files), and
+        the sharpness.
+        """
+        prints = {"sharpness": str(self.sharpness)}
         for name, stage in {**self.stages, **({} if self.judge is None else {"judge": self.judge})}.items():
             digest = hashlib.sha256(f"{stage.kind} {json.dumps(asdict(stage.config), sort_keys=True)}\n".encode())
             for key, value in sorted(stage.state_dict().items()):
@@ -390,7 +408,8 @@ class ColorPipeline:
                 gray256[b], _checked(rgb64, "stage2"), generator=own3, num_inference_steps=steps[1],
                 callback=self._stage_callback(callback, "stage3"),
             )
-            for (photo, candidate), rgb in zip(wanted, _checked(rgb256, "stage3"), strict=False):
+            rgb256 = sharpened(gray256[b], _checked(rgb256, "stage3"), self.sharpness)
+            for (photo, candidate), rgb in zip(wanted, rgb256, strict=False):
                 small[photo].append((candidate, rgb.cpu(), None if bits is None else bits[photo, candidate].item()))
         return small
 
@@ -512,8 +531,8 @@ def _checked(rgb: Tensor, stage: str) -> Tensor:
 # ---------------------------------------------------------------------- files
 
 
-def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The checked content of model_index.json: for each stage its kind and the SHA-256 of its weights."""
+def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
+    """The checked content of model_index.json: for each stage its kind and the SHA-256 of its weights; sharpness."""
     path = folder / "model_index.json"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -534,7 +553,10 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
         if entry["kind"] not in kinds:
             known = ", ".join(kinds)
             raise CheckpointError(f"{path}: {name} is of kind {entry['kind']!r}; known here: {known}")
-    return {name: dict(stages[name]) for name in STAGES}
+    sharpness = index.get("sharpness", 0.0)
+    if type(sharpness) not in (int, float) or not 0 <= sharpness <= MAX_SHARPNESS:
+        raise CheckpointError(f"{path}: sharpness must be a number in [0, {MAX_SHARPNESS}]; got {sharpness!r}")
+    return {name: dict(stages[name]) for name in STAGES}, sharpness
 
 
 def _locate(source: str | Path | None, revision: str | None) -> tuple[Path, Path]:

@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.color import chroma_from_rgb, gray_from_rgb, merge
 from stages.images import quantize
 from stages.resize import guided_coefficients, resize
 
-__all__ = ["FullSize", "full_size_rgb", "is_out_of_memory"]
+__all__ = ["FullSize", "full_size_rgb", "is_out_of_memory", "sharpened"]
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
+SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
 BLOCK_COLUMNS = 8192  # wider photos go in blocks of columns, so that one row of anything stays small
 
 
@@ -96,6 +98,19 @@ def full_size_rgb(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return FullSize(rgb, rows, halvings)
+
+
+def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
+    """Colors with the edges of their chroma made steeper by an unsharp mask: `sharpness` times their difference from
+    the average around them is added.
+
+    gray: (B, 1, H, W), the luma that stays; rgb: (B, 3, H, W), both in [0, 1] -> (B, 3, H, W)
+    """
+    if sharpness == 0:
+        return rgb
+    chroma = chroma_from_rgb(rgb)
+    soft = F.avg_pool2d(chroma, SOFT_SIDE, 1, SOFT_SIDE // 2, count_include_pad=False)
+    return merge(gray, chroma + sharpness * (chroma - soft))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

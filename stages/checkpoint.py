@@ -70,6 +70,7 @@ class Stage(nn.Module):
             description["trained"] = self.trained
         with replaced_folder(folder) as fresh:
             save_file(weights, fresh / WEIGHTS_NAME)
+            (fresh / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it the user's own
             (fresh / CONFIG_NAME).write_text(json.dumps(description, indent=1) + "\n")
 
     @classmethod

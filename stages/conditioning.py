@@ -45,3 +45,22 @@ def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -
     blurred = F.avg_pool2d(blurred, 3, 1, 1, count_include_pad=False)
     disturbed = torch.lerp(chroma, blurred, softness) + strength * amount * noise / 2
     return torch.where(kept, chroma, disturbed)
+
+
+def stray_detail(gray: Tensor, strength: float, untouched: float = 0.5) -> Tensor:
+    """Chroma that colorizers wrongly give to what is fine in the gray picture: a share of its detail that varies from
+    place to place. Errors of this kind follow the picture's own edges and can not be told from true colors.
+
+    gray: (B, 1, H, W); strength: largest standard deviation of the shares; untouched: share of the pictures that get
+    none -> (B, 2, H, W), to be added to chroma
+    """
+    batch, _, height, width = gray.shape
+    stray = gray.new_zeros(batch, 2, height, width)
+    touched = (torch.rand(batch, 1, 1, 1) >= untouched).to(gray.device)
+    for side in (3, 9):
+        detail = gray - F.avg_pool2d(gray, side, 1, side // 2, count_include_pad=False)
+        amount = torch.rand(batch, 1, 1, 1).to(gray.device)
+        shares = torch.randn(batch, 2, -(-height // 8), -(-width // 8)).to(gray.device)
+        shares = F.interpolate(shares, (height, width), mode="bilinear", align_corners=False)
+        stray = stray + touched * strength * amount * shares * detail
+    return stray

@@ -121,7 +121,10 @@ def load_pictures(
         table = Dataset.from_dict({"image": paths}, features=Features({"image": ImageFeature(decode=False)}))
     if limit is not None:
         table = table.select(range(min(limit, len(table))))
-    labels = list(table["label"]) if "label" in table.column_names else None
+    labels = [-1 if label is None else label for label in table["label"]] if "label" in table.column_names else None
+    for label in labels or ():
+        if type(label) is not int:
+            raise DataError(f"{folder}: labels must be class numbers; got {label!r}")
     table = table.select_columns(["image"]).cast_column("image", ImageFeature(decode=False))
 
     images = np.empty((len(table), side, side, 3), np.uint8)  # filled in place: gigabytes should not be there twice

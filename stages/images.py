@@ -242,7 +242,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} is {width * height / 1e6:.0f} megapixels, more than the limit of "
-            f"{max_pixels / 1e6:.0f}; if it is not a decompression bomb, raise max_pixels"
+            f"{max_pixels / 1e6:.0f}; if it is not a decompression bomb, give load_photo(…, max_pixels=…)"
         )
 
 

@@ -323,6 +323,31 @@ def names(tmp_path, *places: str, **settings) -> tuple[dict[str, str], list[str]
     return results[0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_names_that_are_not_utf8(trichrome, tmp_path):
+    folder = tmp_path / os.fsdecode(b"f\xfcr")
+    write(folder / "a.png")
+    os.rename(folder / "a.png", folder / os.fsdecode(b"\xe9t\xe9.png"))
+    code, out, errors = trichrome(folder, "-o", tmp_path / "out")
+    assert (code, errors) == (0, []) and out.startswith("1 colored")
+    assert (tmp_path / "out" / os.fsdecode(b"\xe9t\xe9.png")).is_file()
+    assert trichrome(folder, "-o", tmp_path / "out")[1].startswith("0 colored, 1 skipped")
+
+
+def test_a_path_that_can_not_be_looked_at_is_one_line_and_the_rest_goes_on(trichrome, tmp_path, monkeypatch):
+    write(tmp_path / "in/a.png")
+    walk = os.walk
+
+    def some_locked(top, onerror=None):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "in/locked")))
+        return walk(top, onerror=onerror)
+
+    monkeypatch.setattr(os, "walk", some_locked)
+    code, out, errors = trichrome(tmp_path / ("x" * 300), tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 1 and out.startswith("1 colored, 0 skipped (finished before), 2 failed")
+    assert errors == [f"{tmp_path / ('x' * 300)}: File name too long", f"{tmp_path / 'in/locked'}: Permission denied"]
+
+
 def test_names_of_outputs(tmp_path):
     assert names(tmp_path, "a.jpg", "b/a.PNG", "scan", "x.jp2") == (
         {"a.jpg": "a.jpg", "b/a.PNG": "b/a.PNG", "scan": "scan.png", "x.jp2": "x.jp2.png"}, [])
@@ -416,7 +441,7 @@ def test_the_manifest_is_readable(trichrome, tmp_path):
     assert (begin["event"], done["event"]) == ("begin", "done")
     assert done["input"]["path"] == str(photo.resolve())
     assert done["key"]["settings"]["seed"] == 4
-    assert set(done["key"]["weights"]) == {"stage1", "stage2", "stage3"}
+    assert set(done["key"]["weights"]) == {"stage1", "stage2", "stage3", "sharpness"}
     assert done["outputs"][0]["path"] == "a.png" and len(done["outputs"][0]["sha256"]) == 64
     assert done["device"] == "cpu" and done["dtype"] == "float32"
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.conditioning import disturbed_chroma
+from stages.conditioning import disturbed_chroma, stray_detail
 
 
 def disturbed(chroma: Tensor, strength: float, seed: int = 0) -> Tensor:
@@ -90,3 +90,27 @@ def test_every_call_draws_its_own_noise():
     first, second = disturbed(flat, 0.04, seed=3), disturbed(flat, 0.04, seed=4)
     assert (first * second).mean().abs() < 0.05 * first.square().mean()
     assert (first[1:] * first[:-1]).mean().abs() < 0.05 * first.square().mean()  # and every picture of a batch
+
+
+def test_stray_detail_is_a_share_of_the_grays_detail():
+    torch.manual_seed(0)
+    flat = torch.full((3, 1, 24, 40), 0.3)
+    assert stray_detail(flat, 1.0, 0.0).abs().max() < 1e-6  # nothing fine, nothing to stray
+    gray = torch.rand(500, 1, 24, 40)
+    stray = stray_detail(gray, 0.2, 0.0)
+    assert stray.shape == (500, 2, 24, 40)
+    detail = gray - F.avg_pool2d(gray, 9, 1, 4, count_include_pad=False)
+    fine = gray - F.avg_pool2d(gray, 3, 1, 1, count_include_pad=False)
+    assert (stray.abs() <= 5 * 0.2 * (detail.abs() + fine.abs()) + 1e-6).all()  # five standard deviations
+    # Each share is the product of a uniform amount (mean square 1/3) and interpolated normal draws (0.4 to 1).
+    power = stray.square().mean() / (0.2**2 * (detail.square().mean() + fine.square().mean()))
+    assert 0.4 / 3 < power < 1 / 3
+    assert stray.mean().abs() < 1e-3 and (stray[:, 0] * stray[:, 1]).mean().abs() < 0.1 * stray.square().mean()
+    near = (stray * detail).mean((2, 3))  # one sign in a place, as an edge that is read wrongly has
+    assert near.square().mean() > 0.01 * stray.square().mean() * detail.square().mean()
+
+
+def test_a_share_of_the_pictures_gets_no_stray_detail():
+    torch.manual_seed(0)
+    stray = stray_detail(torch.rand(2000, 1, 8, 8), 0.2, 0.3)
+    assert 0.26 < (stray == 0).flatten(1).all(1).float().mean() < 0.34  # four standard errors around 0.3

@@ -189,7 +189,7 @@ def test_one_tint(tint, unusable):
 # ---------------------------------------------------------------------- Parquet sets
 
 
-def write_set(path: Path, images: list[Image.Image], labels: list[int] | None = None) -> None:
+def write_set(path: Path, images: list[Image.Image], labels: list[int | None] | None = None) -> None:
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
@@ -214,6 +214,8 @@ def test_parquet_sets_keep_their_order_and_labels(tmp_path, monkeypatch):
     validation = load_pictures(tmp_path, "photos64", "validation", 32)
     assert torch.equal(validation.images, train.images[:2]) and validation.labels.tolist() == [-1, -1]
     assert len(load(tmp_path, limit=3)) == 3
+    write_set(tmp_path / "unknown/train-00000-of-00001.parquet", pictures[:2], [None, 4])
+    assert load_pictures(tmp_path, "unknown", "train", 32).labels.tolist() == [-1, 4]
 
 
 def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkeypatch):

@@ -499,7 +499,7 @@ def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "luma.json").read_text())
     rows = record["rows"]
     assert record["photos_sha256"]["photos64"] == evaluation.load_photos(data, "photos64", "validation", 2).sha256
-    assert record["weights"] == json.loads((folder / "model_index.json").read_text())["stages"]
+    assert record["weights"] == json.loads((folder / "model_index.json").read_text())
     assert [(row["set"], row["format"], row["bits"], row["files"]) for row in rows] == [
         *((name, kind, bits, 2) for name in ("photos64", "photos256") for kind in ("png", "tiff") for bits in (8, 16)),
         ("samples", "png", 8, 3), ("samples", "tiff", 8, 3),

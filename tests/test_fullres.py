@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import fullres
-from pipeline.fullres import full_size_rgb, is_out_of_memory
+from pipeline.fullres import full_size_rgb, is_out_of_memory, sharpened
 from stages.color import chroma_from_rgb, gray_from_rgb, merge
 from stages.resize import enlarge_chroma, resize
 
@@ -55,6 +55,20 @@ def test_strips_give_the_bytes_of_the_whole(size, depth, monkeypatch):
         assert bytes(np.asarray(strips.rgb)) == bytes(np.asarray(whole))
     monkeypatch.setattr(fullres, "BLOCK_COLUMNS", 37)
     assert bytes(np.asarray(full_size_rgb(gray, low, depth).rgb)) == bytes(np.asarray(whole))
+
+
+def test_sharpness_adds_to_edges_and_to_nothing_else():
+    gray = torch.full((1, 1, 40, 60), 0.5)
+    rgb = merge(gray, torch.tensor([0.05, -0.02]).reshape(1, 2, 1, 1).repeat(1, 1, 40, 60))
+    rgb[..., 30:] = merge(gray, torch.tensor([-0.04, 0.06]).reshape(1, 2, 1, 1).repeat(1, 1, 40, 60))[..., 30:]
+    assert sharpened(gray, rgb, 0) is rgb
+    chroma, found = chroma_from_rgb(rgb), chroma_from_rgb(sharpened(gray, rgb, 0.5))
+    torch.testing.assert_close(found[..., :26], chroma[..., :26])  # 4 pixels and more from the edge: as it was
+    torch.testing.assert_close(found[..., 34:], chroma[..., 34:])
+    # The window at column 29 is 5 parts of the left color and 4 of the right one.
+    step = chroma[0, :, 0, 0] - chroma[0, :, 0, -1]
+    torch.testing.assert_close(found[0, :, 7, 29], chroma[0, :, 0, 0] + 0.5 * 4 / 9 * step)
+    torch.testing.assert_close(gray_from_rgb(sharpened(gray, rgb, 0.5)), gray)
 
 
 def test_agrees_with_the_guided_enlargement_of_the_stages():

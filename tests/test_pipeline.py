@@ -17,6 +17,7 @@ from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins
 
 from pipeline import ColorPipeline, color_pipeline, fullres
 from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
+from pipeline.fullres import sharpened
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
 from stages.resize import doubled, resize
@@ -432,6 +433,25 @@ def test_save_and_load_give_the_same_picture(folder, tmp_path):
     assert changed == {"stage2"}
 
 
+def test_sharpness_is_part_of_the_pipeline(folder, tmp_path):
+    gray = photo(256, 256)
+    plain = ColorPipeline.from_pretrained(folder)
+    sharp = ColorPipeline(*plain.stages.values(), sharpness=0.5)
+    sharp.save_pretrained(tmp_path / "sharp")
+    loaded = ColorPipeline.from_pretrained(tmp_path / "sharp")
+    assert loaded.fingerprint() == sharp.fingerprint() and loaded.sharpness == 0.5
+    assert {name for name, value in sharp.fingerprint().items() if value != plain.fingerprint()[name]} == {"sharpness"}
+    without, with_it = (pipe(gray, generator=1, output_type="pt").images[0] for pipe in (plain, loaded))
+    low = torch.from_numpy(gray)[None, None] / 255
+    torch.testing.assert_close(with_it[None], sharpened(low, without[None], 0.5), rtol=0, atol=1e-5)
+    assert (with_it - without).abs().max() > 1e-3
+    for wrong in (-1, 3, float("nan")):
+        with pytest.raises(ValueError, match=r"sharpness must be in \[0, 2.0\]"):
+            loaded.sharpness = wrong
+    loaded.sharpness = 0
+    assert loaded.fingerprint() == plain.fingerprint()
+
+
 def test_saving_replaces_a_pipeline_and_nothing_else(folder, tmp_path, monkeypatch):
     pipe = standin_pipeline()
     before = (folder / "model_index.json").read_bytes()
@@ -471,6 +491,8 @@ DAMAGES = {
     "unknown kind": (
         lambda f: _edit(f, lambda i: i["stages"]["stage1"].update(kind="magic")), "'magic'; known"),
     "no hash": (lambda f: _edit(f, lambda i: i["stages"]["stage1"].pop("sha256")), "a kind and a sha256"),
+    "sharpness in words": (lambda f: _edit(f, lambda i: i.update(sharpness="0.5")), "sharpness must be a number"),
+    "too sharp": (lambda f: _edit(f, lambda i: i.update(sharpness=9)), "sharpness must be a number in"),
     "folder missing": (lambda f: shutil.rmtree(f / "stage3"), "stage3 is missing"),
     "weights missing": (
         lambda f: (f / "stage2" / "model.safetensors").unlink(), "model.safetensors is missing"),

@@ -547,6 +547,18 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     changed = ColorPipeline.from_pretrained(tmp_path / "pipeline").stages["stage1"]
     assert (changed.pool, changed.trained) == (3, pipe.stages["stage1"].trained)
 
+    own.write_text((TINY / "pipeline_coltran.toml").read_text() + "sharpness = 0.25\n")
+    assert package.main([*options, str(own)]) == 0
+    assert (pipe.sharpness, ColorPipeline.from_pretrained(tmp_path / "pipeline").sharpness) == (0, 0.25)
+    for value, message in (('"much"', "sharpness must be a number"), ("-1", "sharpness must be in")):
+        own.write_text((TINY / "pipeline_coltran.toml").read_text() + f"sharpness = {value}\n")
+        assert package.main([*options, str(own)]) == 1 and message in capsys.readouterr().err
+
+    given = [f"--{name}={tmp_path / 'runs' / name / 'final'}" for name in ("stage2", "stage3_coltran")]
+    misplaced = [given[0].replace("--stage2", "--stage1"), *given[:1], given[1].replace("stage3_coltran=", "stage3=")]
+    assert package.main(["--out", str(tmp_path / "wrong"), *misplaced]) == 1
+    assert "holds weights of stage 2; expected stage 1" in capsys.readouterr().err and not (tmp_path / "wrong").exists()
+
     (tmp_path / "two.toml").write_text('stage1 = "a"\nstage2 = "b"\n')
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
@@ -578,6 +590,12 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
     fails(r"unknown keys \['epochs'\]", warmup="epochs")
     fails("sampler must be one of .*got 'euler'", **{"steps = 2": 'steps = 2\nsampler = "euler"'})
     fails("lite7", lite0="lite7")
+    fails("start_from goes in a circle: c <- c", **{"[training]": '[training]\nstart_from = "c"'})
+    with monkeypatch.context() as patched:
+        load = launch.training_pictures
+        patched.setattr(launch, "training_pictures",
+                        lambda *arguments: replace(load(*arguments), labels=torch.arange(12)))  # fmt: skip
+        fails("below classes = 3, or -1 where unknown; got 0 to 11", **{"[network]": "[network]\nclasses = 3"})
     fails("less than the 12 usable pictures; got 12", **{"holdout = 4": "holdout = 12"})
     fails("no config .*gone.toml", **{"warmup = 8": 'start_from = "gone"'})
     monkeypatch.setattr("stages.nn.efficientnet.importlib.util.find_spec", lambda name: None)

@@ -1,6 +1,6 @@
 """Is the photograph's luma kept in the files that users get? For every file of a folder and every photograph of a set.
 
-    python train_scripts/evaluate_luma.py --samples ../shared/data/samples
+    python train_scripts/evaluate_luma.py --samples data/samples
 
 Gray 8-bit pictures of the validation photographs (photos64 and photos256) and 16-bit versions of some are written as
 PNG, colored by the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of
@@ -73,10 +73,10 @@ def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def weights_in(options: list[str]) -> dict[str, Any] | None:
-    """Hashes of the pipeline that the command line used; None where it is not a folder of this machine."""
+    """Index of the pipeline that the command line used; None where it is not a folder of this machine."""
     folder = Path(options[options.index("--weights") + 1]) if "--weights" in options else evaluation.DEFAULT_WEIGHTS
     index = folder / "model_index.json"
-    return json.loads(index.read_text())["stages"] if index.is_file() else None
+    return json.loads(index.read_text()) if index.is_file() else None
 
 
 def main(argv: list[str] | None = None) -> int:

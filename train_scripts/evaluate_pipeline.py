@@ -36,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
     options.add_argument(
         "--best-photos",
-        type=int,
+        type=evaluation.positive,
         default=64,
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
-    options.add_argument("--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)")
+    options.add_argument(
+        "--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+    )
     options.add_argument(
         "--outputs",
         type=Path,
@@ -138,6 +140,7 @@ def evaluate_outputs(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_pipeline(args: argparse.Namespace, report: evaluation.Report) -> Any:
     pipe = ColorPipeline.from_pretrained(args.weights) if args.weights else ColorPipeline.from_pretrained()
+    report.record["sharpness"] = pipe.sharpness
     for name, stage in pipe.stages.items():
         folder = (args.weights or evaluation.DEFAULT_WEIGHTS) / name
         report.use_weights(name, folder, stage, args.steps if name == "stage1" else None)

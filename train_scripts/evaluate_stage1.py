@@ -34,12 +34,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument(
         "--best-photos",
-        type=int,
+        type=evaluation.positive,
         default=300,
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
-    options.add_argument("--candidates", type=int, default=8, metavar="K", help="K of best of K (default: %(default)s)")
+    options.add_argument(
+        "--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+    )
     return options
 
 

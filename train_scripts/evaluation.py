@@ -90,11 +90,15 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def positive(text: str) -> int:
+def positive(text: str, least: int = 1) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
     return value
+
+
+def several(text: str) -> int:
+    return positive(text, 2)
 
 
 def run(evaluate: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser, argv=None) -> int:
@@ -248,9 +252,11 @@ def _picture(source: Path | BytesIO, name: str) -> Tensor:
     """8-bit sRGB pixels, upright: uint8 (3, H, W)."""
     try:
         with Image.open(source) as image:
+            # Pillow reads 16-bit RGB as 8 bits and calls it RGB; only what it decodes from tells.
+            deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):
-                raise EvaluationError(f"{name} has mode {upright.mode}; only 8-bit pictures are scored")
+            if deep or upright.mode.startswith(("I", "F")):
+                raise EvaluationError(f"{name} has more than 8 bits per channel; only 8-bit pictures are scored")
             pixels = np.array(upright.convert("RGB"))
     except OSError as error:
         raise EvaluationError(f"{name} is not a readable picture: {error}") from error
@@ -280,14 +286,15 @@ def batches(count: int, size: int) -> list[range]:
 
 
 def weights_of(folder: Path | str) -> dict[str, Any]:
-    """Where weights came from, their hash, and whether they are averaged (EMA; None where that is not known)."""
+    """Where weights came from, their hash and settings, and whether they are averaged (EMA; None: not known)."""
     folder = Path(folder)
     description = read_description(folder)
     averaged = (description.get("trained") or {}).get("ema")
     sha256 = sha256_of(folder / "model.safetensors")
     own = folder.resolve()
     shown = own.relative_to(ROOT) if own.is_relative_to(ROOT) else folder
-    return {"folder": str(shown), "kind": description["kind"], "sha256": sha256, "ema": averaged}
+    config = description["config"]
+    return {"folder": str(shown), "kind": description["kind"], "sha256": sha256, "ema": averaged, "config": config}
 
 
 def stage_weights(named: Path | None, number: int) -> Path:
@@ -295,6 +302,8 @@ def stage_weights(named: Path | None, number: int) -> Path:
     folder = named or DEFAULT_WEIGHTS / f"stage{number}"
     if not (folder / "config.json").is_file():
         raise EvaluationError(f"no stage-{number} weights in {folder}: give a folder written by save_pretrained")
+    if (found := read_description(folder)["stage"]) != number:
+        raise EvaluationError(f"{folder} holds weights of stage {found}; expected stage {number}")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from stages.checkpoint import CheckpointError, Stage, load_weights
-from stages.data import Pictures, data_folder, load_pictures, sets_in
+from stages.data import DataError, Pictures, data_folder, load_pictures, sets_in
 from stages.kinds import kind_of
 from stages.training import Config, DataConfig, Report, TrainingError, seed_of, train
 
@@ -26,7 +26,7 @@ def main(stage: int, default: str, report: Report, arguments: list[str] | None =
     options = parser.parse_args(arguments)
     try:
         final = run_config(Path(options.config), stage, report, options)
-    except (ValueError, ModuleNotFoundError, TrainingError, FloatingPointError) as error:
+    except (ValueError, ModuleNotFoundError, TrainingError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if final is not None:
@@ -34,8 +34,12 @@ def main(stage: int, default: str, report: Report, arguments: list[str] | None =
     return 0
 
 
-def run_config(path: Path, stage_number: int, report: Report, options: argparse.Namespace) -> Path | None:
-    """Trains one config, and before it the one it starts from."""
+def run_config(
+    path: Path, stage_number: int, report: Report, options: argparse.Namespace, after: tuple[Path, ...] = ()
+) -> Path | None:
+    """Trains one config, and before it the one it starts from. after: configs that wait for this one."""
+    if path in after:
+        raise CheckpointError(f"start_from goes in a circle: {' <- '.join(one.stem for one in (*after, path))}")
     config = Config.read(path)
     if config.stage != stage_number:
         raise CheckpointError(f"{path} is of stage {config.stage}; expected stage {stage_number}")
@@ -45,11 +49,16 @@ def run_config(path: Path, stage_number: int, report: Report, options: argparse.
     if config.training.start_from:
         start = Path(options.runs) / config.training.start_from / "final"
         if not start.is_dir():
-            trained = run_config(path.with_name(config.training.start_from + ".toml"), stage_number, report, options)
+            before = path.with_name(config.training.start_from + ".toml")
+            trained = run_config(before, stage_number, report, options, (*after, path))
             if trained is None:
                 return None
             start = trained
     pictures = training_pictures(data, config.data)
+    classes = getattr(config.network, "classes", 0)
+    if classes and not ((pictures.labels >= -1) & (pictures.labels < classes)).all():
+        found = f"{int(pictures.labels.min())} to {int(pictures.labels.max())}"
+        raise DataError(f"labels must be class numbers below classes = {classes}, or -1 where unknown; got {found}")
     torch.manual_seed(seed_of(config.training.seed, "weights"))
     stage = kind_of(config.stage, config.kind)[1](config.network)
     if start is not None:

@@ -3,7 +3,7 @@
     python train_scripts/package.py --out pipeline/weights
 
 Which runs: configs/pipeline.toml, or another such file (`--config`), says for each stage the config it was trained by,
-and what of its settings is to be different in use, like the size of the pool.
+and what of its settings is to be different in use, like the size of the pool; `sharpness` is the pipeline's own.
 Weights are stored as float16: half the size, and no visible difference (they are float32 again when loaded).
 """
 
@@ -26,8 +26,8 @@ from train_scripts.launch import CONFIGS
 STAGES = ("stage1", "stage2", "stage3")
 
 
-def named(path: Path) -> dict[str, dict[str, Any]]:
-    """By stage, the run that a pipeline's config names (`run`) and settings that differ from it in use.
+def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
+    """By stage, the run that a pipeline's config names (`run`) and settings that differ from it in use; the sharpness.
 
     Raises CheckpointError where the file is no such config.
     """
@@ -35,17 +35,26 @@ def named(path: Path) -> dict[str, dict[str, Any]]:
         table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no config of a pipeline: {error}") from error
+    sharpness = table.pop("sharpness", 0.0)
+    if type(sharpness) not in (int, float):
+        raise CheckpointError(f"{path}: sharpness must be a number; got {sharpness!r}")
     table = {stage: {"run": entry} if isinstance(entry, str) else entry for stage, entry in table.items()}
     if set(table) != set(STAGES) or not all(
         isinstance(entry, dict) and isinstance(entry.get("run"), str) for entry in table.values()
     ):
-        raise CheckpointError(f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else; got {table}")
-    return {stage: table[stage] for stage in STAGES}
+        raise CheckpointError(
+            f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else but `sharpness`; got {table}"
+        )
+    return {stage: table[stage] for stage in STAGES}, sharpness
 
 
-def opened(folder: Path, changes: dict[str, Any]) -> Stage:
-    """The saved stage with some settings changed; such as change shapes of the network raise CheckpointError."""
+def opened(folder: Path, number: int, changes: dict[str, Any]) -> Stage:
+    """The saved stage with some settings changed; such as change shapes of the network raise CheckpointError, and so
+    does another stage than `number`.
+    """
     stage = load_stage(folder)
+    if stage.stage != number:
+        raise CheckpointError(f"{folder} holds weights of stage {stage.stage}; expected stage {number}")
     config = config_from_dict(type(stage.config), {**dataclasses.asdict(stage.config), **changes})
     changed = type(stage)(config)
     try:
@@ -67,15 +76,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write or replace")
     options = parser.parse_args(arguments)
     try:
-        names = named(options.config)
+        names, sharpness = named(options.config)
         stages = []
-        for stage, entry in names.items():
+        for number, (stage, entry) in enumerate(names.items(), 1):
             folder, changes = getattr(options, stage), {}
             if folder is None:
                 folder = options.runs / entry["run"] / "final"
                 changes = {key: value for key, value in entry.items() if key != "run"}
-            stages.append(opened(folder, changes))
-        ColorPipeline(*stages).save_pretrained(options.out, dtype=torch.float16)
+            stages.append(opened(folder, number, changes))
+        ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)
     except (ValueError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,8 +5,7 @@ the 3-bit level of each channel.
 
 What differs from the paper: in training the colors are disturbed before they are cut to 3 bits, so that sampled,
 imperfect colors are repaired and not merely refined; the answer is the mean of the distribution (`decode =
-"argmax"` for the paper's), whose edges may be sharpened, since a mean over likely edges is soft; and the luma of the
-result is replaced by the gray picture, which is known exactly.
+"argmax"` for the paper's); and the luma of the result is replaced by the gray picture, which is known exactly.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from stages.checkpoint import Stage
@@ -33,7 +31,6 @@ class ColorUpsamplerConfig:
     heads: int = 4
     layers: int = 2
     decode: str = "mean"  # of the 256-way distribution, or "argmax"
-    sharpness: float = 0.0  # of the answer: how much of its difference from its own 3x3 average is added
     disturb: float = 0.04  # strongest chroma noise of training inputs; 0 trains on exact 3-bit colors, as the paper
 
 
@@ -77,8 +74,4 @@ class ColorUpsampler(Stage, ParallelUpsampler):
                 f"gray64 must be (B, 1, {SIDE}, {SIDE}) and coarse64 (B, {SIDE}, {SIDE}); "
                 f"got {tuple(gray64.shape)} and {tuple(coarse64.shape)}"
             )
-        chroma = chroma_from_rgb(self.decoded(gray64, levels_from_coarse(coarse64)))
-        if self.config.sharpness:
-            soft = F.avg_pool2d(chroma, 3, 1, 1, count_include_pad=False)
-            chroma = chroma + self.config.sharpness * (chroma - soft)
-        return merge(gray64, chroma)
+        return merge(gray64, chroma_from_rgb(self.decoded(gray64, levels_from_coarse(coarse64))))

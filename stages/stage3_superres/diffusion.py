@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
-from stages.conditioning import disturbed_chroma
+from stages.conditioning import disturbed_chroma, stray_detail
 from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
@@ -41,7 +41,6 @@ class SuperResolutionConfig:
     encoder_channels: tuple[int, int, int] = (64, 128, 192)
     denoiser_channels: tuple[int, int] = (64, 96)
     heads: int = 4
-    guided: bool = False  # may answer with shares of the luma-guided enlargement and of the luma's detail
     chroma_spread: float = 0.08
     residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
@@ -50,7 +49,8 @@ class SuperResolutionConfig:
     noise_std: float = 1.5
     huber: float = 0.3  # of `denoising_loss`: most of the residual is nearly zero, and edges should not drown it
     disturb: float = 0.03  # strongest chroma noise of the 64x64 input
-    untouched: float = 0.5  # share of inputs that are not disturbed at all
+    stray: float = 0.0  # of `stray_detail` in the 64x64 input
+    untouched: float = 0.5  # share of inputs without the one, and share of those without the other
     # sampling
     sampler: str = "dpmpp_2m"
     steps: int = 1
@@ -78,11 +78,14 @@ class SuperResolution(Stage):
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
         gray, low = gray_from_rgb(rgb), chroma_from_rgb(resize(rgb, (LOW_SIDE, LOW_SIDE)))
-        base, context = self._prepared(gray, disturbed_chroma(low, self.config.disturb, self.config.untouched))
-        target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / self.config.residual_spread
+        config, levels = self.config, self.config.noise_levels
+        low = disturbed_chroma(low, config.disturb, config.untouched)
+        if config.stray:
+            low = low + stray_detail(resize(gray, (LOW_SIDE, LOW_SIDE)), config.stray, config.untouched)
+        base, context = self._prepared(gray, low)
+        target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / config.residual_spread
         importance = F.pixel_unshuffle(sensitivity(merge(gray, base)), PATCH).repeat(1, 2, 1, 1)
 
-        config, levels = self.config, self.config.noise_levels
         return denoising_loss(
             self.denoiser, target.repeat_interleave(levels, 0), config.noise_mean, config.noise_std, config.huber,
             importance.repeat_interleave(levels, 0), context=[m.repeat_interleave(levels, 0) for m in context],
@@ -125,8 +128,6 @@ class SuperResolution(Stage):
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Bicubic enlargement of low (B, 2, 64, 64), (B, 2, 256, 256), and what the denoiser has to know."""
         config, base = self.config, resize(low, (SIDE, SIDE))
-        if not config.guided:
-            return base, self.network.prepare(self.encoder(gray, base / config.chroma_spread))
         gray_low = resize(gray, (LOW_SIDE, LOW_SIDE))
         guided = enlarge_chroma(low, gray_low, gray)
         features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_spread)
@@ -142,14 +143,14 @@ def sensitivity(rgb: Tensor) -> Tensor:
 
 
 class EdgeEncoder(nn.Module):
-    """gray (B, 1, 256, 256) and enlarged chroma (B, 2, 256, 256), or where guided chroma enlarged in two ways
-    (B, 4, 256, 256), of unit spread -> features (B, C, 64, 64); runs once.
+    """gray (B, 1, 256, 256) and chroma enlarged in two ways (B, 4, 256, 256), of unit spread -> features (B, C, 64,
+    64); runs once.
     """
 
     def __init__(self, config: SuperResolutionConfig):
         super().__init__()
         fine, middle, coarse = config.encoder_channels
-        self.read = nn.Conv2d((5 if config.guided else 3) * PIXELS, fine, 3, padding=1)
+        self.read = nn.Conv2d(5 * PIXELS, fine, 3, padding=1)
         self.fine = nn.ModuleList([ResidualBlock(fine), ResidualBlock(fine)])
         self.shrink32 = nn.Conv2d(fine, middle, 2, stride=2)
         self.middle = nn.ModuleList([ResidualBlock(middle), AxialBlock(middle, config.heads, LOW_SIDE // 2)])
@@ -177,7 +178,7 @@ class EdgeEncoder(nn.Module):
 class ResidualNetwork(nn.Module):
     """The light network of every step: x (B, 32, 64, 64), c_noise (B,), context of `prepare` -> (B, 32, 64, 64).
 
-    What it answers is a free part per pixel and, where guided, a share, smooth over places, of each of the details.
+    What it answers is a free part per pixel and a share, smooth over places, of each of the details.
     """
 
     def __init__(self, config: SuperResolutionConfig):
@@ -193,16 +194,16 @@ class ResidualNetwork(nn.Module):
         self.up = ResidualBlock(fine, code)
         self.norm = group_norm(fine)
         self.write = zero(nn.Conv2d(fine, 2 * PIXELS, 3, padding=1))
-        self.share = zero(nn.Conv2d(fine, 4, 3, padding=1)) if config.guided else None
+        self.share = zero(nn.Conv2d(fine, 4, 3, padding=1))
         self.context = nn.ModuleList([
             nn.Conv2d(width, fine, 1), nn.Conv2d(width, coarse, 2, stride=2), nn.Conv2d(width, fine, 1),
         ])  # fmt: skip
 
-    def prepare(self, features: Tensor, *details: Tensor) -> list[Tensor]:
+    def prepare(self, features: Tensor, details: Tensor) -> list[Tensor]:
         """The encoder's features as one map per block, and the details (B, 4, 256, 256), of gray and of the guided
         enlargement, each for Cb and Cr: the part of the network that knows no noise.
         """
-        return [*(layer(features) for layer in self.context), *details]
+        return [*(layer(features) for layer in self.context), details]
 
     def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
         code = self.embedding(c_noise)
@@ -211,8 +212,6 @@ class ResidualNetwork(nn.Module):
         x = x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest")
         x = self.up(x, code, context[2])
         x = F.silu(self.norm(x))
-        if self.share is None:
-            return self.write(x)
         share = F.interpolate(self.share(x), scale_factor=float(PATCH), mode="bilinear", align_corners=False)
         gray, guided = (share * context[3]).chunk(2, dim=1)
         return self.write(x) + F.pixel_unshuffle(gray + guided, PATCH)
