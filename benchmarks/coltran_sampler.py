@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     config = Config.read(options.config).network

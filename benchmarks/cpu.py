@@ -47,6 +47,8 @@ def main() -> int:
         print(json.dumps(measure(options.row, options)))
         return 0
 
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     rows = []
     for name in BOUNDS:
         before = child("calibration", options)["gflops"]

@@ -83,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     rows, hashes = [], {}
     try:
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
         data = data_folder(args.data)
         with tempfile.TemporaryDirectory() as temporary:
             folders = {}
