@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stages import color
+from stages.images import load_photo, save_photo
 from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import central_order
@@ -91,6 +92,7 @@ class StandInPipeline:
     """Paints photo by photo with one tint per (seed, candidate); the last candidate drawn comes first."""
 
     stages = {"stage1": StandIn1(), "stage2": StandIn2(), "stage3": StandIn3()}
+    sharpness = 0.25
 
     @classmethod
     def from_pretrained(cls, folder=None):
@@ -281,6 +283,7 @@ def test_missing_stage1_is_said(data, weights, tmp_path):
 def test_pipeline(data, weights, tmp_path):
     results = scores(evaluate_pipeline, data, tmp_path / "out", "--candidates", "3", "--best-photos", "3")
     check_complete(results, data, "photos256", {"stage1", "stage2", "stage3"})
+    assert results["sharpness"] == 0.25
     rows = by_name(results)
     assert rows["best of 3"]["photos"] == 3 and rows["best of 3"]["diversity"] > 0
     assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
@@ -517,3 +520,23 @@ def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate_luma, "load_photo", brighter)
     assert evaluate_luma.main(options) == 1
     assert "NOT KEPT" in capsys.readouterr().out
+
+
+def test_what_can_not_be_scored_is_said_before_the_work(data, tmp_path, capsys):
+    for module in (evaluate_stage1, evaluate_pipeline):
+        for wrong in ("--best-photos=0", "--candidates=1"):
+            with pytest.raises(SystemExit):
+                module.parser().parse_args([wrong])
+            assert "must be at least" in capsys.readouterr().err
+    folder = tmp_path / "stage2"
+    folder.mkdir()
+    description = {"format": 1, "stage": 2, "kind": "coltran", "config": {}}
+    (folder / "config.json").write_text(json.dumps(description))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(evaluation.EvaluationError, match="holds weights of stage 2; expected stage 1"):
+        evaluation.stage_weights(folder, 1)
+    pixels = np.full((8, 8, 3), 4660, np.uint16)
+    for deep in (tmp_path / "deep.png", tmp_path / "deep.tif"):
+        save_photo(deep, pixels, load_photo(pixels))
+        with pytest.raises(evaluation.EvaluationError, match="more than 8 bits"):
+            evaluation._picture(deep, deep.name)
