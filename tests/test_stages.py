@@ -213,7 +213,7 @@ def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
     torch.manual_seed(0)
     options = {**vars(config), "noise_levels": 300 if stage_class.stage == 1 else 40}
     if stage_class is SuperResolution:
-        options |= {"disturb": 0.0, "stray": 0.0}
+        options |= {"disturb": 0.0, "huber": 0.0}
     stage, side = stage_class(type(config)(**options)), SIDES[stage_class.stage]
     channels = 2 if stage_class.stage == 1 else 32
     stage.denoiser.network.forward = lambda x, c_noise, context: torch.zeros_like(x[:, :channels])  # at once

@@ -50,7 +50,7 @@ class SuperResolutionConfig:
     huber: float = 0.3  # of `denoising_loss`: most of the residual is nearly zero, and edges should not drown it
     disturb: float = 0.03  # strongest chroma noise of the 64x64 input
     stray: float = 0.0  # of `stray_detail` in the 64x64 input
-    untouched: float = 0.5  # share of inputs without the one, and share of those without the other
+    untouched: float = 0.5  # share of inputs that each of the two leaves as they are
     # sampling
     sampler: str = "dpmpp_2m"
     steps: int = 1
