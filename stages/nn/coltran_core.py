@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.nn.axial_encoder import LAYER_NORM_EPS, AxialEncoder
-from stages.nn.conditional import ConditionalAttention, ConditionalMLP, ConditionalNorm, dense
+from stages.nn.conditional import ConditionalAttention, ConditionalMLP, ConditionalNorm, Pair, dense
 
-Modulation = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Points = Norms = tuple[Pair | None, Pair | None]
+Modulation = tuple[Pair | None, Pair | None, Pair | None, Pair | None]
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,21 @@ class ColTranCore(nn.Module):
         for i in range(height):
             z_row = z[:, i : i + 1]
             context = torch.cat([z_row, above], dim=-1)
-            base: Tensor = self.inner_position()[i : i + 1] + z_row + above
-            inner = [layer.prepare_points(context) for layer in self.inner]
+            base = (self.inner_position()[i : i + 1] + z_row + above).split(1, dim=2)
+            inner = [columns(layer.prepare_points(context), norms, width)
+                     for layer, norms in zip(self.inner, inner_norms, strict=True)]  # fmt: skip
             inner_caches = [layer.cache(batch, 1, width, z) for layer in self.inner]
-            embedded, picked = [torch.zeros_like(base[:, :, :1])], []
+            embedded, picked = [torch.zeros_like(base[0])], []
             for j in range(width):
-                here = slice(j, j + 1)
-                x = base[:, :, here] + embedded[-1]
-                for layer, points, norms, cache in zip(self.inner, inner, inner_norms, inner_caches, strict=True):
-                    x = layer.step(x, joined(tuple(m if m is None else m[:, :, here] for m in points), norms), cache, j)
+                x = base[j] + embedded[-1]
+                for layer, modulations, cache in zip(self.inner, inner, inner_caches, strict=True):
+                    x = layer.step(x, modulations[j], cache, j)
                 picked.append(choose(self.write(self.norm(x))[:, 0, 0], i, j))
                 embedded.append(self.symbol(picked[-1])[:, None, None])
             rows.append(torch.stack(picked, dim=1))
             x = torch.cat(embedded[1:], dim=2) + self.outer_position()[i : i + 1] + z_row
             for layer, norms, kept in zip(self.outer, outer_norms, outer_caches, strict=True):
-                modulation = joined(layer.prepare_points(z_row), norms)
+                modulation = (*layer.prepare_points(z_row), *norms)
                 x = layer(x, modulation) if kept is None else layer.step(x, modulation, kept, i)
             above = x
             if progress is not None:
@@ -166,16 +167,16 @@ class DecoderLayer(nn.Module):
             ConditionalNorm(channels, whole, sizes.height, sizes.width, one_plus=plus) for _ in range(2)
         ))  # fmt: skip
 
-    def prepare_points(self, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def prepare_points(self, context: Tensor) -> Points:
         """From the context of single positions (B, h, w, ·): for attention and network."""
         return self.attention.prepare(context), self.mlp.prepare(context)
 
-    def prepare_norms(self, picture: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def prepare_norms(self, picture: Tensor) -> Norms:
         """From the context of the whole picture (B, H, W, D): for the two norms."""
         return self.norms[0].prepare(picture), self.norms[1].prepare(picture)
 
     def prepare(self, context: Tensor, picture: Tensor) -> Modulation:
-        return joined(self.prepare_points(context), self.prepare_norms(picture))
+        return *self.prepare_points(context), *self.prepare_norms(picture)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         attention, mlp, first, second = modulation
@@ -183,20 +184,25 @@ class DecoderLayer(nn.Module):
         return self.norms[1](x + self.mlp(x, mlp), second)
 
     def cache(self, batch: int, others: int, length: int, like: Tensor) -> Tensor:
-        """Room for keys and values (2, batch · others, length, heads, dim) of a causal axis of `length`."""
+        """Room for keys and values (2, batch · others, heads, length, dim) of a causal axis of `length`: an order in
+        which nothing is copied to look at the first of them.
+        """
         heads = self.attention.heads
-        return like.new_empty(2, batch * others, length, heads, like.shape[-1] // heads)
+        return like.new_empty(2, batch * others, heads, length, like.shape[-1] // heads)
 
     def step(self, x: Tensor, modulation: Modulation, cache: Tensor, position: int) -> Tensor:
         """As `forward` at one position of the causal axis: x (B, 1, w, C), after those before have been there."""
         attention, mlp, first, second = modulation
-        q, k, v = (t.flatten(0, 2)[:, None] for t in self.attention.project(x, attention))
-        cache[0, :, position], cache[1, :, position] = k[:, 0], v[:, 0]
-        seen = self.attention.last(q, cache[0, :, : position + 1], cache[1, :, : position + 1])
-        x = self.norms[0](x + seen.view(x.shape), first)
+        qkv = self.attention.project(x, attention).flatten(0, 2)  # (B · w, 3, heads, dim)
+        cache[..., position, :] = qkv[:, 1:].transpose(0, 1)
+        k, v = cache[..., : position + 1, :].transpose(2, 3).unbind()
+        x = self.norms[0](x + self.attention.last(qkv[:, :1], k, v).view(x.shape), first)
         return self.norms[1](x + self.mlp(x, mlp), second)
 
 
-def joined(points: tuple[Tensor | None, ...], norms: tuple[Tensor | None, Tensor | None]) -> Modulation:
-    attention, mlp = points
-    return attention, mlp, *norms
+def columns(points: Points, norms: Norms, width: int) -> list[Modulation]:
+    """A row's modulation pixel by pixel: points of (B, 1, width, ...), one entry per column of (B, 1, 1, ...)."""
+    attention, mlp = (
+        [None] * width if pair is None else list(zip(*(t.split(1, dim=2) for t in pair), strict=True)) for pair in points
+    )
+    return [(*both, *norms) for both in zip(attention, mlp, strict=True)]

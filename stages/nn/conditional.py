@@ -4,7 +4,7 @@ Kumar, Weissenborn and Kalchbrenner 2021 (arXiv 2102.04432, Table 1), exactly as
 as they are, not as 1 + scale; the MLP's linear map gives the shift first, the two others the scale first. `one_plus`
 changes the first of these, which makes training steadier.
 
-Every layer splits in two: `prepare` turns the context into scales and shifts, once per picture or row, and `forward`
+Every layer splits in two: `prepare` turns the context into a scale and a shift, once per picture or row, and `forward`
 uses them. That is what lets a sampler pay for a context once.
 """
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from stages.nn.attention import attention
 from stages.nn.axial import AxialAttention, row_attention
 from stages.nn.axial_encoder import LAYER_NORM_EPS
+
+Pair = tuple[Tensor, Tensor]  # scale and shift
 
 
 class ConditionalAttention(AxialAttention):
@@ -45,22 +47,22 @@ class ConditionalAttention(AxialAttention):
             for weight in self.modulate.weight.chunk(3):  # one map for each of q, k and v
                 nn.init.xavier_uniform_(weight)
 
-    def prepare(self, context: Tensor) -> Tensor | None:
-        """context (..., D) -> scales and shifts (..., 3, heads, 2 · dim), the first half of the last axis the scale."""
-        return None if self.modulate is None else self.modulate(context).unflatten(-1, (3, self.heads, -1))
+    def prepare(self, context: Tensor) -> Pair | None:
+        """context (..., D) -> of q, k and v (..., 3, heads, dim). In the linear map a head's scale and shift are
+        neighbors.
+        """
+        if self.modulate is None:
+            return None
+        scale, shift = self.modulate(context).unflatten(-1, (3, self.heads, -1)).chunk(2, dim=-1)
+        return self.one_plus + scale, shift
 
-    def project(self, x: Tensor, modulation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v (..., heads, dim) of x (..., C), position by position."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        if modulation is not None:
-            scale, shift = modulation.chunk(2, dim=-1)
-            qkv = (self.one_plus + scale) * qkv + shift
-        q, k, v = qkv.unbind(-3)
-        return q, k, v
+    def project(self, x: Tensor, modulation: Pair | None) -> Tensor:
+        """q, k and v of x (..., C), position by position: (..., 3, heads, dim)."""
+        return modulated(self.qkv(x).unflatten(-1, (3, self.heads, -1)), modulation)
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, modulation: Pair | None = None) -> Tensor:
         """x (B, H, W, C) and what `prepare` made of a context of that size -> (B, H, W, C)."""
-        q, k, v = self.project(x, modulation)
+        q, k, v = self.project(x, modulation).unbind(-3)
         if self.axis == "column":
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         out = row_attention(q, k, v, bias=self.bias(q.shape[2]), causal=self.causal)
@@ -72,8 +74,9 @@ class ConditionalAttention(AxialAttention):
         """
         assert self.relative is not None and self.length is not None
         count = k.shape[1]
-        bias = self.relative[:, self.length - count : self.length, None].mT  # (heads, 1, N)
-        return self.out(attention(q, k, v, bias=bias).flatten(-2))
+        bias = self.relative[None, :, None, self.length - count : self.length]  # (1, heads, 1, N)
+        # One query: the plain formula copies nothing, which torch's kernels do.
+        return self.out(attention(q, k, v, bias=bias, backend="plain").flatten(-2))
 
 
 class ConditionalNorm(nn.Module):
@@ -91,19 +94,18 @@ class ConditionalNorm(nn.Module):
             self.weights = nn.Parameter(torch.ones(height, width, 1))
             self.modulate = dense(context, 2 * channels)
 
-    def prepare(self, context: Tensor) -> Tensor | None:
-        """The whole picture's context (B, H, W, D) -> scale and shift (B, 1, 1, 2 C). The same in training and in
+    def prepare(self, context: Tensor) -> Pair | None:
+        """The whole picture's context (B, H, W, D) -> scale and shift (B, 1, 1, C). The same in training and in
         sampling (the released sampler took single rows for the picture).
         """
-        return None if self.weights is None else self.modulate((self.weights * context).mean((1, 2), keepdim=True))
+        if self.weights is None:
+            return None
+        scale, shift = self.modulate((self.weights * context).mean((1, 2), keepdim=True)).chunk(2, dim=-1)
+        return self.one_plus + scale, shift
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, modulation: Pair | None = None) -> Tensor:
         """x (B, h, w, C), the picture or a part of it, and what `prepare` made -> (B, h, w, C)."""
-        x = self.norm(x)
-        if modulation is None:
-            return x
-        scale, shift = modulation.chunk(2, dim=-1)
-        return (self.one_plus + scale) * x + shift
+        return modulated(self.norm(x), modulation)
 
 
 class ConditionalMLP(nn.Module):
@@ -115,16 +117,21 @@ class ConditionalMLP(nn.Module):
         self.layers = nn.Sequential(dense(channels, feed_forward), nn.ReLU(), dense(feed_forward, channels))
         self.modulate = dense(context, 2 * channels) if context else None
 
-    def prepare(self, context: Tensor) -> Tensor | None:
-        """context (..., D) -> shift and scale (..., 2 C)."""
-        return None if self.modulate is None else self.modulate(context)
+    def prepare(self, context: Tensor) -> Pair | None:
+        """context (..., D) -> scale and shift (..., C)."""
+        if self.modulate is None:
+            return None
+        shift, scale = self.modulate(context).chunk(2, dim=-1)
+        return self.one_plus + scale, shift
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        x = self.layers(x)
-        if modulation is None:
-            return x
-        shift, scale = modulation.chunk(2, dim=-1)
-        return (self.one_plus + scale) * x + shift
+    def forward(self, x: Tensor, modulation: Pair | None = None) -> Tensor:
+        """x (..., C) and what `prepare` made of a context of that size -> (..., C)."""
+        return modulated(self.layers(x), modulation)
+
+
+def modulated(x: Tensor, pair: Pair | None) -> Tensor:
+    """scale · x + shift, or x itself without a pair."""
+    return x if pair is None else torch.addcmul(pair[1], pair[0], x)
 
 
 def dense(inputs: int, outputs: int) -> nn.Linear:
