@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from stages.nn.axial_encoder import LAYER_NORM_EPS, AxialEncoder
 from stages.nn.conditional import ConditionalAttention, ConditionalMLP, ConditionalNorm, Pair, dense
 
-Points = Norms = tuple[Pair | None, Pair | None]
+Points = tuple[Pair | None, Pair | None]  # for attention and network
+Norms = tuple[Pair | None, Pair | None]  # for the two norms
 Modulation = tuple[Pair | None, Pair | None, Pair | None, Pair | None]
 
 
@@ -203,6 +204,7 @@ class DecoderLayer(nn.Module):
 def columns(points: Points, norms: Norms, width: int) -> list[Modulation]:
     """A row's modulation pixel by pixel: points of (B, 1, width, ...), one entry per column of (B, 1, 1, ...)."""
     attention, mlp = (
-        [None] * width if pair is None else list(zip(*(t.split(1, dim=2) for t in pair), strict=True)) for pair in points
+        [None] * width if pair is None else list(zip(*(t.split(1, dim=2) for t in pair), strict=True))
+        for pair in points
     )
     return [(*both, *norms) for both in zip(attention, mlp, strict=True)]
