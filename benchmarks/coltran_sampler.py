@@ -1,6 +1,6 @@
 """ColTran's sampler with its caches against the same sampler without them, and how its arithmetic grows with the rows.
 
-    python benchmarks/coltran_sampler.py [--batch 16] [--threads 2] [--json FILE]
+    python benchmarks/coltran_sampler.py [--batch 32] [--threads 2] [--json FILE]
 
 Both samplers draw the same symbols from the same untrained network of the size of `--config`, side by side in one run.
 Without caches: the whole outer decoder for every row, the whole inner decoder on its row for every pixel, as the
@@ -56,7 +56,7 @@ def sample_uncached(core: ColTranCore, z: Tensor, choose: Any) -> Tensor:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/stage1_coltran_small.toml")
-    parser.add_argument("--batch", type=int, default=16, help="pictures drawn at once")
+    parser.add_argument("--batch", type=int, default=32, help="pictures drawn at once")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
