@@ -5,14 +5,15 @@
 Rows: the one-pass preview; the default output (the most central of the pool of candidates); one plain random
 sample (candidate 0, pool off); best of 8 and diversity over the first photographs. Stage 1 hands 3-bit colors
 to stage 2, so each sampled row stands twice where the stage also offers its chroma before rounding
-(`sample_chroma`): "continuous" and "coarse (3 bit)". All pictures are the true gray64 merged with the stage's
-chroma. Where the stage knows likelihoods, their mean is noted: bits per symbol of the originals' 3-bit colors, or per
-dimension of their chroma.
+(`sample_chroma`): "continuous" and "coarse (3 bit)". With --stage2 it stands there once more, "after stage 2". All
+pictures are the true gray64 merged with the stage's chroma. Where the stage knows likelihoods, their mean is noted:
+bits per symbol of the originals' 3-bit colors, or per dimension of their chroma.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ BATCH = 16  # photographs sampled at once
 def parser() -> argparse.ArgumentParser:
     options = evaluation.arguments("stage1", "Score stage 1 on photos64.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
+    options.add_argument(
+        "--stage2", type=Path, metavar="FOLDER", help="stage 2, for rows of what it makes of the coarse colors"
+    )
     options.add_argument(
         "--best-photos",
         type=evaluation.positive,
@@ -80,9 +84,20 @@ def opened(args: argparse.Namespace, name: str = "photos64") -> tuple[evaluation
     return photos, report, stage
 
 
+def finished(stage2: Any, gray64: Tensor, symbols: Tensor) -> Tensor:
+    """What stage 2 makes of coarse colors: (B,1,64,64), (B,K,64,64) -> rgb (B,K,3,64,64)."""
+    count = symbols.shape[1]
+    return stage2.sample(gray64.repeat_interleave(count, 0), symbols.flatten(0, 1)).unflatten(0, (-1, count))
+
+
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos, report, stage = opened(args)
+    stage2: Any = None
+    if args.stage2:
+        folder = evaluation.stage_weights(args.stage2, 2)
+        stage2 = load_stage(folder).eval()
+        report.use_weights("stage2", folder, stage2)
 
     pool = max(1, stage.pool)
     drawn = max(pool, args.candidates)
@@ -92,6 +107,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     plain: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
+    pictures_drawn, seconds = 0, 0.0
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         rgb = photos.rgb(slice(part.start, part.stop))
         gray64 = color.gray_from_rgb(rgb)
@@ -100,8 +116,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         previews.append(picture_from_rgb(stage.preview(gray64)))
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
-        made = sample(stage, gray64, evaluation.generators(args.seed, part, count), args.steps)
-        first = stage.order(gray64, made.pop("symbols")[:, :pool])[:, 0]
+        generators = evaluation.generators(args.seed, part, count)
+        start = time.perf_counter()
+        made = sample(stage, gray64, generators, args.steps)
+        seconds += time.perf_counter() - start
+        pictures_drawn += len(generators)
+        symbols = made.pop("symbols")
+        first = stage.order(gray64, symbols[:, :pool])[:, 0]
+        if stage2 is not None:
+            made["after stage 2"] = finished(stage2, gray64, symbols)
         for form, candidates in made.items():
             pictures = picture_from_rgb(candidates)
             chosen.setdefault(form, []).append(pictures[torch.arange(len(part)), first])
@@ -116,7 +139,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add(f"one plain sample, {form}", torch.cat(plain[form]))
     for i, form in enumerate(best):
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
-    report.record["pool"] = pool
+    report.record |= {"pool": pool, "seconds_per_candidate": seconds / pictures_drawn}
+    report.note(f"{seconds / pictures_drawn:.3f} seconds per candidate")
     if bits:
         nothing = {"symbol": 9, "dimension": 8}[stage.bits_unit]
         report.add_bits(bits, stage.bits_unit, f"; knowing nothing costs {nothing}")
