@@ -8,8 +8,8 @@ curve, bit for bit.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -29,9 +29,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from stages.averages import Averaged, half_life, power
 from stages.checkpoint import CheckpointError, Stage, config_from_dict, replaced_folder, sha256_of
 from stages.data import Pictures, augmented, batch_indices, seed_of
 from stages.precision import hardware_has_bfloat16
@@ -75,6 +77,9 @@ class TrainingConfig:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0  # of the gradient's norm; 0: none
     average_half_life: int = 10_000  # pictures; of the exponential average of the weights
+    average_widths: tuple[float, ...] = ()  # of further averages, power functions, relative to the run's length
+    compile: bool = False  # the training pass, by torch.compile: a minute or more at the start
+    recompute: bool = False  # the insides of blocks in the backward pass: less memory, a third more time
     precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
     seed: int = 0
     report_every: int = 10_000  # pictures
@@ -118,25 +123,6 @@ class Config:
         )  # fmt: skip
 
 
-class Averaged:
-    """Exponential moving average of the weights, updated after each optimizer step.
-
-    half_life: pictures after which a weight's share has halved; shorter at the start, a tenth of what has been seen.
-    """
-
-    def __init__(self, stage: Stage, half_life: int):
-        self.half_life = half_life
-        self.stage = copy.deepcopy(stage).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, stage: Stage, batch_size: int, seen: int) -> None:
-        keep = 0.5 ** (batch_size / max(min(self.half_life, seen / 10), 1e-8))
-        for mean, parameter in zip(self.stage.parameters(), stage.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - keep)
-        for kept, buffer in zip(self.stage.buffers(), stage.buffers(), strict=True):
-            kept.copy_(buffer)
-
-
 def train(
     config: Config,
     stage: Stage,
@@ -147,12 +133,14 @@ def train(
     command: str = "",
     expect_world: int | None = None,
     stop_after: int | None = None,
+    track: str | None = None,
 ) -> Path | None:
     """Trains `stage` to the end of its config, continuing what `run` holds; returns the folder of the final weights.
 
     pictures: the whole training split; its last config.data.holdout pictures are only reported on
     expect_world: processes there must be; TrainingError otherwise (accelerate starts fewer without a word)
     stop_after: steps after which to stop without saving, as if killed (tests); returns None then
+    track: a tracker of accelerate's that gets the reports too, "tensorboard" for instance; files go to `run`
     Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run.
     """
     options = config.training
@@ -167,7 +155,10 @@ def train(
         mixed_precision=precision_of(options.precision),
         # A stage may leave parts out of its loss: stage 1 with no noise levels does not use its denoiser.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+        log_with=track, project_dir=run,
+    )  # fmt: skip
+    if track and not accelerator.log_with:  # accelerate leaves out what is not installed without a word
+        raise CheckpointError(f"the tracker {track!r} is not installed: pip install {track}")
     # torchrun tells each process the size of the world; without ACCELERATE_USE_CPU they train apart in one folder.
     world = expect_world if expect_world is not None else int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
@@ -195,11 +186,18 @@ def train(
         shown = torch.arange(0, len(training), max(1, len(training) // FITTED_PICTURES))[:FITTED_PICTURES]
         stage.eval().fit_to(training.rgb(part.to(device)) for part in shown.split(64))
     optimizer = build_optimizer(stage, options)
-    averaged = Averaged(stage, options.average_half_life)
+    # By what stands after "averaged" and "final" in the names of their files and folders. The first is reported on.
+    averages = {"": Averaged(stage, half_life(options.average_half_life))}
+    averages |= {f"-{width:g}": Averaged(stage, power(width)) for width in options.average_widths}
+    averaged = averages[""]
     state: dict[str, Any] = {"step": 0}
     if newest is not None:
-        state = load_checkpoint(newest, config, stage, averaged, optimizer, accelerator.scaler, pictures.digest)
+        state = load_checkpoint(newest, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
     stage.train()
+    if options.recompute:
+        recompute_blocks(stage)
+    if options.compile:
+        stage.compile(dynamic=False)
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
 
     batch_size = options.batch_size
@@ -216,6 +214,8 @@ def train(
             "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
         })  # fmt: skip
     progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
+    if track:
+        accelerator.init_trackers(config.name)
     losses = state.setdefault("losses", [])  # since the last report; saved, so that the log continues too
     clock, clocked = time.perf_counter(), first
     while True:
@@ -229,11 +229,15 @@ def train(
                 entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
                          "pictures_per_second": round(rate, 2), **values}
                 write_log(run, entry)
+                for tracker in accelerator.trackers:
+                    tracker.log({key: value for key, value in entry.items() if key not in ("event", "step")}, step=seen)
+                    if tracker.name == "tensorboard":
+                        tracker.log_images({"samples": grid[None].float().cpu().numpy()}, step=seen)
                 progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
                 losses.clear()
                 clock, clocked = time.perf_counter(), step
             if step > first and (finished or due(step, options.save_every, batch_size)):
-                save_checkpoint(run, state, config, stage, averaged, optimizer, accelerator.scaler, pictures.digest)
+                save_checkpoint(run, state, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
         if finished or (stop_after is not None and step - first >= stop_after):
             break
 
@@ -262,11 +266,14 @@ def train(
             )
         optimizer.step()
         optimizer.zero_grad()
-        averaged.update(accelerator.unwrap_model(wrapped), batch_size, seen + batch_size)
+        for average in averages.values():
+            average.update(stage, batch_size, seen + batch_size)
         state["step"] += 1
         losses.append(total)
         progress.update()
     progress.close()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     accelerator.wait_for_everyone()
     final = run / "final"
     if not finished:
@@ -275,11 +282,12 @@ def train(
     if len(set(digests)) > 1:
         raise TrainingError(f"the processes ended with different weights ({digests}): they did not synchronize")
     if accelerator.is_main_process:
-        averaged.stage.trained = {
-            "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
-            "commit": started_at, "seed": options.seed, "ema": True,
-        }  # fmt: skip
-        averaged.stage.save_pretrained(final)
+        for name, average in averages.items():
+            average.stage.trained = {
+                "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
+                "commit": started_at, "seed": options.seed, "ema": True,
+            }  # fmt: skip
+            average.stage.save_pretrained(run / f"final{name}")
         write_log(run, {
             "event": "end", "step": state["step"], "weights_sha256": sha256_of(final / "model.safetensors"),
             "digest_by_process": digests,
@@ -321,6 +329,18 @@ def freeze(stage: Stage, prefixes: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
 
 
+def recompute_blocks(module: nn.Module) -> None:
+    """Lets the members of every list of blocks compute their insides again in the backward pass instead of keeping them
+    (Chen et al. 2016, arXiv 1604.06174).
+    """
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            for block in child:
+                block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        else:
+            recompute_blocks(child)
+
+
 def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
@@ -335,7 +355,7 @@ def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.Optimi
     ]  # fmt: skip
     if options.optimizer == "rmsprop":
         return torch.optim.RMSprop(settings, lr=options.learning_rate, alpha=0.9, eps=1e-7)
-    return torch.optim.AdamW(settings, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8)
+    return torch.optim.AdamW(settings, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8, fused=True)
 
 
 def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> None:
@@ -348,15 +368,17 @@ def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> Non
 
 
 def save_checkpoint(
-    run: Path, state: dict, config: Config, stage: Stage, averaged: Averaged, optimizer: Any, scaler: Any, pictures: str
-) -> None:
+    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    pictures: str,
+) -> None:  # fmt: skip
     """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two.
 
     scaler: of gradients in fp16, else None; pictures: digest of the pictures that the run learns from
     """
     folder = run / f"checkpoint-{state['step']:08d}"
     with replaced_folder(folder) as fresh:
-        for name, module in (("weights", stage), ("averaged", averaged.stage)):
+        averaged = {f"averaged{name}": average.stage for name, average in averages.items()}
+        for name, module in ({"weights": stage} | averaged).items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
             save_file(tensors, fresh / f"{name}.safetensors")
         torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
@@ -374,8 +396,9 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(
-    folder: Path, config: Config, stage: Stage, averaged: Averaged, optimizer: Any, scaler: Any, pictures: str
-) -> dict:
+    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    pictures: str,
+) -> dict:  # fmt: skip
     """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
     try:
         record = json.loads((folder / "state.json").read_text())
@@ -386,13 +409,15 @@ def load_checkpoint(
         raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
     if record.get("pictures_sha256", pictures) != pictures:
         raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
-    for name in ("weights.safetensors", "averaged.safetensors", "optimizer.pt"):
+    averaged = [f"averaged{name}.safetensors" for name in averages]
+    for name in ("weights.safetensors", *averaged, "optimizer.pt"):
         if not (folder / name).is_file() or sha256_of(folder / name) != digests.get(name):
             raise CheckpointError(
                 f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it"
             )
     stage.load_state_dict(load_file(folder / "weights.safetensors"))
-    averaged.stage.load_state_dict(load_file(folder / "averaged.safetensors"))
+    for name, average in zip(averaged, averages.values(), strict=True):
+        average.stage.load_state_dict(load_file(folder / name))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
     if scaler is not None and record.get("scaler"):
         scaler.load_state_dict(record["scaler"])

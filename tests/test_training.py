@@ -6,6 +6,7 @@ Run as a script (by `accelerate launch`), this file is one process of the two-pr
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -31,14 +32,14 @@ from pipeline import ColorPipeline
 from stages import training
 from stages.checkpoint import CheckpointError, Stage, sha256_of
 from stages.data import Pictures
-from stages.kinds import load_stage
+from stages.kinds import kind_of, load_stage
 from stages.training import (
-    Averaged,
     Config,
     DataConfig,
     TrainingConfig,
     TrainingError,
     build_optimizer,
+    recompute_blocks,
     set_learning_rate,
     train,
 )
@@ -336,26 +337,19 @@ def test_no_clipping_leaves_the_gradient_as_it_is(tmp_path):
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-def test_the_average_of_weights_follows_its_closed_form():
-    stage = Toy()
-    for parameter in stage.parameters():
-        nn.init.zeros_(parameter)
-    averaged = Averaged(stage, half_life=100)
-    for parameter in stage.parameters():
-        nn.init.ones_(parameter)
-    share = 1.0
-    for step in range(1, 40):
-        averaged.update(stage, 10, seen=10 * step)
-        share *= 0.5 ** (10 / min(100, step))  # a tenth of what was seen, at most the half-life
-        for value in averaged.stage.parameters():
-            assert value.flatten() == pytest.approx(1 - share, abs=1e-5)
-    for parameter in stage.parameters():
-        nn.init.constant_(parameter, 3.0)
-    before = 1 - share
-    for _ in range(10):
-        averaged.update(stage, 10, seen=100_000)
-    assert averaged.stage.mix.weight.flatten() == pytest.approx(3 - (3 - before) / 2, abs=1e-4)
-    assert not averaged.stage.training and not any(p.requires_grad for p in averaged.stage.parameters())
+def test_further_averages_are_saved_and_continued(tmp_path):
+    config = toy_config(average_widths=(0.05, 0.1))
+    train_toy(tmp_path / "whole", config)
+    train_toy(tmp_path / "run", config, stop_after=7)
+    train_toy(tmp_path / "run", config)
+    whole, run = (
+        [sha256_of(tmp_path / one / name / "model.safetensors") for name in ("final", "final-0.05", "final-0.1")]
+        for one in ("whole", "run")
+    )
+    assert whole == run and len(set(whole)) == 3
+    (tmp_path / "run" / "checkpoint-00000012" / "averaged-0.1.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="averaged-0.1.safetensors is damaged"):
+        train_toy(tmp_path / "run", config)
 
 
 def test_accumulation_changes_the_memory_and_not_the_gradient(tmp_path):
@@ -374,6 +368,70 @@ def test_frozen_parameters_stay_and_the_others_learn(tmp_path):
     assert [torch.equal(final[name], start[name]) for name in ("mix.weight", "unused.weight", "mix.bias")] == [
         True, True, False,
     ]  # fmt: skip
+
+
+def saved_bytes(stage: Stage, rgb: torch.Tensor) -> tuple[int, list[torch.Tensor]]:
+    """What the backward pass of a loss finds kept, and the gradients it makes."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    torch.manual_seed(0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = stage(rgb)
+    loss.backward()
+    return sum(kept.values()), [p.grad for p in stage.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage1_coltran", "stage1_pic", "stage2", "stage3"])
+def test_recomputing_blocks_changes_the_memory_and_not_the_gradient(name):
+    config = Config.read(TINY / f"{name}.toml")
+    _, stage_class = kind_of(config.stage, config.kind)
+    torch.manual_seed(0)
+    keeping = stage_class(config.network).train()
+    for parameter in keeping.parameters():  # layers that start at zero would hide what is before them
+        nn.init.normal_(parameter, std=0.1) if not parameter.any() else None
+    recomputing = copy.deepcopy(keeping)
+    recompute_blocks(recomputing)
+    rgb = torch.rand(2, 3, config.data.side, config.data.side)
+    (more, expected), (less, gradients) = saved_bytes(keeping, rgb), saved_bytes(recomputing, rgb)
+    torch.testing.assert_close(gradients, expected)
+    assert less < more
+
+
+def test_a_compiled_run_learns_the_same(tmp_path):
+    """Without noise: compiled code draws its own."""
+    plain, compiled = (train_toy(tmp_path / str(on), toy_config(noise=0, compile=on)) for on in (False, True))
+    weights = [load_file(folder / "model.safetensors") for folder in (plain, compiled)]
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_tracker_gets_the_reports(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train_toy(tmp_path, track="tensorboard")
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    written = events.EventAccumulator(str(folder)).Reload()
+    losses = [(event.step, event.value) for event in written.Scalars("loss")]
+    assert losses == [(entry["pictures"], pytest.approx(entry["loss"])) for entry in log_of(tmp_path)]
+    assert [event.step for event in written.Images("samples")] == [20, 40, 48]
+
+
+def test_a_tracker_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Accelerator, "__init__", without_trackers(training.Accelerator.__init__))
+    with pytest.raises(CheckpointError, match="the tracker 'tensorboard' is not installed: pip install tensorboard"):
+        train_toy(tmp_path, track="tensorboard")
+    assert not list(tmp_path.iterdir())
+
+
+def without_trackers(init):
+    """accelerate's answer to a tracker that is not installed: none, and no word."""
+
+    def initialized(self, *args, log_with=None, **options):
+        init(self, *args, **options)
+
+    return initialized
 
 
 # ---------------------------------------------------------------------- several processes
@@ -415,6 +473,20 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         for name in ("one", "two")
     ]
     assert rates[0] == rates[1]
+
+
+def test_two_processes_that_were_stopped_continue_to_the_bit(photographs, tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text((TINY / "stage1.toml").read_text().replace("samples = 48", "samples = 32"))
+    script = [ROOT / "train_scripts/stage1.py", "--config", path, "--data", photographs, "--expect-world", "2"]
+    for runs, *more in (["whole"], ["parts", "--stop-after", "6"], ["parts"]):
+        done = in_two_processes(*script, "--runs", tmp_path / runs, *more, ACCELERATE_USE_CPU="true")
+        assert done.returncode == 0, done.stderr
+    whole, parts = tmp_path / "whole" / "two", tmp_path / "parts" / "two"
+    assert [entry["step"] for entry in log_of(parts, "start")] == [0, 4]
+    for name in ("final/model.safetensors", "checkpoint-00000008/weights.safetensors", "samples-00000032.png"):
+        assert sha256_of(parts / name) == sha256_of(whole / name), name
+    assert timeless(log_of(parts))[-1] == timeless(log_of(whole))[-1]
 
 
 def test_stage1_trains_in_two_processes(photographs, tmp_path):

@@ -22,6 +22,7 @@ def main(stage: int, default: str, report: Report, arguments: list[str] | None =
     parser.add_argument("--data", help="folder of photographs (default: $TRICHROME_DATA, else ./data)")
     parser.add_argument("--runs", default="runs", help="folder of all runs, one per config (default: %(default)s)")
     parser.add_argument("--expect-world", type=int, metavar="N", help="fail unless N processes really work together")
+    parser.add_argument("--track", metavar="NAME", help='a tracker that gets the reports too, like "tensorboard"')
     parser.add_argument("--stop-after", type=int, metavar="STEPS", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -65,7 +66,10 @@ def run_config(
         load_weights(stage, start / "model.safetensors")
     if config.training.pretrained_backbone:
         pretrained_backbone(stage)
-    return train(config, stage, pictures, run, report, expect_world=options.expect_world, stop_after=options.stop_after)
+    return train(
+        config, stage, pictures, run, report,
+        expect_world=options.expect_world, stop_after=options.stop_after, track=options.track,
+    )  # fmt: skip
 
 
 def training_pictures(folder: Path, data: DataConfig) -> Pictures:
