@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
+from stages.color import chroma_from_rgb, coarse_from_rgb, merge
 from stages.conditioning import sharp_gray
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
+from stages.prints import printed
 from stages.stage1_coarse.candidates import central_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
@@ -53,6 +54,7 @@ class DiffusionColorizerConfig:
     noise_std: float = 1.6
     preview_weight: float = 1.0
     label_weight: float = 0.2
+    prints: float = 0.0  # share of the pictures whose gray imitates an old print
     # sampling
     sampler: str = "dpmpp_2m"
     steps: int = 14
@@ -105,7 +107,7 @@ class DiffusionColorizer(Stage):
         side = self.config.gray_side
         if rgb.ndim != 4 or rgb.shape[1:] != (3, side, side):
             raise ValueError(f"rgb must be (B, 3, {side}, {side}) in [0, 1]; got {tuple(rgb.shape)}")
-        gray, target = self._gray(rgb), self._chroma32(rgb)
+        gray, target = self._gray(rgb, self.config.prints), self._chroma32(rgb)
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             context, preview, logits = self.encoder(*gray)
@@ -199,9 +201,9 @@ class DiffusionColorizer(Stage):
 
     # inside
 
-    def _gray(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+    def _gray(self, rgb: Tensor, prints: float = 0.0) -> tuple[Tensor, Tensor]:
         """The gray of rgb (B, 3, S, S) as the encoder takes it: (B, 1, 64, 64) and (B, 1, S, S)."""
-        sharp = gray_from_rgb(rgb)
+        sharp = printed(rgb, prints)
         return F.avg_pool2d(sharp, rgb.shape[-1] // SIDE), sharp
 
     def _chroma32(self, rgb: Tensor) -> Tensor:
