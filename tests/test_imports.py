@@ -25,7 +25,7 @@ LEVELS = {
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.kinds": 4,
     "stages.training": 5,
-    "pipeline.fullres": 5,
+    "pipeline.fullres": 5, "pipeline.progress": 5,
     "pipeline.color_pipeline": 6,
     "pipeline": 7,  # its face: __init__.py
     "pipeline.batch": 8,

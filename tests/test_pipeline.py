@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +17,13 @@ import torch
 from PIL import Image
 from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins, standin_pipeline
 
-from pipeline import ColorPipeline, color_pipeline, fullres
+from pipeline import ColorPipeline, StepBar, color_pipeline, fullres
 from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
 from pipeline.fullres import sharpened
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
 from stages.resize import doubled, resize
+from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
@@ -267,6 +270,29 @@ def test_callback_and_steps(pipe):
     seen.clear()
     pipe(photo(20, 20), pool=4, num_inference_steps=(1, 2), generator=1, callback_on_step_end=step_end)
     assert [entry[:2] for entry in seen] == [("stage1", 0), ("stage3", 0), ("stage3", 1)]
+
+
+def test_the_bar_counts_the_steps_of_each_stage():
+    text = io.StringIO()
+    bar = StepBar(text)
+    pipe = SimpleNamespace(stages={"stage1": ColTranColorizer(ColTranColorizerConfig(8, 8, 2)), "stage3": StandIn3()})
+    for _ in range(2):  # two groups of candidates, row by row
+        for row in range(64):
+            bar(pipe, row, 1 - (row + 1) / 64, {"stage": "stage1"})
+    for step, sigma in enumerate((0.9, 0.4, 0.1)):
+        bar(pipe, step, sigma, {"stage": "stage3"})
+    bar.close()
+    lines = [line.split("\r")[-1] for line in text.getvalue().split("\n")]
+    assert len(lines) == 4 and all("64/64" in line and line.startswith("stage1: 100%") for line in lines[:2])
+    assert lines[2].startswith("stage3: 3step") and lines[3] == ""
+
+
+def test_the_bar_is_a_callback(pipe):
+    text = io.StringIO()
+    bar = StepBar(text)
+    pipe(photo(20, 20), pool=2, num_inference_steps=(3, 2), generator=1, callback_on_step_end=bar)
+    bar.close()
+    assert "stage1: 3step" in text.getvalue() and "stage3: 2step" in text.getvalue()
 
 
 # ---------------------------------------------------------------------- memory, precision

@@ -68,6 +68,11 @@ class ColTranColorizer(Stage):
     def pool(self) -> int:
         return self.config.pool
 
+    @property
+    def rows(self) -> int:
+        """Steps of a sample as `callback` counts them."""
+        return SIDE
+
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Bits per symbol: rgb (B, 3, 64, 64) in [0, 1] -> scalar (paper, section 4.1)."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):

@@ -90,6 +90,11 @@ class PICColorizer(Stage):
     def pool(self) -> int:
         return self.config.pool
 
+    @property
+    def rows(self) -> int:
+        """Steps of a sample as `callback` counts them."""
+        return SIDE // self.factor
+
     # training
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
@@ -159,7 +164,7 @@ class PICColorizer(Stage):
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        rows, side = len(gray64) * num_samples, SIDE // self.factor
+        rows, side = len(gray64) * num_samples, self.rows
         uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
         embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
         light = lightness(self._small(gray64)).repeat_interleave(num_samples, 0)
