@@ -438,9 +438,9 @@ def without_trackers(init):
 
 
 def in_two_processes(*command: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                "--main_process_port", "0"]  # any free port  # fmt: skip
+    config = ROOT / "configs" / "accelerate" / "gpus.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config),
+                "--num_processes", "2", "--main_process_port", "0"]  # any free port  # fmt: skip
     return subprocess.run(
         [*launcher, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
