@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from stages.images import FORMATS, Photo, load_photo, save_photo
 
 if TYPE_CHECKING:
-    from .color_pipeline import ColorPipeline, SmallPicture
+    from .color_pipeline import ColorPipeline, SmallPicture, StepCallback
 
 __all__ = ["Job", "Report", "Settings", "color_files", "find_inputs", "plan"]
 
@@ -290,12 +290,14 @@ def color_files(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    step: StepCallback | None = None,
 ) -> Report:
     """Color all photos behind `paths` into the folder `out`; a bad file never stops the others.
 
     overwrite: color everything again, and replace files that are in the way (inputs never)
     say: gets each line worth reading as it happens, "path: reason" of failures among them
     progress: called as progress(done, total)
+    step: the pipeline's `callback_on_step_end`
     """
     start = time.monotonic()
     report = Report()
@@ -332,7 +334,7 @@ def color_files(
             fail(job, error)
         pixels = sum(loaded.photo.gray.size for loaded in group)
         if group and (len(group) >= pipe.batch_size or pixels >= GROUP_PIXELS or number == len(jobs)):
-            _color_group(pipe, group, out, settings, manifest, report, say, fail, advance)
+            _color_group(pipe, group, out, settings, manifest, report, say, fail, advance, step)
             group = []
         advance()
     report.seconds = time.monotonic() - start
@@ -378,13 +380,14 @@ def _color_group(
     say: Callable[[str], None],
     fail: Callable[[Job, Exception], None],
     advance: Callable[[], None],
+    step: StepCallback | None,
 ) -> None:
     """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
     try:
         small = pipe.small_pictures(
             [loaded.photo for loaded in group], [settings.seed] * len(group),
             num_samples=settings.samples, num_inference_steps=settings.steps,
-            preview=settings.preview, pool=settings.pool,
+            preview=settings.preview, pool=settings.pool, callback_on_step_end=step,
         )
     except Exception as error:
         for loaded in group:

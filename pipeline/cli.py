@@ -71,11 +71,14 @@ def _parser() -> argparse.ArgumentParser:
 def _colorize(options: argparse.Namespace) -> int:
     if options.preview and options.samples > 1:
         return _misuse("--preview is one picture per photo; leave out --samples")
+    if options.preview and options.rank_with:
+        return _misuse("--preview draws no candidates that --rank-with could order; leave one of them out")
     if options.output.exists() and not options.output.is_dir():
         return _misuse(f"{options.output} is a file; -o names a folder")
 
     from . import batch
     from .color_pipeline import ColorPipeline
+    from .progress import StepBar
 
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
@@ -86,16 +89,21 @@ def _colorize(options: argparse.Namespace) -> int:
         samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
         preview=options.preview, pool=options.pool, format=options.format, quality=options.quality,
     )
-    bar = _Bar(show=options.progress or sys.stderr.isatty())
+    show = options.progress or sys.stderr.isatty()
+    bar = _Bar(show)
+    # Stages that draw row by row may need minutes for one photo.
+    steps = StepBar(leave=False) if show and hasattr(pipe.stages["stage1"], "rows") else None
     try:
         report = batch.color_files(
             pipe, options.paths, options.output, settings,
-            overwrite=options.overwrite, say=bar.say, progress=bar.update,
+            overwrite=options.overwrite, say=bar.say, progress=bar.update, step=steps,
         )
     except OSError as error:  # the output folder itself
         bar.say(f"{options.output}: {error.strerror or error}")
         return 1
     finally:
+        if steps is not None:
+            steps.close()
         bar.close()
     print(f"{report.colored} colored, {report.skipped} skipped (finished before), "
           f"{len(report.failed)} failed, {report.seconds:.1f} s")

@@ -205,7 +205,8 @@ class ColorPipeline:
 
         judge: a stage 1 that has `likelihood` (kinds `coltran` and `pic`), or the folder or hub id of one; None: as
             stage 1 itself orders them, the most central first
-        Likely pictures are often pale ones: gray is what a model of likelihood errs least with.
+        A preview is not ranked, and of a single candidate a note says that there was nothing to rank. Likely pictures
+        are often pale ones: gray is what a model of likelihood errs least with.
         """
         judge = load_stage(judge) if isinstance(judge, str | Path) else judge
         if judge is not None:
@@ -299,10 +300,13 @@ class ColorPipeline:
         if pool is None:
             pool = getattr(self.stages["stage1"], "pool", 1)
             ordered = pool > 1 or self.judge is not None
+        unranked: tuple[str, ...] = ()
+        if self.judge is not None and max(pool, num_samples) == 1 and not preview:
+            unranked = ("one candidate was drawn, so there was nothing to rank: ask for a pool or several pictures",)
 
         pictures: list[list[SmallPicture]] = []
         size = self.batch_size
-        notes: tuple[str, ...] = ()
+        notes = unranked
         found: list[Rows] | None
         while len(pictures) < len(photos):
             done = len(pictures)
@@ -319,8 +323,8 @@ class ColorPipeline:
                 if size == 1 or not is_out_of_memory(error):
                     raise
                 size //= 2
-                notes = (f"memory ran out: the networks saw {size} photos at a time instead of "
-                         f"{self.batch_size}; colors may differ in the last digit from another run",)
+                notes = (*unranked, f"memory ran out: the networks saw {size} photos at a time instead of "
+                         f"{self.batch_size}; colors may differ in the last digit from another run")
                 found = None
             if found is None:  # outside the except block, whose traceback holds the tensors
                 if self.device.type == "cuda":

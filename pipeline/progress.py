@@ -15,11 +15,11 @@ from tqdm import tqdm
 class StepBar:
     """Counts the steps of each stage; of those that draw row by row the number is known.
 
-    file: where the bars are drawn, stderr by default
+    file: where the bars are drawn, stderr by default; leave: whether a finished bar stays there
     """
 
-    def __init__(self, file: TextIO | None = None) -> None:
-        self.file = file
+    def __init__(self, file: TextIO | None = None, *, leave: bool = True) -> None:
+        self.file, self.leave = file, leave
         self.bar: tqdm | None = None
 
     def __call__(self, pipe: Any, step: int, sigma: float, tensors: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ class StepBar:
         if step == 0 or self.bar is None:
             self.close()
             rows = getattr(pipe.stages[name], "rows", None)
-            self.bar = tqdm(desc=name, total=rows, unit="step", file=self.file or sys.stderr, dynamic_ncols=True)
+            self.bar = tqdm(desc=name, total=rows, unit="step", file=self.file or sys.stderr, leave=self.leave)
         self.bar.update(step + 1 - self.bar.n)
 
     def close(self) -> None:

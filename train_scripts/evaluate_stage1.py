@@ -107,7 +107,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     plain: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
-    pictures_drawn, seconds = 0, 0.0
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         rgb = photos.rgb(slice(part.start, part.stop))
         gray64 = color.gray_from_rgb(rgb)
@@ -117,10 +116,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
         generators = evaluation.generators(args.seed, part, count)
-        start = time.perf_counter()
         made = sample(stage, gray64, generators, args.steps)
-        seconds += time.perf_counter() - start
-        pictures_drawn += len(generators)
         symbols = made.pop("symbols")
         first = stage.order(gray64, symbols[:, :pool])[:, 0]
         if stage2 is not None:
@@ -139,8 +135,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add(f"one plain sample, {form}", torch.cat(plain[form]))
     for i, form in enumerate(best):
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
-    report.record |= {"pool": pool, "seconds_per_candidate": seconds / pictures_drawn}
-    report.note(f"{seconds / pictures_drawn:.3f} seconds per candidate")
+    timed = range(min(BATCH, len(photos)))  # one candidate of each: the same work whatever the pool
+    gray64, generators = color.gray_from_rgb(photos.rgb(slice(len(timed)))), evaluation.generators(args.seed, timed, 1)
+    start = time.perf_counter()
+    sample(stage, gray64, generators, args.steps)
+    seconds = (time.perf_counter() - start) / len(timed)
+    report.record |= {"pool": pool, "seconds_per_candidate": seconds}
+    report.note(f"{seconds:.3f} seconds per candidate, {len(timed)} drawn at once")
     if bits:
         nothing = {"symbol": 9, "dimension": 8}[stage.bits_unit]
         report.add_bits(bits, stage.bits_unit, f"; knowing nothing costs {nothing}")

@@ -29,7 +29,7 @@ class AxialEncoder(nn.Module):
                 attention = AxialAttention(channels, heads, axis, length, relative_bias=True)  # type: ignore[arg-type]
                 self.layers.append(PostNorm(channels, attention))
                 self.layers.append(PostNorm(channels, nn.Sequential(
-                    nn.Linear(channels, feed_forward), nn.ReLU(), nn.Linear(feed_forward, channels)
+                    dense(channels, feed_forward), nn.ReLU(), dense(feed_forward, channels)
                 )))  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,3 +49,11 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x + self.layer(x))
+
+
+def dense(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer as Keras starts it: Glorot-uniform weights, biases at zero."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

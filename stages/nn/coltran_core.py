@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.nn.axial_encoder import LAYER_NORM_EPS, AxialEncoder
-from stages.nn.conditional import ConditionalAttention, ConditionalMLP, ConditionalNorm, Pair, dense
+from stages.nn.axial_encoder import LAYER_NORM_EPS, AxialEncoder, dense
+from stages.nn.conditional import ConditionalAttention, ConditionalMLP, ConditionalNorm, Pair
 
 Points = tuple[Pair | None, Pair | None]  # for attention and network
 Norms = tuple[Pair | None, Pair | None]  # for the two norms

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stages.nn.attention import attention
 from stages.nn.axial import AxialAttention, row_attention
-from stages.nn.axial_encoder import LAYER_NORM_EPS
+from stages.nn.axial_encoder import LAYER_NORM_EPS, dense
 
 Pair = tuple[Tensor, Tensor]  # scale and shift
 
@@ -132,11 +132,3 @@ class ConditionalMLP(nn.Module):
 def modulated(x: Tensor, pair: Pair | None) -> Tensor:
     """scale · x + shift, or x itself without a pair."""
     return x if pair is None else torch.addcmul(pair[1], pair[0], x)
-
-
-def dense(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer as Keras starts it: Glorot-uniform weights, biases at zero."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.nn.axial_encoder import AxialEncoder
+from stages.nn.axial_encoder import AxialEncoder, dense
 
 VALUES = 256
 DECODES = ("mean", "argmax")
@@ -37,9 +37,9 @@ class ParallelUpsampler(nn.Module):
         # A bias-free dense layer on a one-hot code is an embedding; the three channels have tables of their own.
         self.level = nn.Embedding(3 * shown, channels)
         self.gray = nn.Embedding(VALUES, channels)
-        self.join = nn.Linear(2 * channels, channels)
+        self.join = dense(2 * channels, channels)
         self.encoder = AxialEncoder(channels, feed_forward, heads, layers, (side, side))
-        self.write = nn.Linear(channels, VALUES)
+        self.write = dense(channels, VALUES)
         for table in (self.level, self.gray):
             nn.init.xavier_uniform_(table.weight)
 

@@ -58,11 +58,11 @@ class ColTranColorizer(Stage):
             raise ValueError(
                 f"temperature must not be negative and top_p in (0, 1]; got {config.temperature}, {config.top_p}"
             )
-        self.core = ColTranCore(CoreSizes(
-            config.channels, config.feed_forward, config.heads, config.encoder_layers, config.outer_layers,
-            config.inner_layers, SIDE, SIDE, COARSE_COLORS, GRAYS, config.conditional_attention,
-            config.conditional_mlp, config.conditional_norm, config.one_plus,
-        ))  # fmt: skip
+        shared = {name: getattr(config, name) for name in (
+            "channels", "feed_forward", "heads", "encoder_layers", "outer_layers", "inner_layers",
+            "conditional_attention", "conditional_mlp", "conditional_norm", "one_plus",
+        )}  # fmt: skip
+        self.core = ColTranCore(CoreSizes(height=SIDE, width=SIDE, symbols=COARSE_COLORS, grays=GRAYS, **shared))
 
     @property
     def pool(self) -> int:
@@ -110,6 +110,7 @@ class ColTranColorizer(Stage):
         callback: called after each row with its number, the share of the picture still open, and twice the symbols so
             far (B * num_samples, rows, 64)
         returns: (B, num_samples, 64, 64) int64 in 0..511
+        Raises RuntimeError where the network's answers are not finite.
         """
         self._check_gray(gray64)
         if num_samples < 1:
@@ -118,14 +119,22 @@ class ColTranColorizer(Stage):
         uniform = draw_uniform((rows, SIDE, SIDE), generator, gray64.device)
         z = self.core.encode(gray_levels(gray64)).repeat_interleave(num_samples, 0)
 
+        finite = torch.ones((), dtype=torch.bool, device=z.device)
+
         def choose(logits: Tensor, i: int, j: int) -> Tensor:
+            finite.logical_and_(logits.isfinite().all())
             return drawn(logits, uniform[:, i, j], self.config.temperature, self.config.top_p)
 
         def progress(row: int, symbols: Tensor) -> None:
             if callback is not None:
                 callback(row, 1 - (row + 1) / SIDE, symbols, symbols)
 
-        return self.core.sample(z, choose, progress).unflatten(0, (len(gray64), num_samples))
+        # Not in half precision: every one of the 4096 steps would cast the weights again, for no gain in speed.
+        with torch.autocast(z.device.type, enabled=False):
+            symbols = self.core.sample(z, choose, progress)
+        if not finite:  # a symbol is drawn from NaNs too
+            raise RuntimeError("stage 1 computed logits that are not finite; if this is float16, use float32")
+        return symbols.unflatten(0, (len(gray64), num_samples))
 
     @torch.no_grad()
     def preview(self, gray64: Tensor) -> Tensor:

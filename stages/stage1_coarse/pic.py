@@ -160,7 +160,10 @@ class PICColorizer(Stage):
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
     ) -> Tensor:
-        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
+        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma.
+
+        Raises RuntimeError where the network's answers are not finite.
+        """
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
@@ -169,7 +172,10 @@ class PICColorizer(Stage):
         embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
         light = lightness(self._small(gray64)).repeat_interleave(num_samples, 0)
 
+        finite = torch.ones((), dtype=torch.bool, device=embedding.device)
+
         def choose(parameters: Tensor, i: int, j: int) -> Tensor:
+            finite.logical_and_(parameters.isfinite().all())
             here = light[:, :, i, j]
             mixture = LogisticMixture.of(parameters, here[:, 0])
             return torch.cat([here, mixture.draw(uniform[:, :, i, j], self.config.temperature)], dim=1)
@@ -178,7 +184,11 @@ class PICColorizer(Stage):
             if callback is not None:
                 callback(row, 1 - (row + 1) / side, canvas, canvas)
 
-        lab = self.pixels.draw(embedding, choose, progress)
+        # Not in half precision: every step would cast the weights again, for no gain in speed.
+        with torch.autocast(embedding.device.type, enabled=False):
+            lab = self.pixels.draw(embedding.float(), choose, progress)
+        if not finite:  # a color is drawn from NaNs too
+            raise RuntimeError("stage 1 computed parameters that are not finite; if this is float16, use float32")
         chroma = self._chroma64(gray64.repeat_interleave(num_samples, 0), lab[:, 1:])
         return chroma.unflatten(0, (len(gray64), num_samples))
 
