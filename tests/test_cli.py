@@ -418,6 +418,20 @@ def test_another_order_is_another_setting(trichrome, tmp_path, monkeypatch):
         assert code == 0 and out.startswith(expected), said
 
 
+def test_a_preview_has_nothing_to_rank(trichrome, tmp_path):
+    photo = write(tmp_path / "a.png")
+    code, _, said = trichrome(photo, "-o", tmp_path / "out", "--preview", "--rank-with", tmp_path)
+    assert code == 2 and "leave one of them out" in said[-1] and not (tmp_path / "out").exists()
+
+
+def test_stages_that_draw_row_by_row_show_their_steps(trichrome, tmp_path, monkeypatch):
+    photo = write(tmp_path / "a.png")
+    assert not any("stage1" in line for line in trichrome(photo, "-o", tmp_path / "a", "--progress")[2])
+    monkeypatch.setattr(StandIn1, "rows", 2, raising=False)
+    assert any("stage1" in line and "/2 [" in line for line in trichrome(photo, "-o", tmp_path / "b", "--progress")[2])
+    assert not any("stage1" in line for line in trichrome(photo, "-o", tmp_path / "c")[2])
+
+
 def test_settings_of_the_stages_count(trichrome, tmp_path):
     photo = write(tmp_path / "a.png")
     assert trichrome(photo, "-o", tmp_path / "out")[1].startswith("1 colored")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from stages.nn.coltran_core import ColTranCore, CoreSizes
-from stages.stage1_coarse.coltran import bits, drawn
+from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig, bits, drawn
+from stages.training import Config
 
 TINY = CoreSizes(16, 24, 2, 1, 2, 2, 6, 5, 7, 11)
 ABLATIONS = pytest.mark.parametrize("changed", [
@@ -38,15 +39,48 @@ def draw(sizes: CoreSizes, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
             torch.randint(sizes.symbols, shape, generator=generator))  # fmt: skip
 
 
-def test_the_published_core_has_the_published_size():
+def test_the_config_is_the_published_network_and_its_training():
+    config = Config.read("configs/stage1_coltran.toml")
     with torch.device("meta"):
-        network = ColTranCore(CoreSizes())
+        network = ColTranColorizer(config.network).core
+    training = config.training
+    assert training.samples / training.batch_size == 450_000
+    assert 0.5 ** (training.batch_size / training.average_half_life) == pytest.approx(0.999, abs=1e-6)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     encoder = counts["gray"] + network.gray_bias.numel() + counts["encoder"]
     assert encoder == 12_808_704
     assert counts["outer"] + counts["outer_position"] == 18_991_104
     assert counts["inner"] + counts["inner_position"] == 13_722_624
     assert sum(p.numel() for p in network.parameters()) == 46_310_400  # 46.3 M
+
+
+def test_each_conditioning_can_be_switched_off():
+    """Its own map of the context is gone, in every decoder layer, and no other."""
+    maps = {"conditional_attention": "attention.modulate", "conditional_mlp": "mlp.modulate",
+            "conditional_norm": "norms.0.modulate"}  # fmt: skip
+    for off in maps:
+        layers = ColTranCore(replace(TINY, **{off: False}))
+        names = [name for name, _ in layers.named_parameters() if name.startswith(("outer.", "inner."))]
+        for option, part in maps.items():
+            found = {name.split(".")[0] + name.split(".")[1] for name in names if part in name}
+            assert found == (set() if option == off else {"outer0", "outer1", "outer2", "outer3", "inner0", "inner1"})
+
+
+def test_one_plus_adds_one_to_every_scale():
+    """Biases of the maps to scales, less one, make the network without it the same."""
+    sizes = replace(TINY, conditional_attention=False, one_plus=True)
+    network = core(sizes)
+    plain = ColTranCore(replace(sizes, one_plus=False)).to(torch.float64).eval()
+    plain.load_state_dict(network.state_dict())
+    gray, symbols = draw(sizes, 2)
+    with torch.no_grad():
+        expected = network.logits(network.encode(gray), symbols)
+        assert not torch.allclose(plain.logits(plain.encode(gray), symbols), expected)
+        for layer in (*plain.outer, *plain.inner):
+            layer.mlp.modulate.bias[sizes.channels :] += 1  # shift first here, scale first in the norms
+            for norm in layer.norms:
+                norm.modulate.bias[: sizes.channels] += 1
+        torch.testing.assert_close(plain.logits(plain.encode(gray), symbols), expected)
 
 
 @ABLATIONS
@@ -181,3 +215,28 @@ def test_drawing_by_inversion():
     edge = drawn(logits, torch.tensor(1 - 2**-24).expand(1000))
     assert (edge == 3).all() and (drawn(logits, torch.zeros(1000)) == 0).all()
     assert drawn(torch.tensor([[-math.inf, 0.0, -math.inf]]), torch.zeros(1)).tolist() == [1]
+
+
+def test_the_stage_samples_as_its_settings_say():
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1, "outer_layers": 1, "inner_layers": 1}
+    stages = {name: ColTranColorizer(ColTranColorizerConfig(**sizes, **settings)).eval() for name, settings in {
+        "plain": {}, "argmax": {"temperature": 0.0}, "narrow": {"top_p": 1e-6}, "sharp": {"temperature": 0.05},
+    }.items()}  # fmt: skip
+    weights = {name: 3 * value for name, value in stages["plain"].state_dict().items()}
+    gray = torch.rand(1, 1, 64, 64)
+    made = {}
+    for name, stage in stages.items():
+        stage.load_state_dict(weights)
+        made[name] = [stage.sample(gray, 1, torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    assert torch.equal(*made["argmax"]) and not torch.equal(*made["plain"])
+    assert torch.equal(made["narrow"][0], made["argmax"][0])
+    differ = {name: (first != second).float().mean() for name, (first, second) in made.items()}
+    assert 0 < differ["sharp"] < differ["plain"]
+
+
+def test_logits_that_are_not_finite_are_an_error():
+    stage = ColTranColorizer(ColTranColorizerConfig(8, 8, 2, 1, 1, 1)).eval()
+    torch.nn.init.constant_(stage.core.write.bias, math.nan)
+    with pytest.raises(RuntimeError, match="stage 1 computed logits that are not finite; .* use float32"):
+        stage.sample(torch.rand(1, 1, 64, 64))

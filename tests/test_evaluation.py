@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from stages import color
 from stages.images import load_photo, save_photo
+from stages.kinds import kind_of
 from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import central_order
@@ -252,6 +253,22 @@ def test_stage1_without_continuous_chroma(data, weights, tmp_path, monkeypatch):
     assert any("3-bit rows only" in note for note in results["notes"])
     for name, row in by_name(results).items():  # both ways to the same coarse colors
         assert row == with_chroma[name]
+
+
+@pytest.mark.parametrize("kind, unit", [("coltran", "symbol"), ("pic", "dimension")])
+def test_stage1_of_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
+    """No stand-in: from a saved stage to the table, by the code that scores every kind."""
+    torch.manual_seed(0)
+    config = Config.read(f"configs/tiny/stage1_{kind}.toml")
+    stage = kind_of(1, kind)[1](config.network).eval()
+    stage.save_pretrained(tmp_path / "stage")
+    options = ("--weights", str(tmp_path / "stage"), "--best-photos", "2", "--candidates", "2")
+    results = scores(evaluate_stage1, data, tmp_path / "out", *options)
+    photos = evaluation.load_photos(data, "photos64", "validation")
+    assert results[f"bits_per_{unit}"] == pytest.approx(stage.bits(photos.rgb()).mean().item(), rel=1e-4)
+    assert results["weights"]["stage1"]["kind"] == kind
+    rows = by_name(results)
+    assert rows["best of 2, coarse (3 bit)"]["diversity"] > 0 and evaluation.PREVIEW in rows
 
 
 def test_stage1_after_stage2(data, weights, tmp_path):

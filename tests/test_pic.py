@@ -55,13 +55,16 @@ def test_a_pixel_changes_only_what_comes_after_it():
     assert moved.triu(1).sum() > 1200
 
 
-def test_the_gray_picture_reaches_every_pixel():
-    config = PICColorizerConfig(
-        embedding_channels=(4, 6, 6), embedding_strides=(2, 2, 2), embedding_blocks=(1, 1, 1), embedding_width=24,
-        embedding_dilations=(1, 1, 2), channels=5, blocks=1, components=3,
-    )  # fmt: skip
+def tiny_stage(**settings) -> PICColorizer:
     torch.manual_seed(0)
-    stage, gray = PICColorizer(config).eval(), torch.rand(1, 1, 64, 64)
+    return PICColorizer(PICColorizerConfig(
+        embedding_channels=(4, 6, 6), embedding_strides=(2, 2, 2), embedding_blocks=(1, 1, 1), embedding_width=24,
+        embedding_dilations=(1, 1, 2), channels=5, blocks=1, components=3, **settings,
+    )).eval()  # fmt: skip
+
+
+def test_the_gray_picture_reaches_every_place_of_the_embedding():
+    stage, gray = tiny_stage(), torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         before = stage.embedding(lightness(gray))
         for i in range(8):
@@ -69,6 +72,60 @@ def test_the_gray_picture_reaches_every_pixel():
             other[..., 8 * i : 8 * i + 8, 8 * i : 8 * i + 8] = 0.5
             moved = (stage.embedding(lightness(other)) - before).abs().amax(1)[0] > 0
             assert moved[i].any() and moved[:, i].any()
+
+
+def test_every_pixel_hears_the_embedding_in_both_streams():
+    pixels, (canvas, embedding) = network(), inputs(1)
+    with torch.no_grad():
+        before = pixels(canvas, embedding)
+        others = embedding.expand(64, -1, -1, -1).clone()
+        others.view(64, others.shape[1], 64).diagonal(dim1=0, dim2=2).add_(1.0)
+        moved = (pixels(canvas.expand(64, -1, -1, -1), others) - before).abs().amax(1).flatten(1) > 1e-12
+        assert moved.diagonal().all()
+        for stream in (pixels.above, pixels.before):  # silence what one stream hears: the result is another
+            kept = [block.extra.gain.clone() for block in stream]
+            for block in stream:
+                block.extra.gain.zero_()
+            assert not torch.allclose(pixels(canvas, embedding), before)
+            for block, gain in zip(stream, kept, strict=True):
+                block.extra.gain.copy_(gain)
+
+
+def test_what_was_memorized_is_drawn_again():
+    torch.manual_seed(0)
+    pixels = PixelNetwork(3, 16, 24, 1, 16, 0.0)
+    embedding, light = nn.Parameter(torch.randn(16, 16, 4, 4)), torch.zeros(16, 1, 4, 4)
+    chroma = torch.randint(-5, 6, (16, 2, 4, 4)) / 8.0
+    lab = torch.cat([light, chroma], 1)
+    optimizer = torch.optim.Adam([*pixels.parameters(), embedding], 1e-2)
+    for _ in range(300):
+        parameters = pixels(lab, embedding).permute(0, 2, 3, 1).flatten(0, 2)
+        mixture = LogisticMixture.of(parameters, light.flatten())
+        loss = -mixture.log_probability(chroma.permute(0, 2, 3, 1).reshape(-1, 2)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def choose(parameters, i, j):
+        mixture = LogisticMixture.of(parameters, light[:, 0, i, j])
+        return torch.cat([light[:, :, i, j], mixture.draw(torch.full((16, 3), 0.5), 0.0)], dim=1)
+
+    with torch.no_grad():
+        again = pixels.draw(embedding, choose)
+    assert (again[:, 1:] - chroma).abs().max() < 0.06  # steps of 0.125: the nearest is the memorized one
+
+
+def test_parameters_that_are_not_finite_are_an_error():
+    stage = tiny_stage()
+    nn.init.constant_(stage.pixels.write.bias, math.nan)
+    with pytest.raises(RuntimeError, match="stage 1 computed parameters that are not finite; .* use float32"):
+        stage.sample(torch.rand(1, 1, 64, 64))
+
+
+def test_temperature_zero_draws_no_randomness():
+    stage, gray = tiny_stage(temperature=0.0), torch.full((1, 1, 64, 64), 0.4)
+    first, second = (stage.sample(gray, 1, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])

@@ -22,11 +22,13 @@ from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_no
 from pipeline.fullres import sharpened
 from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
+from stages.kinds import kind_of
 from stages.resize import doubled, resize
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
+from stages.training import Config
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,29 @@ def test_candidates_are_ranked_by_likelihood():
     assert [info.candidate for info in drawn] == list(range(8))
     with pytest.raises(ValueError, match="must know likelihoods .* got a stage 1 of kind 'standin'"):
         plain.rank_with(StandIn1())
+
+
+@pytest.mark.parametrize("kind", ["coltran", "pic"])
+def test_real_kinds_draw_and_judge(kind, tmp_path):
+    torch.manual_seed(0)
+    stage = kind_of(1, kind)[1](Config.read(f"configs/tiny/stage1_{kind}.toml").network).eval()
+    stage.save_pretrained(tmp_path / "judge")
+    seen = []
+
+    class Watched(StandIn2):
+        def sample(self, gray64, coarse64, **options):
+            seen.append((gray64, coarse64))
+            return super().sample(gray64, coarse64, **options)
+
+    pipe = ColorPipeline(stage, Watched(), StandIn3()).rank_with(tmp_path / "judge")
+    info = pipe(photo(70, 50), num_samples=3, generator=5).info
+    bits = [entry.bits for entry in info]
+    assert bits == sorted(bits) and len(set(bits)) == 3
+    expected = [stage.likelihood(gray[:1], coarse[:1]).item() for gray, coarse in seen]
+    assert bits == pytest.approx(expected, rel=1e-5)
+    with pytest.warns(RuntimeWarning, match="nothing to rank"):
+        assert "nothing to rank" in pipe(photo(70, 50), generator=5).info[0].notes[0]
+    assert pipe(photo(70, 50), preview=True).info[0].notes == ()
 
 
 def test_output_types(pipe):

@@ -33,6 +33,7 @@ from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
+from stages.training import Config
 
 SMALL = {
     (1, "diffusion"): DiffusionColorizerConfig(
@@ -104,6 +105,22 @@ def calls_of(module: nn.Module) -> list[int]:
     sizes: list[int] = []
     module.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     return sizes
+
+
+@ALL
+def test_every_kind_works_in_half_precision(which):
+    """As on GPUs, under autocast: finite, and not far from single precision where nothing random is between."""
+    stage, rgb = small(which), picture(SIDES[which[0]])
+    gray = gray_from_rgb(rgb)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = drawn(stage, rgb, generators(1, 2))
+        answers = [stage.preview(gray)] if which[0] == 1 else []
+        answers += [stage.bits(rgb)] if hasattr(stage, "bits") else []
+    assert rough.shape == drawn(stage, rgb, generators(1, 2)).shape and rough.isfinite().all()
+    exact = [stage.preview(gray)] if which[0] == 1 else []
+    exact += [stage.bits(rgb)] if hasattr(stage, "bits") else []
+    for one, other in zip(answers, exact, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.05)
 
 
 def test_every_kind_has_a_small_config():
@@ -667,18 +684,19 @@ def test_published_color_upsampler_has_13_5_million_parameters():
         + layers * layer
         + (d * 256 + 256)  # logits
     )  # fmt: skip
-    stage = ColorUpsampler(ColorUpsamplerConfig(channels=d, feed_forward=feed_forward, heads=heads, layers=layers))
+    with torch.device("meta"):
+        stage = ColorUpsampler(Config.read("configs/stage2_published.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
 
 
 def test_published_spatial_upsampler_has_10_9_million_parameters():
     # As the color upsampler, with 3 x 256 values to show, three layers and positions and distances up to 256.
-    d, feed_forward, heads, layers, side = 512, 512, 4, 3, 256
+    d, heads, layers, side = 512, 4, 3, 256
     attention, pointwise = 4 * d * d + heads * 2 * side, 2 * (d * d + d)
     expected = (768 + 256) * d + 2 * d * d + d + 2 * side * d + layers * 2 * (attention + pointwise + 4 * d) + 257 * 256
     expected += (d - 256) * 256  # the logits read 512 channels
     with torch.device("meta"):
-        stage = SpatialUpsampler(SpatialUpsamplerConfig(d, feed_forward, heads, layers))
+        stage = SpatialUpsampler(Config.read("configs/stage3_coltran.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected
     assert round(expected / 1e6, 1) == 10.9
 
