@@ -93,18 +93,20 @@ def test_every_pixel_hears_the_embedding_in_both_streams():
 
 def test_what_was_memorized_is_drawn_again():
     torch.manual_seed(0)
-    pixels = PixelNetwork(3, 16, 24, 1, 16, 0.0)
+    pixels = PixelNetwork(3, 16, 24, 1, 8, 0.0)  # one component
     embedding, light = nn.Parameter(torch.randn(16, 16, 4, 4)), torch.zeros(16, 1, 4, 4)
     chroma = torch.randint(-5, 6, (16, 2, 4, 4)) / 8.0
     lab = torch.cat([light, chroma], 1)
     optimizer = torch.optim.Adam([*pixels.parameters(), embedding], 1e-2)
-    for _ in range(300):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
+    for _ in range(700):
         parameters = pixels(lab, embedding).permute(0, 2, 3, 1).flatten(0, 2)
         mixture = LogisticMixture.of(parameters, light.flatten())
         loss = -mixture.log_probability(chroma.permute(0, 2, 3, 1).reshape(-1, 2)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
 
     def choose(parameters, i, j):
         mixture = LogisticMixture.of(parameters, light[:, 0, i, j])
