@@ -74,21 +74,23 @@ def test_the_gray_picture_reaches_every_place_of_the_embedding():
             assert moved[i].any() and moved[:, i].any()
 
 
+@torch.no_grad()
 def test_every_pixel_hears_the_embedding_in_both_streams():
     pixels, (canvas, embedding) = network(), inputs(1)
-    with torch.no_grad():
-        before = pixels(canvas, embedding)
-        others = embedding.expand(64, -1, -1, -1).clone()
-        others.view(64, others.shape[1], 64).diagonal(dim1=0, dim2=2).add_(1.0)
-        moved = (pixels(canvas.expand(64, -1, -1, -1), others) - before).abs().amax(1).flatten(1) > 1e-12
-        assert moved.diagonal().all()
-        for stream in (pixels.above, pixels.before):  # silence what one stream hears: the result is another
-            kept = [block.extra.gain.clone() for block in stream]
-            for block in stream:
-                block.extra.gain.zero_()
-            assert not torch.allclose(pixels(canvas, embedding), before)
-            for block, gain in zip(stream, kept, strict=True):
-                block.extra.gain.copy_(gain)
+    others = embedding.expand(64, -1, -1, -1).clone()
+    others.view(64, others.shape[1], 64).diagonal(dim1=0, dim2=2).add_(1.0)  # one place changed in each
+
+    def moved() -> Tensor:
+        change = pixels(canvas.expand(64, -1, -1, -1), others) - pixels(canvas, embedding)
+        return change.abs().amax(1).flatten(1).diagonal() > 1e-12
+
+    both = pixels(canvas, embedding)
+    assert moved().all()
+    for block in pixels.above:
+        block.extra.gain.zero_()
+        block.extra.bias.zero_()
+    assert not torch.allclose(pixels(canvas, embedding), both)  # `above` had heard it
+    assert moved().all()  # and `before` does without it
 
 
 def test_what_was_memorized_is_drawn_again():
