@@ -305,6 +305,15 @@ def test_strided_colors_stand_where_they_were():
     torch.testing.assert_close(stage._small_lab(rgb)[:, 2], (lab[:, 2] + 0.5) / 127.5)
 
 
+def test_the_first_pixel_starts_near_gray():
+    """Drawn from a network that has only been fitted, the spread is that of photographs, at the corner too."""
+    stage = tiny_stage()
+    stage.fit_to([torch.rand(100, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
+    chroma = stage.sample_chroma(torch.full((40, 1, 64, 64), 0.5), 1, torch.Generator().manual_seed(0))[:, 0]
+    corner, rest = chroma[:, :, 0, 0].std().item(), chroma.std().item()
+    assert 0.03 < corner < 0.2 and 0.03 < rest < 0.2
+
+
 def test_trained_scales_are_kept():
     torch.manual_seed(0)
     stage, pictures = PICColorizer(SMALL), torch.rand(4, 3, 64, 64)

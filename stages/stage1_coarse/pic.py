@@ -37,6 +37,7 @@ from stages.stage1_coarse.candidates import central_order
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
+INITIAL_SPREAD = 0.06  # of every component; times the logistic's 1.8 that of a and b over photographs
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,20 @@ class PICColorizer(Stage):
 
     @torch.no_grad()
     def fit_to(self, batches: Iterable[Tensor]) -> None:
-        """Sets the scales of all layers from photographs (B, 3, 64, 64), unless they were trained before."""
+        """Sets the scales of all layers from photographs (B, 3, 64, 64), unless they were trained before.
+
+        The pixels' mixtures start narrow and near gray: the first pixel, whom no neighbor tells anything, learns
+        slowly, and all others follow the color that it draws.
+        """
         if any(bool((layer.gain != 1).any()) for layer in self.modules() if isinstance(layer, Convolution)):
             return
         rgb = torch.cat(list(batches))[:INITIAL_PICTURES]
         with initialized_by_data(self):
             self.pixels(self._small_lab(rgb), self.embedding(lightness(gray_from_rgb(rgb))))
+        write = self.pixels.write
+        write.gain.mul_(0.1)
+        write.bias.mul_(0.1)
+        write.bias[-2 * self.config.components :] = math.log(INITIAL_SPREAD)
 
     # likelihoods
 
