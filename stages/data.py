@@ -62,6 +62,26 @@ class Pictures:
         dropped = {what: count + other.dropped.get(what, 0) for what, count in self.dropped.items()}
         return Pictures(torch.cat([other.images, self.images]), labels, digest, dropped, torch.cat(rows))
 
+    def halved(self, crops: int) -> Pictures:
+        """Each picture at half its side, and `crops` squares cut from it, half to nearly all of its side, reduced to
+        the same: what a large picture shows in its parts. Which squares depends on the picture's place alone.
+        """
+        count, side = len(self), self.images.shape[1]
+        made = torch.empty(count * (crops + 1), side // 2, side // 2, 3, dtype=torch.uint8)
+        for place in range(count):
+            picture = self.images[place].permute(2, 0, 1)[None].float()
+            generator = Generator().manual_seed(seed_of("crops", place))
+            for number in range(crops + 1):
+                part = picture
+                if number:
+                    cut = int(torch.randint(side // 2, side, (1,), generator=generator))
+                    top, left = torch.randint(side - cut + 1, (2,), generator=generator).tolist()
+                    part = picture[..., top : top + cut, left : left + cut]
+                small = resizing.resize(part, (side // 2, side // 2))[0].round().byte()
+                made[place * (crops + 1) + number] = small.permute(1, 2, 0)
+        digest = hashlib.sha256(f"{self.digest} halved {crops}".encode()).hexdigest()
+        return Pictures(made, self.labels.repeat_interleave(crops + 1), digest, self.dropped)
+
     def split(self, holdout: int) -> tuple[Pictures, Pictures]:
         """(all but the last `holdout`, the last `holdout`)."""
         if not 0 < holdout < len(self):

@@ -59,6 +59,7 @@ class DataConfig:
     also: str = ""  # another set to learn from, reduced to `side`; a folder of pictures has no other set
     also_holdout: int = 133  # last pictures of it that are left out
     also_copies: int = 1  # how often each of it comes in an epoch
+    also_crops: int = 0  # squares cut from each of it at twice `side`, beside the whole
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,13 @@ def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkey
              ({}, {"also": ""}, {"also_copies": 2}, {"also_holdout": 1})]  # fmt: skip
     assert again[0] == both.digest and len(set(again)) == 4 and again[1] == first.digest
 
+    cropped = training_pictures(tmp_path, replace(config, also_crops=2))
+    large = load_pictures(tmp_path, "photos256", "train", 64).split(2)[0].halved(2)
+    assert len(cropped) == 3 * 9 + 4 and torch.equal(cropped.rgb(torch.arange(9)), large.rgb(slice(None)))
+    assert cropped.digest != both.digest
+    with pytest.raises(CheckpointError, match="also_crops must not be negative; got -1"):
+        training_pictures(tmp_path, replace(config, also_crops=-1))
+
     own = tmp_path / "own"
     own.mkdir()
     for seed in range(4):
@@ -241,6 +248,28 @@ def test_a_second_set_joins_the_first_but_for_what_it_holds_out(tmp_path, monkey
     assert len(training_pictures(own, config)) == 4  # it has no second set
     with pytest.raises(CheckpointError, match="also_copies must be at least 1; got 0"):
         training_pictures(tmp_path, replace(config, also_copies=0))
+
+
+def test_pictures_are_halved_whole_and_in_parts():
+    """A picture of ramps: a square cut from it shows its place and side."""
+    x = torch.arange(64.0)
+    ramps = torch.stack([4 * x.expand(64, 64), 4 * x[:, None].expand(64, 64), torch.zeros(64, 64)], dim=-1)
+    pictures = Pictures(ramps.byte().expand(5, -1, -1, -1), torch.arange(5), "digest", {"broken": 1})
+    halved = pictures.halved(3)
+    assert halved.images.shape == (20, 32, 32, 3) and halved.labels.tolist() == [i for i in range(5) for _ in range(4)]
+    whole = F.avg_pool2d(pictures.rgb(slice(5)), 2)
+    assert (halved.rgb(torch.arange(0, 20, 4)) - whole).abs().max() <= 0.5 / 255 + 1e-6
+    found = set()
+    for image in halved.images.float().unflatten(0, (5, 4))[:, 1:].flatten(0, 1):
+        left, right = image[0, 0, 0].item() / 4, image[0, -1, 0].item() / 4
+        top, bottom = image[0, 0, 1].item() / 4, image[-1, 0, 1].item() / 4
+        cut = (right - left) * 32 / 31
+        assert 31 < cut < 64 and abs(cut - (bottom - top) * 32 / 31) < 1 and 0 <= left and right <= 63 and top >= 0
+        found.add((round(left), round(top), round(cut)))
+    assert len(found) > 10
+    again = pictures.halved(3)
+    assert torch.equal(again.images, halved.images) and again.digest == halved.digest
+    assert len({pictures.digest, halved.digest, pictures.halved(2).digest}) == 3
 
 
 def test_pictures_of_half_the_size_are_doubled(tmp_path):

@@ -79,8 +79,11 @@ def training_pictures(folder: Path, data: DataConfig) -> Pictures:
         return pictures
     if data.also_copies < 1:
         raise CheckpointError(f"data.also_copies must be at least 1; got {data.also_copies}")
-    other, _ = load_pictures(folder, data.also, "train", data.side).split(data.also_holdout)
-    return pictures.with_also(other, data.also_copies)
+    if data.also_crops < 0:
+        raise CheckpointError(f"data.also_crops must not be negative; got {data.also_crops}")
+    side = 2 * data.side if data.also_crops else data.side
+    other, _ = load_pictures(folder, data.also, "train", side).split(data.also_holdout)
+    return pictures.with_also(other.halved(data.also_crops) if data.also_crops else other, data.also_copies)
 
 
 def pretrained_backbone(stage: Stage) -> None:
