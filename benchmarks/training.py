@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Generator
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +96,7 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
         optimizer.zero_grad()
         averaged.update(stage, batch, 10**6)
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the others are not all counted
         learned(shown())
     optimizer.zero_grad()
     if options.recompute:

@@ -28,11 +28,17 @@ def printed(rgb: Tensor, share: float) -> Tensor:
     gray = gray_from_rgb(rgb)
     if share == 0:
         return gray
+    with torch.autocast(rgb.device.type, enabled=False):  # half precision has no room for 8-bit grays
+        return _printed(rgb, gray, share)
+
+
+def _printed(rgb: Tensor, gray: Tensor, share: float) -> Tensor:
     batch, _, height, width = rgb.shape
     chosen, film, exposure, contrast, blur, fading, grain, black, white = torch.rand(9, batch, 1, 1, 1).to(rgb.device)
     plate = sum(weight * channel for weight, channel in zip(BLUE_FILM, rgb.split(1, dim=1), strict=True))
     old = torch.lerp(gray, plate, (2 * film - 1).clamp_min(0))  # half of them on film that sees all colors
-    old = (old * 2 ** (exposure - 0.4)).clamp(0, 1) ** 2 ** (2 * contrast - 1)  # -0.4 to 0.6 stops, gamma 1/2 to 2
+    old = (old * 2 ** (exposure - 0.4)).clamp(0, 1)  # encoded gray times 0.76 to 1.5
+    old = old ** 2 ** (2 * contrast - 1)  # gamma 1/2 to 2
     old = blurred(old, WORST_BLUR * blur.square().flatten())
     patches = torch.randn(batch, 1, 4, 4).to(rgb.device)
     patches = F.interpolate(patches, (height, width), mode="bilinear", align_corners=False)

@@ -80,7 +80,7 @@ class TrainingConfig:
     average_half_life: int = 10_000  # pictures; of the exponential average of the weights
     average_widths: tuple[float, ...] = ()  # of further averages, power functions, relative to the run's length
     compile: bool = False  # the training pass, by torch.compile: a minute or more at the start
-    recompute: bool = False  # the insides of blocks in the backward pass: less memory, a third more time
+    recompute: bool = False  # the insides of blocks in the backward pass: less memory, more time
     precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
     seed: int = 0
     report_every: int = 10_000  # pictures
@@ -158,6 +158,8 @@ def train(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         log_with=track, project_dir=run,
     )  # fmt: skip
+    if track == "all":
+        raise CheckpointError('name one tracker, like "tensorboard"')
     if track and not accelerator.log_with:  # accelerate leaves out what is not installed without a word
         raise CheckpointError(f"the tracker {track!r} is not installed: pip install {track}")
     # torchrun tells each process the size of the world; without ACCELERATE_USE_CPU they train apart in one folder.
@@ -206,7 +208,7 @@ def train(
     share = batch_size // accelerator.num_processes
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final.*")):  # of a process killed while it saved
+        for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final*")):  # of a process killed while it saved
             shutil.rmtree(unfinished)
         write_log(run, {
             "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": started_at,
@@ -283,10 +285,10 @@ def train(
     if len(set(digests)) > 1:
         raise TrainingError(f"the processes ended with different weights ({digests}): they did not synchronize")
     if accelerator.is_main_process:
-        for name, average in averages.items():
+        for name, average in reversed(averages.items()):  # `final` last: where it is, the run is finished
             average.stage.trained = {
                 "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
-                "commit": started_at, "seed": options.seed, "ema": True,
+                "commit": started_at, "seed": options.seed, "ema": True, "average": name.removeprefix("-"),
             }  # fmt: skip
             average.stage.save_pretrained(run / f"final{name}")
         write_log(run, {
@@ -420,18 +422,21 @@ def load_checkpoint(
     for name, average in zip(averaged, averages.values(), strict=True):
         average.stage.load_state_dict(load_file(folder / name))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    if not optimizer.param_groups[0].get("fused"):
+        # From before AdamW was fused: the run keeps its arithmetic, and the scaler of fp16 must not ask for the other.
+        optimizer._step_supports_amp_scaling = False
     if scaler is not None and record.get("scaler"):
         scaler.load_state_dict(record["scaler"])
     return record["state"]
 
 
 def identity(values: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The part of a config that a run must keep: its length may change, and how often it reports and saves.
+    """The part of a config that a run must keep: its length may change, how often it reports and saves, and its memory.
 
     What has its default is left out: a run from before a key existed goes on.
     values: a config of the kind of `config`, as a dict
     """
-    length = {"samples", "report_every", "save_every"}
+    length = {"samples", "report_every", "save_every", "recompute"}
     values = json.loads(json.dumps(values))
     for part in ("network", "data", "training"):
         defaults = json.loads(json.dumps(dataclasses.asdict(type(getattr(config, part))())))

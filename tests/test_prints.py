@@ -22,6 +22,15 @@ def test_a_share_of_pictures_ages_and_the_others_stay():
     assert aged.shape == gray.shape and aged.min() >= 0 and aged.max() <= 1
 
 
+def test_half_precision_makes_no_difference():
+    made = []
+    for on in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            made.append(printed(photographs(), 1.0))
+    assert torch.equal(*made) and made[0].dtype == torch.float32
+
+
 def test_the_same_generator_draws_the_same_prints():
     torch.manual_seed(5)
     first = printed(photographs(), 1.0)

@@ -123,6 +123,26 @@ def test_every_kind_works_in_half_precision(which):
         torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.05)
 
 
+def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
+    """The colors to be learned, fitting, samples and previews are those of the photograph as it is."""
+    stage, rgb = DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=1.0)).eval(), picture(64)
+    shown: list[Tensor] = []
+    stage.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    targets: list[Tensor] = []
+    monkeypatch.setattr(F, "smooth_l1_loss", lambda guess, target, **_: targets.append(target) or guess.sum())
+    stage(rgb)
+    stage.fit_to([rgb])
+    stage.preview(gray_from_rgb(rgb))
+    stage.sample(gray_from_rgb(rgb))
+    aged, *others = shown
+    assert (aged - gray_from_rgb(rgb)).abs().max() > 0.02 and len(others) == 3
+    for gray in others:
+        torch.testing.assert_close(gray, gray_from_rgb(rgb))
+    torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_spread)
+    with pytest.raises(ValueError, match="prints is a share of the pictures, from 0 to 1; got 30"):
+        DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=30))
+
+
 def test_every_kind_has_a_small_config():
     assert set(SMALL) == {(stage, kind) for stage, kinds in KINDS.items() for kind in kinds}
     for (number, kind), config in SMALL.items():

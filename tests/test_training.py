@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -30,6 +31,7 @@ from torch import nn
 
 from pipeline import ColorPipeline
 from stages import training
+from stages.averages import Averaged, half_life
 from stages.checkpoint import CheckpointError, Stage, sha256_of
 from stages.data import Pictures
 from stages.kinds import kind_of, load_stage
@@ -39,6 +41,7 @@ from stages.training import (
     TrainingConfig,
     TrainingError,
     build_optimizer,
+    load_checkpoint,
     recompute_blocks,
     set_learning_rate,
     train,
@@ -206,6 +209,29 @@ def test_a_damaged_checkpoint_is_refused(name, whole, tmp_path):
     assert_same_run(run, whole)
 
 
+def test_a_run_from_before_adamw_was_fused_keeps_its_arithmetic(tmp_path, monkeypatch):
+    plain = functools.partial(torch.optim.AdamW)
+    with monkeypatch.context() as before:
+        before.setattr(torch.optim, "AdamW", lambda *args, fused, **options: plain(*args, **options))
+        train_toy(tmp_path / "whole")
+        train_toy(tmp_path / "run", stop_after=7)
+    train_toy(tmp_path / "run")
+    name = "final/model.safetensors"
+    assert sha256_of(tmp_path / "run" / name) == sha256_of(tmp_path / "whole" / name)
+    optimizer = build_optimizer(Toy(), TrainingConfig())
+    config, stage = toy_config(), Toy()
+    averages = {"": Averaged(stage, half_life(8))}
+    load_checkpoint(tmp_path / "run/checkpoint-00000012", config, stage, averages, optimizer, None, "digest")
+    assert not optimizer._step_supports_amp_scaling  # or GradScaler would ask a step for what only fused ones do
+
+
+def test_memory_may_be_saved_from_some_step_on(whole, tmp_path):
+    run = tmp_path / "run"
+    train_toy(run, stop_after=7)
+    train_toy(run, toy_config(recompute=True))
+    assert_same_run(run, whole)
+
+
 def test_a_run_from_before_a_key_existed_goes_on(whole, tmp_path):
     run = tmp_path / "run"
     train_toy(run, stop_after=10)
@@ -275,9 +301,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(only_the_gradient, tmp_path):
     ({"freeze": ("nothing",)}, "no parameter begins with 'nothing'"),
     ({"optimizer": "sgd"}, r"training.optimizer must be one of \('adamw', 'rmsprop'\); got 'sgd'"),
     ({"schedule": "step"}, "training.schedule must be one of"),
+    ({"average_widths": (0.5,)}, "the width of an average must be between 0 and 0.289 of the run; got 0.5"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(options, message, tmp_path):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ValueError, match=message):
         train_toy(tmp_path, toy_config(**options))
 
 

@@ -83,7 +83,9 @@ def training_pictures(folder: Path, data: DataConfig) -> Pictures:
         raise CheckpointError(f"data.also_crops must not be negative; got {data.also_crops}")
     side = 2 * data.side if data.also_crops else data.side
     other, _ = load_pictures(folder, data.also, "train", side).split(data.also_holdout)
-    return pictures.with_also(other.halved(data.also_crops) if data.also_crops else other, data.also_copies)
+    if data.also_crops:
+        other = other.halved(data.also_crops)  # and the large ones are let go
+    return pictures.with_also(other, data.also_copies)
 
 
 def pretrained_backbone(stage: Stage) -> None:

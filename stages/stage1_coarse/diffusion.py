@@ -74,6 +74,8 @@ class DiffusionColorizer(Stage):
             raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
+        if not 0 <= config.prints <= 1:
+            raise ValueError(f"prints is a share of the pictures, from 0 to 1; got {config.prints}")
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
