@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cpu import commit, processor
+from benchmarks.cpu import commit, parsed, processor
 from stages.nn.coltran_core import ColTranCore, CoreSizes
 from stages.stage1_coarse.coltran import ColTranColorizer, drawn
 from stages.training import Config
@@ -58,11 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/stage1_coltran_small.toml")
     parser.add_argument("--batch", type=int, default=32, help="pictures drawn at once")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    options = parsed(parser)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     config = Config.read(options.config).network

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.cpu import commit, processor  # noqa: E402
+from benchmarks.cpu import commit, parsed, processor  # noqa: E402
 from stages.averages import Averaged, half_life  # noqa: E402
 from stages.data import augmented  # noqa: E402
 from stages.kinds import kind_of  # noqa: E402
@@ -45,11 +45,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    options = parsed(parser)
     torch.set_num_threads(options.threads)
     device, precision = torch.device(options.device), precision_of(options.precision)
     rows = []
