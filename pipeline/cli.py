@@ -50,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=_positive, default=1, metavar="K", help="pictures per photo (default 1)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
     add("--steps", type=_positive, metavar="N", help="sampling steps of stage 1 (default: its own)")
-    add("--pool", type=_positive, metavar="N", help="candidates to choose from (default: stage 1's; 1: none)")
+    add(
+        "--pool",
+        type=_positive,
+        metavar="N",
+        help="draws of which the first picture is the most central (default: stage 1's number; 1: no choosing)",
+    )
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",

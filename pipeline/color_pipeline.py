@@ -43,6 +43,7 @@ MAX_SHARPNESS = 2.0
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
 STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
 CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
+DRAWS = 3  # for each picture, where several are asked for: see `spread_order`
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
@@ -204,7 +205,7 @@ class ColorPipeline:
         """Put candidates in order by their likelihood from now on, the likeliest first; returns the pipeline.
 
         judge: a stage 1 that has `likelihood` (kinds `coltran` and `pic`), or the folder or hub id of one; None: as
-            stage 1 itself orders them, the most central first
+            stage 1 itself orders them
         A preview is not ranked, and of a single candidate a note says that there was nothing to rank. Likely pictures
         are often pale ones: gray is what a model of likelihood errs least with.
         """
@@ -239,12 +240,14 @@ class ColorPipeline:
         gray: PIL image, path, array or tensor, or a list of these, mixed as you like. Arrays are (H, W),
             (H, W, 1 to 4); tensors (H, W), (1 or 3, H, W), or (B, 1 or 3, H, W) for B photos; uint8, uint16,
             or floats in [0, 1], which count as 16 bits. Of a color picture only the luma is used.
-        num_samples: pictures per photo, most central first, or likeliest first (`rank_with`)
+        num_samples: pictures per photo: first the one that is given where one is asked for, then, chosen among three
+            times as many draws, those that best stand for what else there is; or likeliest first (`rank_with`)
         num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: what each stage was tuned for
         generator: None (fresh; the seed is in the output's info), an int, a torch.Generator (one seed is drawn
             from it), each for all photos of the call, or a list with one of them per photo
         preview: one pass of stage 1 instead of the cascade: fast, averaged colors, nothing random
-        pool: candidates from which the pictures are chosen; None: stage 1's own number (1: no choosing)
+        pool: draws of which the first picture is the most central; None: stage 1's own number. 1: no choosing, the
+            pictures are the first draws
         output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
@@ -372,7 +375,8 @@ class ColorPipeline:
         sharp = self._sharp(photos, size)
         padded_seeds = [*seeds, *[seeds[-1]] * (size - len(seeds))]
 
-        drawn = max(num_samples, pool)
+        several = ordered and self.judge is None and num_samples > 1
+        drawn = max(DRAWS * num_samples if several else num_samples, pool)
         chunks = []
         for first in range(0, drawn, CANDIDATES):
             generators = [
@@ -393,7 +397,7 @@ class ColorPipeline:
                 raise RuntimeError("the model that ranks gave likelihoods that are not finite; if this is float16, "
                                    "use float32")
         if ordered:
-            order = stage1.order(gray64, coarse).cpu() if bits is None else bits.argsort(dim=1, stable=True)
+            order = stage1.order(gray64, coarse, pool) if bits is None else bits.argsort(dim=1, stable=True)
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in order[b, :num_samples]]

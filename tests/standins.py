@@ -12,6 +12,7 @@ from stages.checkpoint import Stage
 from stages.color import coarse_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_noise
 from stages.resize import resize
+from stages.stage1_coarse.candidates import spread_order
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ class StandIn1(StandIn):
         chroma = 0.2 * torch.tanh(self.mix(torch.cat([gray, noise], 1)) + noise)
         return coarse_from_rgb(merge(gray, chroma)).unflatten(0, (len(gray64), num_samples))
 
-    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        middle = coarse.float().mean(1, keepdim=True)
-        return (coarse - middle).abs().mean((2, 3)).argsort(dim=1, stable=True)
+    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
+        return spread_order(gray64, coarse, pool)
 
     def preview(self, gray64: Tensor) -> Tensor:
         return merge(gray64, 0.2 * torch.tanh(self.mix(gray64.expand(-1, 3, -1, -1))))

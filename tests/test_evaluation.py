@@ -21,7 +21,7 @@ from stages.images import load_photo, save_photo
 from stages.kinds import kind_of
 from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import spread_order
 from stages.training import Config
 from train_scripts import (
     choose_candidate,
@@ -61,7 +61,7 @@ class CoarseOnly:
     def sample(self, gray64, num_samples, generator, num_inference_steps=None):
         return color.coarse_from_rgb(color.merge(gray64[:, None], tints(gray64, num_samples, generator)))
 
-    def order(self, gray64, coarse):
+    def order(self, gray64, coarse, pool=None):
         return torch.arange(coarse.shape[1]).flip(0).expand(len(gray64), -1)
 
     def preview(self, gray64):
@@ -487,7 +487,7 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     gray64 = color.gray_from_rgb(photos.rgb())
     chroma = choose_candidate.VIVIDNESS[-1] * tints(gray64, 8, evaluation.generators(0, range(4), 8))
     drawn = color.merge(gray64[:, None], chroma)
-    first = central_order(gray64, color.coarse_from_rgb(drawn), choose_candidate.EXPONENTS[-1])[:, 0]
+    first = spread_order(gray64, color.coarse_from_rgb(drawn), evened=choose_candidate.EXPONENTS[-1])[:, 0]
     picked = picture_from_rgb(drawn)[torch.arange(4), first]
     assert results["rows"][-1]["ciede2000"] == pytest.approx(float(ciede2000(picked, photos.pictures).mean()))
 

@@ -149,7 +149,7 @@ def test_no_circles():
     ("stages.stage1_coarse.diffusion", "from stages.training import train"),
     ("stages.stage1_coarse.diffusion", "from pipeline import ColorPipeline"),
     ("stages.stage1_coarse.diffusion", "from train_scripts.grids import picture_grid"),
-    ("stages.nn.axial", "from stages.stage1_coarse.candidates import central_order"),
+    ("stages.nn.axial", "from stages.stage1_coarse.candidates import spread_order"),
     ("stages.nn.axial", "from stages.diffusion import Denoiser"),
     ("stages.nn.axial", "import xformers.ops"),
     ("stages.diffusion.samplers", "from stages.kinds import KINDS"),
@@ -169,8 +169,8 @@ def test_a_wrong_import_is_seen(module, source):
 
 
 @pytest.mark.parametrize("module, source", [
-    ("stages.stage1_coarse.diffusion", "from stages.stage1_coarse.candidates import central_order"),
-    ("stages.stage1_coarse.diffusion", "from .candidates import central_order\nfrom ..color import merge"),
+    ("stages.stage1_coarse.diffusion", "from stages.stage1_coarse.candidates import spread_order"),
+    ("stages.stage1_coarse.diffusion", "from .candidates import spread_order\nfrom ..color import merge"),
     ("stages.nn.attention", "importlib.import_module('xformers.ops')"),
     ("pipeline.cli", "from . import batch\nfrom pipeline.color_pipeline import ColorPipeline\nimport torch"),
 ])  # fmt: skip

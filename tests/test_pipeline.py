@@ -24,6 +24,7 @@ from stages.checkpoint import CheckpointError
 from stages.color import gray_from_rgb
 from stages.kinds import kind_of
 from stages.resize import doubled, resize
+from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
@@ -104,25 +105,25 @@ class Judge(StandIn1):
 def test_candidates_are_ranked_by_likelihood():
     plain, judged = standin_pipeline(), standin_pipeline().rank_with(Judge())
     grays = [photo(70, 50, seed) for seed in range(3)]
-    central = plain(grays, num_samples=8, generator=5)
+    drawn = plain(grays, num_samples=8, generator=5, pool=1)
     ranked = judged(grays, num_samples=8, generator=5)
     for i in range(3):
         rows = slice(8 * i, 8 * i + 8)
         bits = [info.bits for info in ranked.info[rows]]
         assert bits == sorted(bits) and len(set(bits)) == 8
-        before = {info.candidate: image for info, image in zip(central.info[rows], central.images[rows], strict=True)}
+        before = {info.candidate: image for info, image in zip(drawn.info[rows], drawn.images[rows], strict=True)}
         for info, image in zip(ranked.info[rows], ranked.images[rows], strict=True):
             assert np.array_equal(image, before[info.candidate])  # another order, not other pictures
-    assert [info.candidate for info in ranked.info] != [info.candidate for info in central.info]
-    assert {info.bits for info in central.info} == {None}
+    assert [info.candidate for info in ranked.info] != [info.candidate for info in drawn.info]
+    assert {info.bits for info in drawn.info} == {None}
     (first,) = judged(grays[0], generator=5, pool=1).info
     assert first.candidate == 0 and first.bits in [info.bits for info in ranked.info[:8]]
     assert judged.fingerprint().keys() - plain.fingerprint().keys() == {"judge"}
     assert judged.rank_with(None).fingerprint() == plain.fingerprint()
     alone = ColorPipeline(StandIn1(StandInConfig(pool=1)), StandIn2(), StandIn3()).rank_with(Judge())
     assert [info.bits for info in alone(grays[0], num_samples=8, generator=5).info] == [i.bits for i in ranked.info[:8]]
-    drawn = alone(grays[0], num_samples=8, generator=5, pool=1).info
-    assert [info.candidate for info in drawn] == list(range(8))
+    plainly = alone(grays[0], num_samples=8, generator=5, pool=1).info
+    assert [info.candidate for info in plainly] == list(range(8))
     with pytest.raises(ValueError, match="must know likelihoods .* got a stage 1 of kind 'standin'"):
         plain.rank_with(StandIn1())
 
@@ -219,7 +220,7 @@ def test_a_padded_batch_of_eight_is_order_free_too(pipe):
         for stage in pipe.stages.values():
             stage.batches.clear()
         batch = pipe(photos, 3, generator=7, pool=5).images
-        assert [stage.batches for stage in pipe.stages.values()] == [[32, 32], [8, 8], [8, 8]]
+        assert [stage.batches for stage in pipe.stages.values()] == [[32, 32, 32], [8, 8], [8, 8]]  # of nine draws
         alone = [image for one in photos for image in pipe(one, 3, generator=7, pool=5).images]
         assert same(batch, alone)
         many = pipe([*photos, *photos[:2]] * 2, generator=7, pool=1).images  # ten photos: two batches
@@ -248,13 +249,24 @@ def test_candidates_belong_to_their_number(pipe):
 
 def test_the_first_picture_is_the_most_central_of_the_pool(pipe):
     gray = photo(30, 40)
-    chosen = pipe(gray, 8, generator=3, pool=8)
-    drawn = pipe(gray, 8, generator=3, pool=1).images
-    numbers = [info.candidate for info in chosen.info]
-    assert sorted(numbers) == list(range(8)) and numbers != list(range(8))
-    assert same(chosen.images, [drawn[k] for k in numbers])
+    drawn = pipe(gray, 24, generator=3, pool=1)
+    assert [info.candidate for info in drawn.info] == list(range(24))
     default = pipe(gray, generator=3)  # the stage's own pool is eight
-    assert same(default.images, chosen.images[:1]) and default.info[0].candidate == numbers[0]
+    several = pipe(gray, 8, generator=3)
+    few = pipe(gray, 3, generator=3)  # of nine draws
+    large = pipe(gray, 2, generator=3, pool=12)
+    for output in (default, several, few, large):
+        numbers = [info.candidate for info in output.info]
+        assert same(output.images, [drawn.images[k] for k in numbers]) and len(set(numbers)) == len(numbers)
+    first = default.info[0].candidate
+    assert first < 8 and [several.info[0].candidate, few.info[0].candidate] == [first, first]
+    assert max(info.candidate for info in several.info) >= 8, "they are chosen among three times as many"
+    symbols = pipe.stages["stage1"].sample(
+        resize(torch.from_numpy(gray / 255).float()[None, None], (64, 64)), 12,
+        [candidate_generator(3, k) for k in range(12)],
+    )  # fmt: skip
+    order = spread_order(resize(torch.from_numpy(gray / 255).float()[None, None], (64, 64)), symbols)
+    assert [info.candidate for info in large.info] == order[0, :2].tolist()
 
 
 def test_seeds(pipe):

@@ -26,7 +26,7 @@ from stages.color import (
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import EVENED_CHROMA, central_order
+from stages.stage1_coarse.candidates import EVENED_CHROMA, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
@@ -796,7 +796,7 @@ def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
-    """Sum over the others of the mean distance in evened a and b at 16x16; gray (1, 64, 64), coarse (N, 64, 64)."""
+    """Mean distance in evened a and b at 16x16 of each two; gray (1, 64, 64), coarse (N, 64, 64) -> (N, N)."""
     ab = []
     for one in coarse:
         rgb = merge(gray, chroma_from_rgb(rgb_from_coarse(one))).double().numpy()
@@ -807,7 +807,7 @@ def brute_force_distances(gray: Tensor, coarse: Tensor) -> np.ndarray:
         ab.append(lab_from_rgb(torch.from_numpy(small))[1:].numpy())
     strengths = [np.hypot(*a).mean() for a in ab]
     ab = [a * (np.mean(strengths) / s) ** EVENED_CHROMA for a, s in zip(ab, strengths, strict=True)]
-    return np.array([sum(np.hypot(*(a - b)).mean() for b in ab) for a in ab])
+    return np.array([[np.hypot(*(a - b)).mean() for b in ab] for a in ab])
 
 
 @pytest.mark.parametrize("any_luma", [False, True])
@@ -817,36 +817,70 @@ def test_first_candidate_is_the_medoid(any_luma):
     if any_luma:
         symbols = torch.randint(512, (12, 8, 8, 8), generator=Generator().manual_seed(0))
         coarse = symbols.repeat_interleave(8, 2).repeat_interleave(8, 3)
-    order = central_order(gray, coarse)
-    for index in range(12):
-        distances = brute_force_distances(gray[index], coarse[index])
-        ordered = distances[order[index]]
-        assert np.diff(ordered).min() > -1e-3  # to rounding; near ties may stand either way
-        assert ordered[-1] - ordered[0] > 0.1
+    for pool in (8, 5):
+        order = spread_order(gray, coarse, pool)
+        for index in range(12):
+            sums = brute_force_distances(gray[index], coarse[index, :pool]).sum(1)
+            assert sums[order[index, 0]] <= sums.min() + 1e-3  # to rounding; near ties may stand either way
+            assert sums.max() - sums.min() > 0.1
+
+
+def test_each_further_candidate_covers_the_draws_best():
+    gray, coarse = candidates(6, 8, seed=3)
+    order = spread_order(gray, coarse, 4).tolist()
+    for index in range(6):
+        distance = brute_force_distances(gray[index], coarse[index])
+        for known in range(1, 8):
+            costs = {k: distance[:, [*order[index][:known], k]].min(1).sum() for k in range(8)
+                     if k not in order[index][:known]}  # fmt: skip
+            assert costs[order[index][known]] <= min(costs.values()) + 1e-3
+        assert sorted(order[index]) == list(range(8))
+
+
+def test_near_copies_come_last():
+    gray, coarse = candidates(1, 3, seed=2)
+    copies = coarse[:, [0, 0, 1, 0, 1, 2]].clone()
+    copies[:, [1, 3, 4], 5, 5] ^= 1  # a bit of one pixel's blue
+    order = spread_order(gray, copies).tolist()[0]
+    assert order[0] in (0, 1, 3)
+    kinds = [[0, 0, 1, 0, 1, 2][k] for k in order]
+    assert set(kinds[:3]) == {0, 1, 2}
 
 
 def test_order_follows_the_candidates():
+    """The same candidates stand first wherever they stood. (Two that stand for each other may be exchanged.)"""
     gray, coarse = candidates(2, 6, seed=1)
-    order = central_order(gray, coarse)
+    order = spread_order(gray, coarse)
     for seed in range(4):
         permutation = torch.randperm(6, generator=Generator().manual_seed(seed))
-        moved = central_order(gray, coarse[:, permutation])
-        assert torch.equal(permutation[moved], order)  # the same candidates in the same order, wherever they stood
+        moved = permutation[spread_order(gray, coarse[:, permutation])]
+        assert torch.equal(moved[:, 0], order[:, 0])
+        for index in range(2):
+            distance = brute_force_distances(gray[index], coarse[index])
+            for known in range(2, 6):
+                mine, theirs = (distance[:, found[index, :known]].min(1).sum() for found in (order, moved))
+                assert abs(mine - theirs) < 1e-3
 
 
 def test_equal_candidates_keep_their_order():
     gray, coarse = candidates(1, 3, seed=2)
     same = coarse[:, :1].expand(-1, 5, -1, -1)
-    assert central_order(gray, same).tolist() == [[0, 1, 2, 3, 4]]
-    assert central_order(gray, coarse[:, :2]).tolist() == [[0, 1]]  # two are as far from each other
-    assert central_order(gray, coarse[:, :1]).tolist() == [[0]]
+    assert spread_order(gray, same).tolist() == [[0, 1, 2, 3, 4]]
+    assert spread_order(gray, coarse[:, :2]).tolist() == [[0, 1]]  # two are as far from each other
+    assert spread_order(gray, coarse[:, :1]).tolist() == [[0]]
     outlier = coarse[:, [1, 0, 0, 0]]
-    assert central_order(gray, outlier).tolist() == [[1, 2, 3, 0]]
+    assert spread_order(gray, outlier).tolist() == [[1, 0, 2, 3]]
+    assert spread_order(gray, outlier, pool=1).tolist() == [[0, 1, 2, 3]]
+    for pool in (0, 5):
+        with pytest.raises(ValueError, match="pool"):
+            spread_order(gray, outlier, pool)
 
 
 def test_order_looks_at_what_fits_the_luma():
-    """Coarse colors that differ in lightness alone are the same candidate: the luma is the photograph's."""
+    """Coarse colors that differ in lightness alone are the same candidate: the luma is the photograph's. So the first
+    stands for the second, which comes last.
+    """
     gray = torch.full((1, 1, 64, 64), 0.5)
     levels = torch.tensor([[2, 1, 1], [6, 5, 5], [4, 4, 2]])
     coarse = (levels @ torch.tensor([64, 8, 1]))[None, :, None, None].expand(1, 3, 64, 64)
-    assert central_order(gray, coarse).tolist() == [[0, 1, 2]]
+    assert spread_order(gray, coarse).tolist() == [[0, 2, 1]]

@@ -2,7 +2,7 @@
 
     python train_scripts/choose_candidate.py --set photos256
 
-One row per vividness, size of the pool and exponent of `central_order`, all from the same draws, before rounding to 3
+One row per vividness, size of the pool and exponent of `spread_order`, all from the same draws, before rounding to 3
 bits; chroma is enlarged bicubically where photographs have more than 64x64 pixels. Nothing is written into the
 weights: the choice is made by reading (docs/results.md) and set as `pool` and `vividness` of stage 1 in
 configs/pipeline.toml and as `EVENED_CHROMA`.
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from stages import color
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import spread_order
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened
 
@@ -58,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             symbols = color.coarse_from_rgb(color.merge(gray64[:, None], chroma))
             for pool in POOLS:
                 for exponent in EXPONENTS if pool > 1 else (1.0,):
-                    first = central_order(gray64, symbols[:, :pool], exponent)[:, 0]
+                    first = spread_order(gray64, symbols[:, :pool], evened=exponent)[:, 0]
                     name = "one sample" if pool == 1 else f"central of {pool}, exponent {exponent}"
                     picked = resize(chroma[torch.arange(len(part)), first], size)
                     rows.setdefault(f"{name}, vividness {vividness}", []).append(

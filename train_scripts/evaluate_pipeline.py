@@ -5,7 +5,7 @@
 
 The pipeline is given the 8-bit luma of each photograph; photograph i uses the seed `--seed + i`. Rows: the
 one-pass preview, the default output, one random sample (`pool=1`), best of 8 and diversity over the first
-photographs.
+photographs, of the pictures that the pipeline chooses and of plain samples.
 
 With --outputs, the pictures of each folder are matched to those of --originals by file stem and scored as
 they are; rows of the originals, plain gray and, unless --no-preview is given, this pipeline's preview stand
@@ -75,7 +75,7 @@ def colorize(
         )
         for start in range(0, len(output.images), num_samples):
             mine = range(start, start + num_samples)
-            # The pipeline puts the most central candidate first; a preview has no candidate number.
+            # The pipeline puts what it chooses in an order of its own; a preview has no candidate number.
             drawn = sorted(mine, key=lambda i: output.info[i].candidate or 0)
             pictures = [torch.from_numpy(np.array(output.images[i])) for i in drawn]
             made.append([picture.permute(2, 0, 1).contiguous() for picture in pictures])
@@ -107,16 +107,11 @@ def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     report.add("default output", first_of(default), sheet="default")
     plain = colorize(pipe, gray, args.seed, pool=1, name="one sample", **steps)
     report.add("one plain sample", first_of(plain))
-    candidates = colorize(
-        pipe,
-        gray[: args.best_photos],
-        args.seed,
-        num_samples=args.candidates,
-        pool=1,
-        name=f"best of {args.candidates}",
-        **steps,
-    )
-    report.add_candidates(f"best of {args.candidates}", candidates, sheet=True)
+    few, best = gray[: args.best_photos], f"best of {args.candidates}"
+    several = colorize(pipe, few, args.seed, num_samples=args.candidates, name=best, **steps)
+    report.add_candidates(best, several, sheet=True)
+    draws = colorize(pipe, few, args.seed, num_samples=args.candidates, pool=1, name=f"{best} plain samples", **steps)
+    report.add_candidates(f"{best} plain samples", draws, sheet=False)
     return report.finish()
 
 

@@ -1,36 +1,61 @@
-"""The order of several candidates of one photograph: from what most of them agree on to the most unusual."""
+"""The order of several draws of one photograph: what most of them agree on first, then what they hold otherwise."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stages.color import chroma_from_rgb, lab_from_rgb, merge, rgb_from_coarse
 
-COMPARED_SIDE = 16  # candidates are compared as small pictures: where the colors are, not how they are grained
-# The palest candidate is near to everything. So before they are compared, candidates are brought this far (as an
-# exponent) toward the mean chroma of the pool; train_scripts/choose_candidate.py and docs/results.md have the choice.
+COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
+# The palest draw is near to everything. So before they are compared, draws are brought this far (as an exponent) toward
+# the mean chroma of all; train_scripts/choose_candidate.py and docs/results.md have the choice.
 EVENED_CHROMA = 0.75
 
 
-def central_order(gray64: Tensor, coarse: Tensor, evened: float = EVENED_CHROMA) -> Tensor:
-    """Indices that sort candidates by their mean distance to the others; the first is the medoid.
+def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None, evened: float = EVENED_CHROMA) -> Tensor:
+    """Indices that sort draws so that the first K, for every K, stand for all of them.
 
-    One random sample of an honest model is as far from the truth as two samples are from each other. The sample in the
-    middle of several is nearer to it, yet still a real sample and no average: its colors do not fade. What is compared
-    is where which hues are, and only in part how strong they are.
+    The first is the medoid of the first `pool`. One random sample of an honest model is as far from the truth as two
+    samples are from each other. The sample in the middle of several is nearer to it, yet still a real sample and no
+    average: its colors do not fade. Each further one is the draw that most lowers the mean distance of all draws from
+    the nearest one before it (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of
+    what is there already lowers it by nothing and comes late, an answer that many draws share comes early.
 
-    gray64: (B, 1, 64, 64) in [0, 1]; coarse: (B, N, 64, 64) int64; evened: exponent, see EVENED_CHROMA -> (B, N) int64
+    What is compared is where which hues are, and only in part how strong they are.
+
+    gray64: (B, 1, H, W) in [0, 1]; coarse: (B, N, H, W) int64; pool: 1 to N, None: N; evened: exponent, see
+    EVENED_CHROMA -> (B, N) int64 on the CPU
     """
     if gray64.ndim != 4 or coarse.ndim != 4 or gray64.shape != (len(coarse), 1, *coarse.shape[2:]):
         raise ValueError(
             f"gray64 must be (B, 1, H, W) and coarse (B, N, H, W); got {tuple(gray64.shape)} and {tuple(coarse.shape)}"
         )
+    count = coarse.shape[1]
+    pool = count if pool is None else pool
+    if not 1 <= pool <= count:
+        raise ValueError(f"pool must be from 1 to the {count} draws; got {pool}")
+    distance = _distances(gray64, coarse, evened).cpu()
+    photos = torch.arange(len(coarse))
+    chosen = [distance[:, :pool, :pool].sum(-1).argmin(-1)]
+    nearest = distance[photos, chosen[0]]  # of each draw from those chosen, (B, N)
+    left = torch.ones_like(nearest, dtype=torch.bool)
+    for _ in range(1, count):
+        left[photos, chosen[-1]] = False
+        lowered = (nearest[:, None] - distance).clamp_min(0).sum(-1)
+        chosen.append(lowered.masked_fill(~left, -1).argmax(-1))
+        nearest = torch.minimum(nearest, distance[photos, chosen[-1]])
+    return torch.stack(chosen, dim=1)
+
+
+def _distances(gray64: Tensor, coarse: Tensor, evened: float) -> Tensor:
+    """Mean distance in Lab's a and b between each two draws: (B, N, N)."""
     rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
     small = F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE)
     ab = lab_from_rgb(small)[:, 1:].unflatten(0, coarse.shape[:2])  # (B, N, 2, s, s)
     strength = ab.square().sum(2).sqrt().mean((-2, -1))  # (B, N)
     factor = (strength.mean(1, keepdim=True) / strength.clamp_min(1e-3)) ** evened
     ab = ab * factor[:, :, None, None, None]
-    distance = (ab[:, :, None] - ab[:, None]).square().sum(3).sqrt().mean((-2, -1))  # (B, N, N)
-    return distance.sum(-1).argsort(dim=-1, stable=True)
+    rows = [(ab - ab[:, k : k + 1]).square().sum(2).sqrt().mean((-2, -1)) for k in range(ab.shape[1])]
+    return torch.stack(rows, dim=1)

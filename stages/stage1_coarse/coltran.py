@@ -21,7 +21,7 @@ from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_f
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran_core import ColTranCore, CoreSizes
 from stages.nn.logistic_mixture import exact
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import spread_order
 
 SIDE, GRAYS = 64, 256
 
@@ -145,9 +145,11 @@ class ColTranColorizer(Stage):
         colors = rgb_from_coarse(symbols)[:, :, 0, 0]  # (512, 3)
         return merge(gray64, chroma_from_rgb((logits.float().softmax(-1) @ colors).permute(0, 3, 1, 2)))
 
-    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
-        return central_order(gray64, coarse)
+    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
+        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
+        `spread_order`: indices (B, N) on the CPU.
+        """
+        return spread_order(gray64, coarse, pool)
 
     @staticmethod
     def _check_gray(gray64: Tensor) -> None:

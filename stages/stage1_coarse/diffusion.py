@@ -27,7 +27,7 @@ from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import spread_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
@@ -197,9 +197,11 @@ class DiffusionColorizer(Stage):
         _, preview, _ = self.encoder(gray64, sharp)
         return merge(gray64, self._enlarged(preview.float()))
 
-    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
-        return central_order(gray64, coarse)
+    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
+        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
+        `spread_order`: indices (B, N) on the CPU.
+        """
+        return spread_order(gray64, coarse, pool)
 
     # inside
 

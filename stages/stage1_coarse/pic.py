@@ -33,7 +33,7 @@ from stages.color import (
 from stages.diffusion.noise import draw_uniform
 from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
 from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
-from stages.stage1_coarse.candidates import central_order
+from stages.stage1_coarse.candidates import spread_order
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
@@ -210,9 +210,11 @@ class PICColorizer(Stage):
         ab = _mixture(parameters, lightness(self._small(gray64))).mean().view(shape).permute(0, 3, 1, 2)
         return merge(gray64, self._chroma64(gray64, ab))
 
-    def order(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        """Candidates (B, N, 64, 64) from the most central to the most unusual: indices (B, N)."""
-        return central_order(gray64, coarse)
+    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
+        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
+        `spread_order`: indices (B, N) on the CPU.
+        """
+        return spread_order(gray64, coarse, pool)
 
     # inside
 
