@@ -271,6 +271,38 @@ def test_stage1_of_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
     assert rows["best of 2, coarse (3 bit)"]["diversity"] > 0 and evaluation.PREVIEW in rows
 
 
+def test_stage1_on_larger_photographs(data, weights, tmp_path, monkeypatch):
+    seen: list[torch.Tensor] = []
+
+    class Sharp(StandIn1):
+        gray_side = 128
+
+        def preview(self, gray64, sharp):
+            seen.append(sharp)
+            return super().preview(gray64)
+
+        def sample_chroma(self, *args, sharp, **options):
+            seen.append(sharp)
+            return super().sample_chroma(*args, **options)
+
+    monkeypatch.setattr(evaluate_stage1, "load_stage", lambda folder: Sharp())
+    results = scores(evaluate_stage1, data, tmp_path / "all", "--set", "photos256")
+    check_complete(results, data, "photos256", {"stage1"})
+    large = evaluation.load_photos(data, "photos256", "validation")
+    expected = resize(color.gray_from_rgb(large.rgb()), (128, 128))
+    for sharp in seen:
+        torch.testing.assert_close(sharp, expected[: len(sharp)], rtol=0, atol=1e-6)
+    small = resize(large.rgb(), (64, 64))
+    gray = picture_from_rgb(color.gray_from_rgb(small).expand(-1, 3, -1, -1))
+    preview = by_name(results)[evaluation.PREVIEW]
+    assert preview["ciede2000"] == pytest.approx(float(ciede2000(gray, picture_from_rgb(small)).mean()), abs=0.05)
+
+    seen.clear()
+    only = scores(evaluate_stage1, data, tmp_path / "preview", "--set", "photos256", "--preview-only")
+    assert [row["name"] for row in only["rows"]] == [evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW]
+    assert by_name(only)[evaluation.PREVIEW] == preview and len(seen) == 1
+
+
 def test_stage1_after_stage2(data, weights, tmp_path):
     results = scores(evaluate_stage1, data, tmp_path / "out", "--stage2", str(tmp_path / "weights" / "stage2"))
     check_complete(results, data, "photos64", {"stage1", "stage2"})

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    photos, report, stage = opened(args, args.set)
+    photos, report, stage = opened(args)
     if not hasattr(stage, "sample_chroma"):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} offers no chroma before rounding")
 

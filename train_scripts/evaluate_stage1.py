@@ -1,4 +1,4 @@
-"""Score stage 1 alone on photos64: are its colors lively, and are they right?
+"""Score stage 1 alone at 64x64: are its colors lively, and are they right?
 
     python train_scripts/evaluate_stage1.py --weights runs/stage1/final
 
@@ -8,6 +8,8 @@ to stage 2, so each sampled row stands twice where the stage also offers its chr
 (`sample_chroma`): "continuous" and "coarse (3 bit)". With --stage2 it stands there once more, "after stage 2". All
 pictures are the true gray64 merged with the stage's chroma. Where the stage knows likelihoods, their mean is noted:
 bits per symbol of the originals' 3-bit colors, or per dimension of their chroma.
+
+Photographs of another --set are reduced to 64x64 to be compared; the stage sees as many of their pixels as it can use.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from stages import color
 from stages.data import data_folder
 from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
+from stages.resize import resize
 from train_scripts import evaluation
 
 BATCH = 16  # photographs sampled at once
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("stage1", "Score stage 1 on photos64.")
+    options = evaluation.arguments("stage1", "Score stage 1 at 64x64.")
+    options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
+    options.add_argument("--preview-only", action="store_true", help="nothing but the preview: for an encoder alone")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument(
         "--stage2", type=Path, metavar="FOLDER", help="stage 2, for rows of what it makes of the coarse colors"
@@ -55,14 +60,17 @@ def from_coarse(gray64: Tensor, coarse: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps: int | None) -> dict[str, Tensor]:
+def sample(
+    stage: Any, gray64: Tensor, generators: list[torch.Generator], steps: int | None, **sharp: Tensor
+) -> dict[str, Tensor]:
     """Candidates of stage 1, form by form: name -> rgb (B, K, 3, 64, 64), "symbols" -> (B, K, 64, 64).
 
+    sharp: more pixels of the photographs, where the stage can use them and there are any
     The coarse symbols are those `stage.sample` returns: where the stage offers its chroma, they are that
     chroma merged with the gray and rounded to 3 bits.
     """
     count = len(generators) // len(gray64)
-    settings = {"num_samples": count, "generator": generators, "num_inference_steps": steps}
+    settings = {"num_samples": count, "generator": generators, "num_inference_steps": steps, **sharp}
     made = {}
     if hasattr(stage, "sample_chroma"):
         chroma = stage.sample_chroma(gray64, **settings)
@@ -74,14 +82,24 @@ def sample(stage: Any, gray64: Tensor, generators: list[torch.Generator], steps:
     return made | {"coarse (3 bit)": color.merge(gray64[:, None], bins), "symbols": symbols}
 
 
-def opened(args: argparse.Namespace, name: str = "photos64") -> tuple[evaluation.Photos, evaluation.Report, Any]:
-    """The photographs of the set `name`, a report on them, and the stage 1 that the arguments name."""
+def opened(
+    args: argparse.Namespace, side: int | None = None
+) -> tuple[evaluation.Photos, evaluation.Report, Any]:
+    """The photographs of the set, a report on them, reduced to `side` where given, and the stage 1 of the arguments."""
     folder = evaluation.stage_weights(args.weights, 1)
-    photos = evaluation.load_photos(data_folder(args.data), name, args.split, args.photos)
-    report = evaluation.Report(args, photos)
+    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    report = evaluation.Report(args, photos if side is None else photos.reduced(side))
     stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)
     return photos, report, stage
+
+
+def shown(photos: evaluation.Photos, part: range, stage: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Photographs at 64x64, (B, 3, 64, 64), and as the stage sees them: gray64, and `sharp` where there is more."""
+    rgb = photos.rgb(slice(part.start, part.stop))
+    if rgb.shape[-1] == 64:
+        return rgb, color.gray_from_rgb(rgb), {}
+    return resize(rgb, (64, 64)).clamp(0, 1), *evaluation.seen_by_stage1(stage, color.gray_from_rgb(rgb))
 
 
 def finished(stage2: Any, gray64: Tensor, symbols: Tensor) -> Tensor:
@@ -92,7 +110,7 @@ def finished(stage2: Any, gray64: Tensor, symbols: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    photos, report, stage = opened(args)
+    photos, report, stage = opened(args, 64)
     stage2: Any = None
     if args.stage2:
         folder = evaluation.stage_weights(args.stage2, 2)
@@ -108,15 +126,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     best: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
-        rgb = photos.rgb(slice(part.start, part.stop))
-        gray64 = color.gray_from_rgb(rgb)
+        rgb, gray64, sharp = shown(photos, part, stage)
+        previews.append(picture_from_rgb(stage.preview(gray64, **sharp)))
+        if args.preview_only:
+            continue
         if hasattr(stage, "bits"):
             bits.append(stage.bits(rgb))
-        previews.append(picture_from_rgb(stage.preview(gray64)))
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
         generators = evaluation.generators(args.seed, part, count)
-        made = sample(stage, gray64, generators, args.steps)
+        made = sample(stage, gray64, generators, args.steps, **sharp)
         symbols = made.pop("symbols")
         first = stage.order(gray64, symbols[:, :pool])[:, 0]
         if stage2 is not None:
@@ -129,6 +148,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 best.setdefault(form, []).append(pictures[: best_photos - part.start, : args.candidates])
 
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
+    if args.preview_only:
+        report.note("--preview-only: nothing was sampled")
+        return report.finish()
     for form in chosen:
         report.add(f"default output, {form}", torch.cat(chosen[form]), sheet=f"default, {form.split()[0]}")
     for form in plain:
@@ -136,9 +158,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for i, form in enumerate(best):
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
     timed = range(min(BATCH, len(photos)))  # one candidate of each: the same work whatever the pool
-    gray64, generators = color.gray_from_rgb(photos.rgb(slice(len(timed)))), evaluation.generators(args.seed, timed, 1)
+    _, gray64, sharp = shown(photos, timed, stage)
+    generators = evaluation.generators(args.seed, timed, 1)
     start = time.perf_counter()
-    sample(stage, gray64, generators, args.steps)
+    sample(stage, gray64, generators, args.steps, **sharp)
     seconds = (time.perf_counter() - start) / len(timed)
     report.record |= {"pool": pool, "seconds_per_candidate": seconds}
     report.note(f"{seconds:.3f} seconds per candidate, {len(timed)} drawn at once")

@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,14 @@ class Photos:
     def sha256(self) -> str:
         """Hash of the list: SHA-256 over the digests of its files, in order."""
         return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
+    def reduced(self, side: int) -> Photos:
+        """The same photographs at side x side, from one size only; themselves where that is theirs."""
+        assert isinstance(self.pictures, Tensor)
+        if self.pictures.shape[-2:] == (side, side):
+            return self
+        small = torch.cat([resize(picture[None].float(), (side, side)) for picture in self.pictures])
+        return replace(self, pictures=small.round().clamp(0, 255).byte())
 
     def first(self, count: int) -> Photos:
         if count > len(self):
