@@ -1,0 +1,85 @@
+"""How few denoiser evaluations stage 1 can do with: quality against evaluations and against seconds.
+
+    python train_scripts/evaluate_steps.py
+
+One plain sample per photograph and row, before rounding to 3 bits, from the same start noise in every row. Rows differ
+in the sampler and in how often the denoiser is asked; beside each stand the seconds of one draw (several photographs at
+once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. A sampler of
+two evaluations per step gets half of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stages import color
+from stages.metrics import picture_from_rgb
+from train_scripts import evaluation
+from train_scripts.evaluate_stage1 import BATCH, opened, shown
+
+SAMPLERS = ("dpmpp_2m", "ddim", "heun")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = evaluation.arguments("steps", "Quality of stage 1 against evaluations of its denoiser.")
+    options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
+    options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
+    options.add_argument("--reference", type=evaluation.positive, default=50, help="evaluations of the first row")
+    options.add_argument("--evaluations", type=evaluation.positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
+    options.add_argument("--samplers", nargs="+", default=["dpmpp_2m"], choices=SAMPLERS, help="first: the reference's")
+    return options
+
+
+@torch.inference_mode()
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    photos, report, stage = opened(args, 64)
+    if not hasattr(stage, "denoiser"):
+        raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
+    asked = [0]
+    stage.denoiser.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
+    wanted = [(args.samplers[0], args.reference)]
+    wanted += [(name, count) for name in args.samplers for count in args.evaluations]
+    reference: Any = None
+    for sampler, count in wanted:
+        stage.config = dataclasses.replace(stage.config, sampler=sampler)
+        steps = (count + 1) // 2 if sampler == "heun" else count  # the last step, to 0, is one evaluation
+        pictures: list[Tensor] = []
+        seconds, asked[0], name = 0.0, 0, f"{sampler}, {count}"
+        for part in tqdm(evaluation.batches(len(photos), BATCH), desc=name, unit="batch"):
+            _, gray64, sharp = shown(photos, part, stage)
+            noise = evaluation.generators(args.seed, part, 1)
+            start = time.perf_counter()
+            chroma = stage.sample_chroma(gray64, 1, noise, steps, **sharp)[:, 0]
+            seconds += time.perf_counter() - start
+            pictures.append(picture_from_rgb(color.merge(gray64, chroma)))
+        evaluations = asked[0] / len(pictures)
+        name = f"{sampler}, {evaluations:g} evaluations"
+        report.add(name, torch.cat(pictures), sheet=name)
+        row = report.rows[-1]
+        row |= {"sampler": sampler, "evaluations": evaluations, "seconds_per_draw": seconds / len(photos)}
+        kid = report.scores[name].kid
+        if reference is None:
+            reference = kid
+            report.note(f"{name}: {row['seconds_per_draw']:.3f} s per draw")
+            continue
+        more = kid.minus(reference)
+        row["squeezenet_kid_minus_reference"] = {"value": more.value, "interval_95": [more.low, more.high]}
+        report.note(f"{name}: {row['seconds_per_draw']:.3f} s per draw, squeezenet_kid {more.value:+.1f} "
+                    f"[{more.low:+.1f}, {more.high:+.1f}] against the reference")  # fmt: skip
+    return report.finish()
+
+
+def main(argv: list[str] | None = None) -> int:
+    return evaluation.run(evaluate, parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
