@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Generator
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -92,7 +92,9 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
         optimizer.zero_grad()
         averaged.update(stage, batch, 10**6)
 
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the others are not all counted
+    counted = {torch.ops.aten.convolution_backward: convolution_backward_flop}
+    counting = FlopCounterMode(display=False, custom_mapping=counted)
+    with counting as counter, sdpa_kernel(SDPBackend.MATH):  # the others are not all counted
         learned(shown())
     optimizer.zero_grad()
     if options.recompute:
@@ -116,6 +118,14 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
         "gflop_per_picture": flop / 1e9, "matrix_gflops": matrix / 1e9, "share": rate * flop / matrix,
         "parts": {part: value / whole for part, value in seconds.items()},
     }  # fmt: skip
+
+
+def convolution_backward_flop(grad, x, weight, *settings: Any, out_shape: Any, **_: Any) -> int:
+    """Shapes of the arguments of aten.convolution_backward -> FLOPs: each gradient costs what the forward pass does.
+    (Torch's own count takes the gradient of a depthwise kernel for that of a full one.)
+    """
+    transposed, wanted = settings[4], settings[7]
+    return conv_flop_count(x, weight, grad, transposed) * sum(wanted[:2])
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 4096) -> float:

@@ -113,14 +113,19 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Copies the weights of a safetensors file into `module`: every name and shape must agree."""
+def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = ()) -> list[str]:
+    """Copies the weights of a safetensors file into `module`: every name and shape must agree.
+
+    may_lack: names that begin so may be missing in the file; they stay as they are and are returned
+    """
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     expected = module.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    kept = [name for name in missing if name.startswith(may_lack)]
+    missing = [name for name in missing if name not in kept]
     if missing or extra:
         raise CheckpointError(f"{path} does not fit its config: missing {missing[:3]}, unknown {extra[:3]} "
                               f"({len(missing)} and {len(extra)} in all)")
@@ -129,7 +134,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
             raise CheckpointError(
                 f"{path}: {name} must be {tuple(expected[name].shape)}; got {tuple(value.shape)}"
             )
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, strict=False)
+    return kept
 
 
 def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:

@@ -28,7 +28,7 @@ from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
 from stages.stage1_coarse.candidates import EVENED_CHROMA, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
-from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig, expected_size_loss
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
@@ -294,6 +294,53 @@ def test_stage1_learns_what_the_preview_leaves_open():
     preview = stage.encoder(gray_from_rgb(rgb))[1]
     assert preview.abs().mean() > 0.01
     torch.testing.assert_close(seen["noisy"] + preview, stage._chroma32(rgb), rtol=0, atol=1e-4)
+
+
+def test_expected_size_loss_is_least_at_the_mean_size():
+    """Means of 0.5 and 2: the exponential distribution that fits best, and the value of its -log likelihood there."""
+    sizes = torch.from_numpy(np.random.default_rng(0).exponential([[0.5, 2.0]], (4000, 2)))
+    angle = torch.linspace(0, 6, 8000).view(4000, 2)
+    error = torch.stack([sizes * angle.cos(), sizes * angle.sin()], dim=1)[..., None]  # (4000, 2, 2, 1)
+    log_size = torch.zeros(1, 1, 2, 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_size], max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = expected_size_loss(log_size.expand(4000, -1, -1, -1), error)
+        loss.backward()
+        return loss
+
+    least = optimizer.step(closure)
+    means = sizes.mean(0)
+    torch.testing.assert_close(log_size.detach().exp().flatten().double(), means, rtol=1e-3, atol=0)
+    assert closure().item() <= least.item()
+    assert closure().item() == pytest.approx((means.log() + 1).mean().item(), rel=1e-4)
+
+
+def test_stage1_doubt_learns_the_size_of_the_previews_error_and_nothing_else():
+    config = DiffusionColorizerConfig(**{**vars(SMALL[1, "diffusion"]), "doubt": True, "noise_levels": 0, "classes": 0})
+    torch.manual_seed(0)
+    stage, rgb = DiffusionColorizer(config), picture(64)
+    gray = gray_from_rgb(rgb)
+    # Untrained it says: one `chroma_spread` everywhere.
+    torch.testing.assert_close(stage.doubt(gray), torch.full((len(rgb), 1, 64, 64), config.chroma_spread))
+    plain = F.smooth_l1_loss(torch.zeros_like(stage._chroma32(rgb)), stage._chroma32(rgb), beta=0.5)
+    size = stage._chroma32(rgb).square().sum(1).sqrt().mean()  # the untrained preview is gray
+    torch.testing.assert_close(stage(rgb), plain + size)
+    with torch.no_grad():
+        stage.encoder.preview.weight.normal_()
+    stage(rgb).backward()
+    with_doubt = {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
+    stage.zero_grad()
+    doubt, stage.encoder.doubt = stage.encoder.doubt, None
+    stage(rgb).backward()
+    for name, parameter in stage.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(with_doubt.pop(name), parameter.grad, msg=name)
+    assert set(with_doubt) == {"encoder.doubt.weight", "encoder.doubt.bias"}
+    with pytest.raises(ValueError, match="no map of doubt"):
+        stage.doubt(gray)
+    stage.encoder.doubt = doubt
 
 
 def test_stage1_samples_begin_at_the_preview():

@@ -47,6 +47,7 @@ class DiffusionColorizerConfig:
     denoiser_blocks: tuple[int, int] = (1, 3)  # before and after the middle at 16x16, in the middle at 8x8
     heads: int = 4
     classes: int = 200  # of the auxiliary label; 0 without
+    doubt: bool = False  # a head that says how far the preview will be from the truth
     chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
     # training
     noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
@@ -116,6 +117,8 @@ class DiffusionColorizer(Stage):
         loss = rgb.new_zeros(())
         if not frozen:
             loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
+            if self.encoder.doubt is not None:
+                loss = loss + expected_size_loss(self.encoder.log_doubt(context), (target - preview).detach())
             if label is not None and self.config.classes:
                 entropy = F.cross_entropy(logits.float(), label, ignore_index=-1, reduction="sum")
                 loss = loss + self.config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
@@ -197,6 +200,20 @@ class DiffusionColorizer(Stage):
         _, preview, _ = self.encoder(gray64, sharp)
         return merge(gray64, self._enlarged(preview.float()))
 
+    @torch.no_grad()
+    def doubt(self, gray64: Tensor, sharp: Tensor | None = None) -> Tensor:
+        """How far the preview is expected to be from the truth, pixel by pixel, as a distance in the plane of Cb and
+        Cr: (B, 1, 64, 64) -> (B, 1, 64, 64), 0 and more.
+
+        The mean of many samples is the preview, nearly, so this ranks its errors too. Raises ValueError where the
+        weights have no such head (`doubt` in the config).
+        """
+        self._check_gray(gray64, sharp)
+        if self.encoder.doubt is None:
+            raise ValueError("these weights of stage 1 have no map of doubt: train them with doubt = true")
+        context, _, _ = self.encoder(gray64, sharp)
+        return self._enlarged(self.encoder.log_doubt(context).float().exp())
+
     def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
         """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
         `spread_order`: indices (B, N) on the CPU.
@@ -253,6 +270,7 @@ class GrayEncoder(nn.Module):
             self.blocks16 += [ResidualBlock(fine), AxialBlock(fine, config.heads, GRID)]
         self.norm = group_norm(fine)
         self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
+        self.doubt = zero(nn.Conv2d(fine, PATCH**2, 1)) if config.doubt else None
         self.label = nn.Linear(coarse, config.classes) if config.classes else None
 
     def forward(self, gray64: Tensor, sharp: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -270,6 +288,13 @@ class GrayEncoder(nn.Module):
             x = block(x)
         x = F.silu(self.norm(x))
         return x, F.pixel_shuffle(self.preview(x), PATCH), logits
+
+    def log_doubt(self, features: Tensor) -> Tensor:
+        """Logarithm of the expected size of the preview's error, in units of `chroma_spread`: (B, 1, 32, 32). It learns
+        from the features and does not shape them.
+        """
+        assert self.doubt is not None
+        return F.pixel_shuffle(self.doubt(features.detach()), PATCH)
 
 
 class ChromaNetwork(nn.Module):
@@ -315,6 +340,15 @@ class ChromaNetwork(nn.Module):
         for block, extra in zip(self.up, context[outer : 2 * outer], strict=True):
             x = block(x, code, extra)
         return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
+
+
+def expected_size_loss(log_size: Tensor, error: Tensor) -> Tensor:
+    """-log likelihood of the sizes of errors (B, C, H, W) as exponentially distributed with means exp(log_size)
+    (B, 1, H, W): least where these are the expected sizes. Averaged, a scalar.
+    """
+    size = error.square().sum(1, keepdim=True).sqrt()
+    log_size = log_size.float().clamp(-10, 10)
+    return (log_size + size * torch.exp(-log_size)).mean()
 
 
 def _to_side(x: Tensor, side: int) -> Tensor:
