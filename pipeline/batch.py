@@ -22,9 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.images import FORMATS, Photo, load_photo, save_photo
+from stages.images import FORMATS, Photo, load_photo, save_gray, save_photo
+
+from .fullres import doubt_levels, full_size_doubt
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .color_pipeline import ColorPipeline, SmallPicture, StepCallback
 
 __all__ = ["Job", "Report", "Settings", "color_files", "find_inputs", "plan"]
@@ -45,6 +49,7 @@ class Settings:
     dtype: str = "auto"
     preview: bool = False
     pool: int | None = None
+    doubt: bool = False
     format: str = "keep"
     quality: int = 95
 
@@ -53,6 +58,8 @@ class Settings:
         counts only where it is used."""
         kept = dataclasses.asdict(self)
         del kept["format"]
+        if not self.doubt:
+            del kept["doubt"]  # as manifests from before there were maps have it
         if FORMATS[suffix.lower()] in ("png", "tiff"):
             del kept["quality"]
         return kept
@@ -60,10 +67,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One photo: where it is and, relative to the output folder, what it becomes."""
+    """One photo: where it is and, relative to the output folder, what it becomes: pictures, and a map of doubt."""
 
     source: Path
-    outputs: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+    doubt: Path | None = None
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return self.pictures if self.doubt is None else (*self.pictures, self.doubt)
 
 
 @dataclass
@@ -153,19 +165,22 @@ def plan(
         names.append(name)
 
     jobs = []
-    taken = Counter(map(_key, names))
+    planned = [Job(source, _numbered(name, settings.samples), _doubt_of(name) if settings.doubt else None)
+               for (source, _), name in zip(inputs, names, strict=True)]  # fmt: skip
+    taken = Counter(_key(output) for job in planned for output in job.outputs)
     sources = {source.resolve() for source, _ in inputs}
-    for (source, _), name in zip(inputs, names, strict=True):
-        outputs = _numbered(name, settings.samples)
-        in_the_way = next((output for output in outputs if (out / output).resolve() in sources), None)
+    for job in planned:
+        source = job.source
+        in_the_way = next((output for output in job.outputs if (out / output).resolve() in sources), None)
+        twice = next((output for output in job.outputs if taken[_key(output)] > 1), None)
         if in_the_way is not None:
             report.failed.append((source, f"its output {out / in_the_way} is one of the inputs, which are "
                                           "never overwritten; choose another output folder"))
-        elif taken[_key(name)] > 1:
-            report.failed.append((source, f"another input would be written to {out / name} too; color them "
+        elif twice is not None:
+            report.failed.append((source, f"another input would be written to {out / twice} too; color them "
                                           "into separate folders"))
         else:
-            jobs.append(Job(source, outputs))
+            jobs.append(job)
     return jobs
 
 
@@ -182,6 +197,10 @@ def _numbered(name: Path, samples: int) -> tuple[Path, ...]:
     if samples == 1:
         return (name,)
     return tuple(name.with_name(f"{name.stem}-{k}{name.suffix}") for k in range(1, samples + 1))
+
+
+def _doubt_of(name: Path) -> Path:
+    return name.with_name(f"{name.stem}-doubt.png")
 
 
 def _key(name: Path) -> str:
@@ -323,7 +342,7 @@ def color_files(
     weights = pipe.fingerprint()
     group: list[Loaded] = []
     for number, job in enumerate(jobs, 1):
-        key = {"settings": settings.record(job.outputs[0].suffix), "weights": weights}
+        key = {"settings": settings.record(job.pictures[0].suffix), "weights": weights}
         try:
             if not overwrite and manifest.is_finished(job, key):
                 report.skipped += 1
@@ -389,13 +408,14 @@ def _color_group(
             num_samples=settings.samples, num_inference_steps=settings.steps,
             preview=settings.preview, pool=settings.pool, callback_on_step_end=step,
         )
+        doubts = pipe.doubt_maps([loaded.photo for loaded in group]) if settings.doubt else [None] * len(group)
     except Exception as error:
         for loaded in group:
             fail(loaded.job, error)
         return
-    for loaded, pictures in zip(group, small, strict=True):
+    for loaded, pictures, doubt in zip(group, small, doubts, strict=True):
         try:
-            notes = _write(pipe, loaded, pictures, out, settings, manifest)
+            notes = _write(pipe, loaded, pictures, doubt, out, settings, manifest)
         except Exception as error:
             fail(loaded.job, error)
         else:
@@ -410,6 +430,7 @@ def _write(
     pipe: ColorPipeline,
     loaded: Loaded,
     pictures: Sequence[SmallPicture],
+    doubt: Tensor | None,
     out: Path,
     settings: Settings,
     manifest: Manifest,
@@ -417,7 +438,7 @@ def _write(
     """All outputs of one photo and their two lines in the manifest; returns the notes on them."""
     job, photo = loaded.job, loaded.photo
     notes = dict.fromkeys(loaded.notes)
-    if FORMATS[job.outputs[0].suffix.lower()] in ("jpeg", "webp") and photo.depth == 16:
+    if FORMATS[job.pictures[0].suffix.lower()] in ("jpeg", "webp") and photo.depth == 16:
         photo = dataclasses.replace(photo, depth=8)
         notes["16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them"] = None
     source = {"path": str(job.source.resolve()), **_stamp(job.source)}
@@ -425,7 +446,7 @@ def _write(
         "event": "begin", "input": source, "outputs": [{"path": output.as_posix()} for output in job.outputs],
     })
     written = []
-    for output, picture in zip(job.outputs, pictures, strict=True):
+    for output, picture in zip(job.pictures, pictures, strict=True):
         full, said = pipe.full_size(photo, picture, photo.depth)
         notes.update(dict.fromkeys(said))
         path = out / output
@@ -433,6 +454,9 @@ def _write(
         with _warnings_to(notes):
             save_photo(path, full.rgb, photo, quality=settings.quality)
         written.append({"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(path)})
+    if job.doubt is not None and doubt is not None:
+        save_gray(out / job.doubt, doubt_levels(full_size_doubt(doubt, photo.gray.shape)))
+        written.append({"path": job.doubt.as_posix(), "candidate": None, **_stamp(out / job.doubt)})
     manifest.append({
         "event": "done", "input": source, "key": loaded.key, "outputs": written,
         "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "notes": list(notes),

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draws of which the first picture is the most central (default: stage 1's number; 1: no choosing)",
     )
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
+    add("--doubt", action="store_true", help="also write NAME-doubt.png: black where colors are sure, white where not")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")
@@ -90,9 +91,11 @@ def _colorize(options: argparse.Namespace) -> int:
         pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
+    if options.doubt and not getattr(pipe.stages["stage1"].config, "doubt", False):
+        return _misuse("--doubt needs a stage 1 that was trained for it; leave it out, or name other --weights")
     settings = batch.Settings(
         samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
-        preview=options.preview, pool=options.pool, format=options.format, quality=options.quality,
+        preview=options.preview, pool=options.pool, doubt=options.doubt, format=options.format, quality=options.quality,
     )
     show = options.progress or sys.stderr.isatty()
     bar = _Bar(show)

@@ -34,7 +34,7 @@ from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
 
-from .fullres import FullSize, full_size_rgb, is_out_of_memory, sharpened
+from .fullres import FullSize, doubt_levels, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
 
 __all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
 
@@ -81,10 +81,16 @@ class SmallPicture:
 
 @dataclass(frozen=True)
 class ColorPipelineOutput:
-    """images: flat list, all candidates of the first photo first, in their order; info: one for each."""
+    """images: flat list, all candidates of the first photo first, in their order; info: one for each.
+
+    doubt: where it was asked for, one map per photo at its size: how far its colors are expected to be from the truth,
+        as a distance in the plane of Cb and Cr. "np" and "pt": float32 (H, W); "pil": 8-bit gray, see
+        `doubt_levels`
+    """
 
     images: list[Any]
     info: list[ImageInfo]
+    doubt: list[Any] | None = None
 
 
 class ColorPipeline:
@@ -234,6 +240,7 @@ class ColorPipeline:
         pool: int | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         callback_on_step_end: StepCallback | None = None,
+        doubt: bool = False,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
 
@@ -251,6 +258,8 @@ class ColorPipeline:
         output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
+        doubt: also a map per photo of how uncertain its colors are, see `ColorPipelineOutput`; ValueError where stage 1
+            offers none
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
@@ -262,9 +271,18 @@ class ColorPipeline:
         }
         images: list[Any] = []
         infos: list[ImageInfo] = []
+        maps: list[Any] = []
+        if doubt:
+            self._check_doubt()
         for start in range(0, len(sources), self.batch_size):
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
+            for photo, small in zip(photos, self.doubt_maps(photos) if doubt else (), strict=False):
+                whole = full_size_doubt(small, photo.gray.shape)
+                maps.append(
+                    Image.fromarray(doubt_levels(whole)) if output_type == "pil"
+                    else whole.numpy() if output_type == "np" else whole
+                )  # fmt: skip
             for place, pictures in enumerate(self.small_pictures(photos, seeds[group], **settings)):
                 photo = photos[place]
                 for picture in pictures:
@@ -276,7 +294,7 @@ class ColorPipeline:
                     infos.append(ImageInfo(start + place, info.candidate, info.seed, notes, info.bits))
         for note in dict.fromkeys(note for info in infos for note in info.notes):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
-        return ColorPipelineOutput(images, infos)
+        return ColorPipelineOutput(images, infos, maps if doubt else None)
 
     @torch.no_grad()
     def small_pictures(
@@ -340,6 +358,28 @@ class ColorPipeline:
                     for candidate, rgb, bits in rows
                 ])
         return pictures
+
+    @torch.no_grad()
+    def doubt_maps(self, photos: Sequence[Photo]) -> list[Tensor]:
+        """For each photo how far its colors are expected to be from the truth: (64, 64) float32, not yet at its size.
+        Raises ValueError where stage 1 offers no such map.
+        """
+        self._check_doubt()
+        found: list[Tensor] = []
+        size = self.batch_size
+        for start in range(0, len(photos), size):
+            batch = photos[start : start + size]
+            with self._autocast():
+                gray64 = _padded(_grays(batch, 64), size).to(self.device)
+                doubt = self.stages["stage1"].doubt(gray64, **self._sharp(batch, size))
+            found += _checked(doubt, "stage1")[: len(batch), 0].cpu()
+        return found
+
+    def _check_doubt(self) -> None:
+        stage1 = self.stages["stage1"]
+        if not getattr(stage1.config, "doubt", False):
+            raise ValueError("a map of doubt needs a stage 1 that was trained with doubt = true (kind diffusion); "
+                             f"this one, of kind {stage1.kind!r}, was not")
 
     def full_size(
         self, photo: Photo, picture: SmallPicture, depth: int | None

@@ -24,10 +24,11 @@ from stages.color import chroma_from_rgb, gray_from_rgb, merge
 from stages.images import quantize
 from stages.resize import guided_coefficients, resize
 
-__all__ = ["FullSize", "full_size_rgb", "is_out_of_memory", "sharpened"]
+__all__ = ["FullSize", "doubt_levels", "full_size_doubt", "full_size_rgb", "is_out_of_memory", "sharpened"]
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
 SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
+DOUBT_WHITE = 0.2  # the doubt from which an 8-bit map is white; Cb and Cr span 1
 BLOCK_COLUMNS = 8192  # wider photos go in blocks of columns, so that one row of anything stays small
 
 
@@ -111,6 +112,18 @@ def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
     chroma = chroma_from_rgb(rgb)
     soft = F.avg_pool2d(chroma, SOFT_SIDE, 1, SOFT_SIDE // 2, count_include_pad=False)
     return merge(gray, chroma + sharpness * (chroma - soft))
+
+
+def full_size_doubt(small: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A small map (h, w), 0 and more, at the size (H, W) of a photo: bilinear where it is larger, else averaged."""
+    size = min(small.shape[0], shape[0]), min(small.shape[1], shape[1])
+    averaged = resize(small[None, None].float(), size)
+    return F.interpolate(averaged, shape, mode="bilinear", align_corners=False)[0, 0]
+
+
+def doubt_levels(doubt: Tensor) -> np.ndarray:
+    """A map (H, W) as 8-bit levels: black is sure, white a doubt of DOUBT_WHITE or more."""
+    return (doubt * (255 / DOUBT_WHITE)).round_().clamp_(0, 255).byte().numpy()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

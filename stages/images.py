@@ -14,6 +14,7 @@ import secrets
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -598,17 +599,30 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
         raise ImageError(f"{path}: {kind} holds at most {longest} pixels a side; write PNG or TIFF")
 
     image = _output_image(path, kind, rgb, photo)
+    with _appearing(path) as file:
+        _write(image, file, kind, quality)
+        if kind == "tiff" and photo.exif and not _is_big(image):
+            try:
+                _add_exif_to_tiff(file, photo.exif)
+            except OSError:
+                raise
+            except Exception as error:  # Pillow's, over a tag it cannot write; the file is whole without
+                warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
+
+
+def save_gray(path: str | os.PathLike[str], levels: NDArray[np.uint8]) -> None:
+    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError."""
+    with _appearing(Path(path)) as file:
+        _vips(levels[..., None]).pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets the name `path` when all of it is on the disk, and none if that fails."""
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         with open(temporary, "x+b") as file:
-            _write(image, file, kind, quality)
-            if kind == "tiff" and photo.exif and not _is_big(image):
-                try:
-                    _add_exif_to_tiff(file, photo.exif)
-                except OSError:
-                    raise
-                except Exception as error:  # Pillow's, over a tag it cannot write; the file is whole without
-                    warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -401,6 +401,19 @@ class Reference:
         }
 
 
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation of two tensors of one shape; equal values share their mean rank."""
+    if a.shape != b.shape or a.numel() < 2:
+        raise MetricsError(f"two tensors of one shape with two values or more are needed; got {a.shape} and {b.shape}")
+    ranks = []
+    for x in (a, b):
+        _, place, counts = x.flatten().unique(return_inverse=True, return_counts=True)
+        mean_rank = counts.cumsum(0).double() - (counts - 1) / 2
+        rank = mean_rank[place]
+        ranks.append(rank - rank.mean())
+    return float((ranks[0] @ ranks[1]) / (ranks[0].norm() * ranks[1].norm()))
+
+
 def best_of_k(values: Tensor) -> float:
     """Per picture the smallest of its K candidates' values, then the mean: (n, K) -> a number."""
     return float(values.amin(1).mean())

@@ -77,6 +77,34 @@ def test_several_samples_differ(trichrome, tmp_path):
     assert len(set(files.values())) == 3
 
 
+def test_maps_of_doubt(trichrome, tmp_path, capsys):
+    photo, out = write(tmp_path / "a.jpg"), tmp_path / "out"
+    assert trichrome(photo, "-o", out)[0] == 0
+    code, summary, _ = trichrome(photo, "-o", out, "--samples", 2, "--doubt")
+    assert code == 0 and summary.startswith("1 colored")
+    assert sorted(tree(out)) == ["a-1.jpg", "a-2.jpg", "a-doubt.png", "a.jpg"]
+    with Image.open(out / "a-doubt.png") as image:
+        assert image.mode == "L" and image.size == (30, 20) and "icc_profile" not in image.info
+        (expected,) = trichrome.pipe(str(photo), preview=True, doubt=True).doubt
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
+    assert "1 skipped" in trichrome(photo, "-o", out, "--samples", 2, "--doubt")[1]
+    (out / "a-doubt.png").write_bytes(b"another's")
+    assert "is not, or no longer" in trichrome(photo, "-o", out, "--samples", 2, "--doubt")[2][0]
+    (out / "a-doubt.png").unlink()
+    assert trichrome(photo, "-o", out, "--samples", 2, "--doubt")[1].startswith("1 colored")
+
+    both = tmp_path / "in"
+    write(both / "a.png", 1), write(both / "a-doubt.png", 2)
+    code, summary, said = trichrome(both, "-o", tmp_path / "second", "--doubt")
+    assert code == 1 and len(said) == 2 and all("another input would be written to" in line for line in said)
+    code, _, said = trichrome(both / "a.png", both / "a-doubt.png", "-o", both, "--doubt", "--format", "jpeg")
+    assert code == 1 and any("one of the inputs" in line for line in said)
+
+    trichrome.pipe.stages["stage1"].config = replace(trichrome.pipe.stages["stage1"].config, doubt=False)
+    code, _, said = trichrome(photo, "-o", tmp_path / "third", "--doubt")
+    assert code == 2 and "trained for it" in said[0] and not (tmp_path / "third").exists()
+
+
 def test_sixteen_bits_stay_where_the_format_holds_them(trichrome, tmp_path):
     import pyvips
 

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from standins import standin_pipeline
 
 from stages import color
 from stages.images import load_photo, save_photo
@@ -25,6 +27,7 @@ from stages.stage1_coarse.candidates import spread_order
 from stages.training import Config
 from train_scripts import (
     choose_candidate,
+    evaluate_doubt,
     evaluate_luma,
     evaluate_pipeline,
     evaluate_stage1,
@@ -522,6 +525,38 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     first = spread_order(gray64, color.coarse_from_rgb(drawn), evened=choose_candidate.EXPONENTS[-1])[:, 0]
     picked = picture_from_rgb(drawn)[torch.arange(4), first]
     assert results["rows"][-1]["ciede2000"] == pytest.approx(float(ciede2000(picked, photos.pictures).mean()))
+
+
+def test_doubt(data, weights, tmp_path, monkeypatch):
+    pipe = standin_pipeline()
+
+    def load(args, report):
+        report.record["sharpness"] = pipe.sharpness
+        return pipe
+
+    monkeypatch.setattr(evaluate_doubt, "load_pipeline", load)
+    results = scores(evaluate_doubt, data, tmp_path / "out", "--samples", "3", "--seed", "5")
+    rows = by_name(results)
+    assert results["photos"]["name"] == "photos256/validation" and results["samples"] == 3
+    found: dict[str, list] = {"map of doubt": [], "spread of 3 samples": [], "gray": [], "error": []}
+    for i, rgb in enumerate(evaluation.load_photos(data, "photos256", "validation").rgb()):
+        gray = color.gray_from_rgb(rgb)
+        samples = torch.stack(pipe(gray, 3, generator=5 + i, pool=1, output_type="pt").images)
+        mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
+        ab = color.lab_from_rgb(samples)[:, 1:].numpy()
+        found["error"].append(color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb)).flatten().numpy())
+        found["spread of 3 samples"].append(np.sqrt(ab.var(0).sum(0)).flatten())
+        found["gray"].append(gray.flatten().numpy())
+        found["map of doubt"].append(resize(0.3 * resize(gray[None], (64, 64)), (256, 256)).flatten().numpy())
+    for name in ("map of doubt", "spread of 3 samples", "gray"):
+        within = [scipy.stats.spearmanr(*pair).statistic for pair in zip(found[name], found["error"], strict=True)]
+        whole = scipy.stats.spearmanr(np.concatenate(found[name]), np.concatenate(found["error"])).statistic
+        near = 0.02 if name == "map of doubt" else 1e-3  # enlarged in another way here
+        assert rows[name]["spearman_within"] == pytest.approx(np.mean(within), abs=near)
+        assert rows[name]["spearman"] == pytest.approx(whole, abs=near)
+    assert np.allclose(
+        evaluate_doubt.contrast(torch.ones(1, 20, 30)).numpy(), 0
+    ) and evaluate_doubt.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)
 
 
 def test_choosing_on_photographs_of_another_size(data, weights, tmp_path, monkeypatch):

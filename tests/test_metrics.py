@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -292,3 +293,17 @@ def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
     assert 400 < gray.kid.value < 800 and abs(originals.kid.value) < 40
     assert 13 < gray.means()["squeezenet_distance"] < 17 and gray.means()["colorfulness_ratio"] < 0.01
     assert color.gray_from_rgb(photos.rgb(slice(0, 1))).shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10**6])
+def test_spearman_is_scipys(levels):
+    """Ties, few or many, share their mean rank."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(levels, (40, 30), generator=generator)
+    b = a + torch.randint(levels, (40, 30), generator=generator)
+    expected = scipy.stats.spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic
+    assert metrics.spearman(a.float(), b.float()) == pytest.approx(expected, abs=1e-12)
+    assert metrics.spearman(a.float(), a.float() ** 3) == pytest.approx(1)
+    for other in (b[:5], b[:, :1]):
+        with pytest.raises(MetricsError, match="one shape"):
+            metrics.spearman(a, other)

@@ -269,6 +269,34 @@ def test_the_first_picture_is_the_most_central_of_the_pool(pipe):
     assert [info.candidate for info in large.info] == order[0, :2].tolist()
 
 
+def test_a_map_of_doubt_per_photo(pipe):
+    """The stand-in doubts what is bright: 0.3 of the gray, which 0.2 of makes white in 8 bits."""
+    photos = [photo(64, 64), photo(90, 70, 1), photo(20, 200, 2)]
+    assert pipe(photos[0], generator=1).doubt is None
+    exact = pipe(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
+    assert [tuple(one.shape) for one in exact.doubt] == [gray.shape for gray in photos] and len(exact.images) == 6
+    torch.testing.assert_close(exact.doubt[0], 0.3 * torch.from_numpy(photos[0] / 255).float())
+    arrays = pipe(photos, generator=1, output_type="np", preview=True, doubt=True).doubt
+    images = pipe(photos, generator=1, doubt=True).doubt
+    for one, array, image, gray in zip(exact.doubt, arrays, images, photos, strict=True):
+        assert array.dtype == np.float32 and np.array_equal(one.numpy(), array)
+        assert image.mode == "L" and image.size == gray.shape[::-1]
+        np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / 0.2, 0, 255), rtol=0, atol=0.51)
+    assert same(pipe(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])  # seeds play no part
+    plain = pipe(photos, generator=1, output_type="pt", num_samples=2).images
+    assert all(torch.equal(a, b) for a, b in zip(plain, exact.images, strict=True))
+    try:
+        pipe.batch_size = 2
+        pipe.stages["stage1"].batches.clear()
+        assert same(pipe(photos, output_type="np", preview=True, doubt=True).doubt, arrays)
+        assert pipe.stages["stage1"].batches == [2, 2]
+    finally:
+        pipe.batch_size = 1
+    sure = ColorPipeline(StandIn1(StandInConfig(doubt=False)), StandIn2(), StandIn3())
+    with pytest.raises(ValueError, match="trained with doubt = true"):
+        sure(photos[0], doubt=True)
+
+
 def test_seeds(pipe):
     gray = photo(20, 20)
     fresh = pipe([gray, gray], pool=1)
