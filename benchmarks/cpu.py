@@ -1,11 +1,12 @@
-"""What one call costs on this processor: seconds and peak memory, beside the speed of the processor itself.
+"""What one call costs on this processor: seconds and peak memory, beside the speed of the processor itself, and where
+the time goes.
 
-    python benchmarks/cpu.py [--threads 2] [--weights FOLDER] [--json FILE]
+    python benchmarks/cpu.py [--threads 2] [--dtype bfloat16] [--weights FOLDER] [--json FILE]
 
 Bounds are stated for 200 GFLOP/s (two AVX-512 cores): the rate of a 2048 x 2048 x 2048 float32 matrix
 product on the same threads, taken right before and after each row, scales the bounds in seconds for this
 machine. Every row runs in a process of its own, whose peak memory is everything: Python, torch, weights,
-photo, result.
+photo, result. The parts of a row are of one more call, with clocks around them.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ REFERENCE = 200.0  # GFLOP/s
 SIZES = {"1 megapixel": (1152, 864), "24 megapixels": (6000, 4000)}
 # name: (seconds at the reference rate, GB)
 BOUNDS = {
-    "1 megapixel, PIL to PIL": (3.0, 1.5),
-    "24 megapixels, PIL to PIL": (10.0, 2.5),
-    "24 megapixels, file to file": (None, 2.5),
+    "1 megapixel, PIL to PIL": (1.5, 1.5),
+    "1 megapixel, 8 pictures": (3.0, 1.5),
+    "1 megapixel, preview": (None, 1.5),
+    "1 megapixel, 8 photos": (None, 1.5),
+    "24 megapixels, PIL to PIL": (5.0, 1.5),
+    "24 megapixels, file to file": (None, 1.5),
     "cold start of the command": (6.0, None),
 }
+CALLS: dict[str, dict[str, Any]] = {"8 pictures": {"num_samples": 8}, "preview": {"preview": True}}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="warm calls per row; the fastest counts")
     parser.add_argument("--weights", help="pipeline folder (default: the weights in the package)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the networks")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parsed(parser)
     if options.row:
@@ -52,9 +58,11 @@ def main() -> int:
         row["gflops"] = (before + child("calibration", options)["gflops"]) / 2
         rows.append(judged(name, row))
         print(line(rows[-1]), flush=True)
+        if spent := rows[-1].get("parts"):
+            print("    " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in spent.items()), flush=True)
     result = {
         "reference_gflops": REFERENCE, "threads": options.threads, "repeats": options.repeats,
-        "weights": options.weights or "package", "python": platform.python_version(),
+        "weights": options.weights or "package", "dtype": options.dtype, "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"), "commit": commit(),
         "date": time.strftime("%Y-%m-%d"), "command": " ".join(["python", "benchmarks/cpu.py", *sys.argv[1:]]),
         "processor": processor(), "rows": rows,
@@ -92,7 +100,7 @@ def judged(name: str, row: dict[str, float]) -> dict[str, Any]:
 
 def line(row: dict[str, Any]) -> str:
     bound = "" if row["bound_seconds"] is None else (
-        f" (bound {row['bound_seconds']:.0f} s, here {row['scaled_bound_seconds']:.1f} s)")
+        f" (bound {row['bound_seconds']:g} s, here {row['scaled_bound_seconds']:.1f} s)")
     memory = "" if row.get("peak_gb") is None else f"  {row['peak_gb']:.2f} GB"
     memory += "" if row["bound_gb"] is None else f" (bound {row['bound_gb']:.1f} GB)"
     return (f"{row['name']:30s} {row['seconds']:6.2f} s{bound}{memory}  at {row['gflops']:.0f} GFLOP/s: "
@@ -103,7 +111,7 @@ def child(row: str, options: argparse.Namespace) -> dict[str, float]:
     """One row in its own process, with the number of threads fixed from its start."""
     threads = str(options.threads)
     command = [sys.executable, __file__, "--row", row, "--threads", threads]
-    command += ["--repeats", str(options.repeats)]
+    command += ["--repeats", str(options.repeats), "--dtype", options.dtype]
     if options.weights:
         command += ["--weights", options.weights]
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -116,8 +124,8 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, float]:
         return {"gflops": calibration(options.threads)}
     if row == "cold start of the command":
         return cold_start(options)
-    size = SIZES[row.split(",")[0]]
-    return from_file(size, options) if row.endswith("file to file") else from_pil(size, options)
+    size, what = row.split(", ")
+    return from_file(SIZES[size], options) if what == "file to file" else from_pil(SIZES[size], what, options)
 
 
 def calibration(threads: int) -> float:
@@ -130,20 +138,60 @@ def calibration(threads: int) -> float:
     return 2 * 2048**3 / best / 1e9
 
 
-def from_pil(size: tuple[int, int], options: argparse.Namespace) -> dict[str, float]:
-    """A warm call with all defaults, PIL image in, PIL image out."""
-    from pipeline import ColorPipeline
-
-    pipe = ColorPipeline.from_pretrained(options.weights)
-    photo = picture(size)
+def from_pil(size: tuple[int, int], what: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A warm call, PIL image in, PIL image out, with all defaults or those of CALLS; or eight photos in one call."""
+    pipe, settings = opened(options), CALLS.get(what, {})
+    photos = [picture(size)] * (8 if what == "8 photos" else 1)
     pipe(picture((320, 240)), generator=0)  # the first call of all
-    seconds = min(timed(lambda: pipe(photo, generator=0)) for _ in range(options.repeats))
-    return {"seconds": seconds, "peak_gb": peak_memory()}
+    seconds = min(timed(lambda: pipe(photos, generator=0, **settings)) for _ in range(options.repeats))
+    peak = peak_memory()
+    return {"seconds": seconds, "peak_gb": peak, "parts": parts(pipe, lambda: pipe(photos, generator=0, **settings))}
 
 
-def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, float]:
-    """The command's own work, JPEG in, JPEG out: reading, coloring, writing."""
+def opened(options: argparse.Namespace) -> Any:
+    import torch
+
     from pipeline import ColorPipeline
+
+    return ColorPipeline.from_pretrained(options.weights).to(getattr(torch, options.dtype))
+
+
+def parts(pipe: Any, call: Any) -> dict[str, float]:
+    """Seconds of one call, part by part; what is left is reading small pictures, order, and Python."""
+    from pipeline import batch, color_pipeline
+
+    spent: dict[str, float] = {}
+
+    def clocked(owner: Any, name: str, part: str) -> None:
+        whole = getattr(owner, name)
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return whole(*args, **kwargs)
+            finally:
+                spent[part] = spent.get(part, 0.0) + time.perf_counter() - start
+
+        setattr(owner, name, measured)
+
+    stage1, stage2, stage3 = pipe.stages.values()
+    for module in (color_pipeline, batch):
+        clocked(module, "load_photo", "read")
+    for owner, part in ((getattr(stage1, "encoder", None), "encode"), (getattr(stage1, "denoiser", None), "steps")):
+        if owner is not None:
+            clocked(owner, "forward", part)
+    clocked(stage2, "sample", "stage 2")
+    clocked(stage3, "sample", "stage 3")
+    clocked(pipe, "full_size", "merge")
+    clocked(batch, "save_photo", "write")
+    start = time.perf_counter()
+    call()
+    whole = time.perf_counter() - start
+    return spent | {"other": whole - sum(spent.values())}
+
+
+def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, Any]:
+    """The command's own work, JPEG in, JPEG out: reading, coloring, writing."""
     from pipeline.batch import Settings, color_files
 
     with tempfile.TemporaryDirectory() as folder:
@@ -151,11 +199,13 @@ def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, f
         code = "import sys; sys.path.insert(0, sys.argv[1]); from cpu import picture; " \
                f"picture({size!r}).save(sys.argv[2], quality=95)"
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(photo)], check=True)
-        pipe = ColorPipeline.from_pretrained(options.weights)
+        pipe = opened(options)
         report = color_files(pipe, [photo], Path(folder) / "out", Settings())
         if report.failed:
             raise RuntimeError(report.failed[0][1])
-    return {"seconds": report.seconds, "peak_gb": peak_memory()}
+        peak = peak_memory()
+        spent = parts(pipe, lambda: color_files(pipe, [photo], Path(folder) / "again", Settings()))
+    return {"seconds": report.seconds, "peak_gb": peak, "parts": spent}
 
 
 def cold_start(options: argparse.Namespace) -> dict[str, float]:
