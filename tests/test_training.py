@@ -712,12 +712,19 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
 # ---------------------------------------------------------------------- configs
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/stage*.toml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+SHIPPED = [*ROOT.glob("configs/**/stage*.toml"), *ROOT.glob("configs/experiments/*.toml")]
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_configs_that_ship_can_be_read(path):
-    config = Config.read(path)
-    assert f"stage{config.stage}" in config.name and f"train_scripts/stage{config.stage}.py" in path.read_text()
+    config, text = Config.read(path), path.read_text()
+    assert f"stage{config.stage}" in config.name or path.parent.name == "experiments"
+    assert f"train_scripts/stage{config.stage}.py" in text
+    assert f"{config.name}.toml" in text or config.name == f"stage{config.stage}"  # those are the scripts' defaults
     if config.training.start_from:
-        assert Config.read(path.with_name(config.training.start_from + ".toml")).stage == config.stage
+        before = path.with_name(config.training.start_from + ".toml")
+        before = before if before.is_file() else ROOT / "configs" / before.name
+        assert Config.read(before).stage == config.stage
     assert config.training.batch_size % config.training.accumulation == 0
 
 

@@ -51,6 +51,7 @@ def run_config(
         start = Path(options.runs) / config.training.start_from / "final"
         if not start.is_dir():
             before = path.with_name(config.training.start_from + ".toml")
+            before = before if before.is_file() else CONFIGS / before.name
             trained = run_config(before, stage_number, report, options, (*after, path))
             if trained is None:
                 return None
