@@ -51,6 +51,12 @@ def main() -> int:
         print(json.dumps(measure(options.row, options)))
         return 0
 
+    import torch
+
+    from pipeline.color_pipeline import why_not
+
+    if reason := why_not(torch.device("cpu"), getattr(torch, options.dtype)):
+        parser.error(f"--dtype {options.dtype}: {reason}")
     rows = []
     for name in BOUNDS:
         before = child("calibration", options)["gflops"]
@@ -215,7 +221,7 @@ def cold_start(options: argparse.Namespace) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             picture((320, 240)).save(f"{folder}/photo.png")
             command = [sys.executable, "-m", "pipeline.cli", "colorize", f"{folder}/photo.png"]
-            command += ["-o", f"{folder}/out", "--device", "cpu"]
+            command += ["-o", f"{folder}/out", "--device", "cpu", "--dtype", options.dtype]
             command += ["--weights", options.weights] if options.weights else []
             run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
             found.append(timed(run))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.images import FORMATS, Photo, load_photo, save_gray, save_photo
 
-from .fullres import doubt_levels, full_size_doubt
+from .fullres import full_size_doubt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +58,6 @@ class Settings:
         counts only where it is used."""
         kept = dataclasses.asdict(self)
         del kept["format"]
-        if not self.doubt:
-            del kept["doubt"]  # as manifests from before there were maps have it
         if FORMATS[suffix.lower()] in ("png", "tiff"):
             del kept["quality"]
         return kept
@@ -165,8 +163,9 @@ def plan(
         names.append(name)
 
     jobs = []
-    planned = [Job(source, _numbered(name, settings.samples), _doubt_of(name) if settings.doubt else None)
-               for (source, _), name in zip(inputs, names, strict=True)]  # fmt: skip
+    maps = _maps(names) if settings.doubt else [None] * len(names)
+    planned = [Job(source, _numbered(name, settings.samples), doubt)
+               for (source, _), name, doubt in zip(inputs, names, maps, strict=True)]  # fmt: skip
     taken = Counter(_key(output) for job in planned for output in job.outputs)
     sources = {source.resolve() for source, _ in inputs}
     for job in planned:
@@ -199,8 +198,12 @@ def _numbered(name: Path, samples: int) -> tuple[Path, ...]:
     return tuple(name.with_name(f"{name.stem}-{k}{name.suffix}") for k in range(1, samples + 1))
 
 
-def _doubt_of(name: Path) -> Path:
-    return name.with_name(f"{name.stem}-doubt.png")
+def _maps(names: Sequence[Path]) -> list[Path | None]:
+    """Names of maps of doubt: a-doubt.png for a.jpg; beside an a.tif a.jpg-doubt.png."""
+    short = [name.with_name(f"{name.stem}-doubt.png") for name in names]
+    crowded = Counter(map(_key, short))
+    return [name.with_name(f"{name.name}-doubt.png") if crowded[_key(map_)] > 1 else map_
+            for name, map_ in zip(names, short, strict=True)]  # fmt: skip
 
 
 def _key(name: Path) -> str:
@@ -402,13 +405,14 @@ def _color_group(
     step: StepCallback | None,
 ) -> None:
     """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
+    photos = [loaded.photo for loaded in group]
     try:
+        doubts = pipe.doubt_maps(photos) if settings.doubt else [None] * len(group)
         small = pipe.small_pictures(
-            [loaded.photo for loaded in group], [settings.seed] * len(group),
+            photos, [settings.seed] * len(group),
             num_samples=settings.samples, num_inference_steps=settings.steps,
             preview=settings.preview, pool=settings.pool, callback_on_step_end=step,
         )
-        doubts = pipe.doubt_maps([loaded.photo for loaded in group]) if settings.doubt else [None] * len(group)
     except Exception as error:
         for loaded in group:
             fail(loaded.job, error)
@@ -455,7 +459,7 @@ def _write(
             save_photo(path, full.rgb, photo, quality=settings.quality)
         written.append({"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(path)})
     if job.doubt is not None and doubt is not None:
-        save_gray(out / job.doubt, doubt_levels(full_size_doubt(doubt, photo.gray.shape)))
+        save_gray(out / job.doubt, full_size_doubt(doubt, photo.gray.shape, levels=True), photo.dpi)
         written.append({"path": job.doubt.as_posix(), "candidate": None, **_stamp(out / job.doubt)})
     manifest.append({
         "event": "done", "input": source, "key": loaded.key, "outputs": written,

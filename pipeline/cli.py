@@ -89,10 +89,10 @@ def _colorize(options: argparse.Namespace) -> int:
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
         pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
+        if options.doubt:
+            pipe.check_doubt()
     except (ValueError, OSError) as error:
         return _misuse(str(error))
-    if options.doubt and not getattr(pipe.stages["stage1"].config, "doubt", False):
-        return _misuse("--doubt needs a stage 1 that was trained for it; leave it out, or name other --weights")
     settings = batch.Settings(
         samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
         preview=options.preview, pool=options.pool, doubt=options.doubt, format=options.format, quality=options.quality,

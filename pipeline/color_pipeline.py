@@ -34,7 +34,7 @@ from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
 
-from .fullres import FullSize, doubt_levels, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
+from .fullres import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
 
 __all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
 
@@ -83,9 +83,9 @@ class SmallPicture:
 class ColorPipelineOutput:
     """images: flat list, all candidates of the first photo first, in their order; info: one for each.
 
-    doubt: where it was asked for, one map per photo at its size: how far its colors are expected to be from the truth,
-        as a distance in the plane of Cb and Cr. "np" and "pt": float32 (H, W); "pil": 8-bit gray, see
-        `doubt_levels`
+    doubt: where it was asked for, one map per photo at its size: how far the one-pass preview is expected to be from
+        the truth, as a distance in the plane of Cb and Cr. Drawn colors are further from it, in the same places. "np"
+        and "pt": float32 (H, W); "pil": 8-bit gray, see `full_size_doubt`
     """
 
     images: list[Any]
@@ -273,16 +273,14 @@ class ColorPipeline:
         infos: list[ImageInfo] = []
         maps: list[Any] = []
         if doubt:
-            self._check_doubt()
+            self.check_doubt()
         for start in range(0, len(sources), self.batch_size):
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
             for photo, small in zip(photos, self.doubt_maps(photos) if doubt else (), strict=False):
-                whole = full_size_doubt(small, photo.gray.shape)
-                maps.append(
-                    Image.fromarray(doubt_levels(whole)) if output_type == "pil"
-                    else whole.numpy() if output_type == "np" else whole
-                )  # fmt: skip
+                whole = full_size_doubt(small, photo.gray.shape, levels=output_type == "pil")
+                as_asked: dict[str, Callable] = {"pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy}
+                maps.append(as_asked[output_type](whole))
             for place, pictures in enumerate(self.small_pictures(photos, seeds[group], **settings)):
                 photo = photos[place]
                 for picture in pictures:
@@ -361,21 +359,20 @@ class ColorPipeline:
 
     @torch.no_grad()
     def doubt_maps(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """For each photo how far its colors are expected to be from the truth: (64, 64) float32, not yet at its size.
-        Raises ValueError where stage 1 offers no such map.
+        """For each photo its map of doubt, see `ColorPipelineOutput`, (64, 64) float32, not yet at its size. Raises
+        ValueError where stage 1 offers none.
         """
-        self._check_doubt()
+        self.check_doubt()
         found: list[Tensor] = []
-        size = self.batch_size
-        for start in range(0, len(photos), size):
-            batch = photos[start : start + size]
+        for photo in photos:
             with self._autocast():
-                gray64 = _padded(_grays(batch, 64), size).to(self.device)
-                doubt = self.stages["stage1"].doubt(gray64, **self._sharp(batch, size))
-            found += _checked(doubt, "stage1")[: len(batch), 0].cpu()
+                gray64 = _grays([photo], 64).to(self.device)
+                doubt = self.stages["stage1"].doubt(gray64, **self._sharp([photo], 1))
+            found.append(_checked(doubt, "stage1")[0, 0].cpu())
         return found
 
-    def _check_doubt(self) -> None:
+    def check_doubt(self) -> None:
+        """Raises ValueError where stage 1 offers no map of doubt."""
         stage1 = self.stages["stage1"]
         if not getattr(stage1.config, "doubt", False):
             raise ValueError("a map of doubt needs a stage 1 that was trained with doubt = true (kind diffusion); "

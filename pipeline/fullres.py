@@ -24,7 +24,7 @@ from stages.color import chroma_from_rgb, gray_from_rgb, merge
 from stages.images import quantize
 from stages.resize import guided_coefficients, resize
 
-__all__ = ["FullSize", "doubt_levels", "full_size_doubt", "full_size_rgb", "is_out_of_memory", "sharpened"]
+__all__ = ["FullSize", "full_size_doubt", "full_size_rgb", "is_out_of_memory", "sharpened"]
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
 SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
@@ -114,16 +114,20 @@ def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
     return merge(gray, chroma + sharpness * (chroma - soft))
 
 
-def full_size_doubt(small: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A small map (h, w), 0 and more, at the size (H, W) of a photo: bilinear where it is larger, else averaged."""
-    size = min(small.shape[0], shape[0]), min(small.shape[1], shape[1])
-    averaged = resize(small[None, None].float(), size)
-    return F.interpolate(averaged, shape, mode="bilinear", align_corners=False)[0, 0]
+def full_size_doubt(small: Tensor, shape: tuple[int, ...], *, levels: bool = False) -> np.ndarray:
+    """A small map (h, w), 0 and more, at the size (H, W) of a photo: bilinear where it is larger, else averaged.
 
-
-def doubt_levels(doubt: Tensor) -> np.ndarray:
-    """A map (H, W) as 8-bit levels: black is sure, white a doubt of DOUBT_WHITE or more."""
-    return (doubt * (255 / DOUBT_WHITE)).round_().clamp_(0, 255).byte().numpy()
+    levels: as uint8, black where sure, white from DOUBT_WHITE on, made strip by strip; else float32
+    """
+    height, width = shape
+    averaged = resize(small[None, None].float(), (min(len(small), height), min(small.shape[1], width)))[0, 0]
+    wide = _enlarge(averaged, -1, width, 0, width)
+    full = np.empty(shape, np.uint8 if levels else np.float32)
+    rows = max(1, STRIP_PIXELS["cpu"] // width)
+    for top in range(0, height, rows):
+        strip = _enlarge(wide, -2, height, top, min(top + rows, height))
+        full[top : top + rows] = strip.mul_(255 / DOUBT_WHITE).round_().clamp_(max=255) if levels else strip
+    return full
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -113,10 +113,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = ()) -> list[str]:
+def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = ()) -> None:
     """Copies the weights of a safetensors file into `module`: every name and shape must agree.
 
-    may_lack: names that begin so may be missing in the file; they stay as they are and are returned
+    may_lack: names that begin so may be missing in the file; they stay as they are
     """
     try:
         weights = load_file(path)
@@ -124,8 +124,7 @@ def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = (
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     expected = module.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    kept = [name for name in missing if name.startswith(may_lack)]
-    missing = [name for name in missing if name not in kept]
+    missing = [name for name in missing if not name.startswith(may_lack)]
     if missing or extra:
         raise CheckpointError(f"{path} does not fit its config: missing {missing[:3]}, unknown {extra[:3]} "
                               f"({len(missing)} and {len(extra)} in all)")
@@ -135,7 +134,6 @@ def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = (
                 f"{path}: {name} must be {tuple(expected[name].shape)}; got {tuple(value.shape)}"
             )
     module.load_state_dict(weights, strict=False)
-    return kept
 
 
 def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:

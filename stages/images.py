@@ -28,7 +28,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from stages.color import LUMA_BLUE, LUMA_GREEN, LUMA_RED, lab_from_rgb
 
 __all__ = [
-    "FORMATS", "MAX_PIXELS", "ImageError", "Photo", "load_photo", "quantize", "save_photo", "srgb_profile",
+    "FORMATS", "MAX_PIXELS", "ImageError", "Photo", "load_photo", "quantize", "save_gray", "save_photo", "srgb_profile",
 ]  # fmt: skip
 
 MAX_PIXELS = 300_000_000  # read from the header, before anything is decoded
@@ -610,10 +610,17 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
                 warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
 
 
-def save_gray(path: str | os.PathLike[str], levels: NDArray[np.uint8]) -> None:
-    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError."""
+def save_gray(
+    path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None
+) -> None:
+    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError.
+
+    dpi: of its photo
+    """
+    x, y = dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
+    image = _vips(levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
     with _appearing(Path(path)) as file:
-        _vips(levels[..., None]).pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
+        image.pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
 
 
 @contextmanager

@@ -402,7 +402,9 @@ class Reference:
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two tensors of one shape; equal values share their mean rank."""
+    """Spearman's rank correlation of two tensors of one shape; equal values share their mean rank. One that is constant
+    ranks nothing: 0.
+    """
     if a.shape != b.shape or a.numel() < 2:
         raise MetricsError(f"two tensors of one shape with two values or more are needed; got {a.shape} and {b.shape}")
     ranks = []
@@ -411,7 +413,8 @@ def spearman(a: Tensor, b: Tensor) -> float:
         mean_rank = counts.cumsum(0).double() - (counts - 1) / 2
         rank = mean_rank[place]
         ranks.append(rank - rank.mean())
-    return float((ranks[0] @ ranks[1]) / (ranks[0].norm() * ranks[1].norm()))
+    spread = ranks[0].norm() * ranks[1].norm()
+    return float(ranks[0] @ ranks[1] / spread) if spread else 0.0
 
 
 def best_of_k(values: Tensor) -> float:

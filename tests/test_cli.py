@@ -93,6 +93,12 @@ def test_maps_of_doubt(trichrome, tmp_path, capsys):
     (out / "a-doubt.png").unlink()
     assert trichrome(photo, "-o", out, "--samples", 2, "--doubt")[1].startswith("1 colored")
 
+    pair = tmp_path / "pair"
+    write(pair / "a.jpg", 1), write(pair / "a.tif", 2), write(pair / "b.tif", 3)
+    assert trichrome(pair, "-o", tmp_path / "maps", "--doubt")[0] == 0
+    maps = {"a.jpg-doubt.png", "a.tif-doubt.png", "b-doubt.png"}
+    assert set(tree(tmp_path / "maps")) == maps | {"a.jpg", "a.tif", "b.tif"}
+
     both = tmp_path / "in"
     write(both / "a.png", 1), write(both / "a-doubt.png", 2)
     code, summary, said = trichrome(both, "-o", tmp_path / "second", "--doubt")
@@ -102,7 +108,7 @@ def test_maps_of_doubt(trichrome, tmp_path, capsys):
 
     trichrome.pipe.stages["stage1"].config = replace(trichrome.pipe.stages["stage1"].config, doubt=False)
     code, _, said = trichrome(photo, "-o", tmp_path / "third", "--doubt")
-    assert code == 2 and "trained for it" in said[0] and not (tmp_path / "third").exists()
+    assert code == 2 and "trained with doubt = true" in said[0] and not (tmp_path / "third").exists()
 
 
 def test_sixteen_bits_stay_where_the_format_holds_them(trichrome, tmp_path):

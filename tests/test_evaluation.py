@@ -33,6 +33,7 @@ from train_scripts import (
     evaluate_stage1,
     evaluate_stage2,
     evaluate_stage3,
+    evaluate_steps,
     evaluation,
 )
 
@@ -347,7 +348,7 @@ def test_pipeline(data, weights, tmp_path):
     check_complete(results, data, "photos256", {"stage1", "stage2", "stage3"})
     assert results["sharpness"] == 0.25
     rows = by_name(results)
-    assert rows["best of 3"]["photos"] == 3 and rows["best of 3"]["diversity"] > 0
+    assert rows["best of 3"]["photos"] == 3 and rows["best of 3, chosen"]["diversity"] > 0
     assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
     assert rows["default output"]["luma_error_max"] == pytest.approx(3 * 0.299)  # the seed, added to red
 
@@ -527,6 +528,28 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     assert results["rows"][-1]["ciede2000"] == pytest.approx(float(ciede2000(picked, photos.pictures).mean()))
 
 
+def test_steps(data, tmp_path, monkeypatch):
+    """A real, small stage 1: how often its denoiser is asked is counted, not believed."""
+    torch.manual_seed(0)
+    stage = kind_of(1, "diffusion")[1](Config.read("configs/tiny/stage1.toml").network).eval()
+    monkeypatch.setattr(evaluate_steps, "opened", lambda args, side: opened_with(stage, args))
+
+    def opened_with(stage, args):
+        photos = evaluation.load_photos(data, "photos64", "validation")
+        return photos, evaluation.Report(args, photos), stage
+
+    options = ("--reference", "6", "--evaluations", "2", "3", "4", "6", "--samplers", "dpmpp_2m", "heun")
+    results = scores(evaluate_steps, data, tmp_path / "out", *options)
+    rows = results["rows"][2:]
+    assert [(row["sampler"], row["evaluations"]) for row in rows] == [
+        ("dpmpp_2m", 6), ("dpmpp_2m", 2), ("dpmpp_2m", 3), ("dpmpp_2m", 4), ("heun", 1), ("heun", 3), ("heun", 5),
+    ]  # fmt: skip
+    assert all(row["seconds_per_draw"] > 0 for row in rows) and "squeezenet_kid_minus_reference" not in rows[0]
+    more = rows[1]["squeezenet_kid_minus_reference"]["value"]
+    assert more == pytest.approx(rows[1]["squeezenet_kid"] - rows[0]["squeezenet_kid"], abs=1e-6)
+    assert evaluate_steps.main(["--data", str(data), "--steps", "3", "--out", str(tmp_path / "no")]) == 2
+
+
 def test_doubt(data, weights, tmp_path, monkeypatch):
     pipe = standin_pipeline()
 
@@ -535,6 +558,7 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
         return pipe
 
     monkeypatch.setattr(evaluate_doubt, "load_pipeline", load)
+    assert evaluate_doubt.main(["--data", str(data), "--photos", "1", "--out", str(tmp_path / "no")]) == 2
     results = scores(evaluate_doubt, data, tmp_path / "out", "--samples", "3", "--seed", "5")
     rows = by_name(results)
     assert results["photos"]["name"] == "photos256/validation" and results["samples"] == 3

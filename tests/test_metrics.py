@@ -304,6 +304,7 @@ def test_spearman_is_scipys(levels):
     expected = scipy.stats.spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic
     assert metrics.spearman(a.float(), b.float()) == pytest.approx(expected, abs=1e-12)
     assert metrics.spearman(a.float(), a.float() ** 3) == pytest.approx(1)
+    assert metrics.spearman(a.float(), torch.ones(40, 30)) == 0
     for other in (b[:5], b[:, :1]):
         with pytest.raises(MetricsError, match="one shape"):
             metrics.spearman(a, other)

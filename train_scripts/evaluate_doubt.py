@@ -13,7 +13,6 @@ error.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +68,14 @@ def maps_of(pipe: Any, rgb: Tensor, seed: int, args: argparse.Namespace) -> tupl
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
-    report = evaluation.Report(args, photos)
-    pipe = load_pipeline(args, report)
+    if len(photos) < 2:
+        raise evaluation.EvaluationError("at least two photographs are needed")
+    account = evaluation.Account(args, photos)
+    pipe = load_pipeline(args, account)
+    try:
+        pipe.check_doubt()
+    except ValueError as error:
+        raise evaluation.EvaluationError(str(error)) from None
     errors: list[Tensor] = []
     maps: dict[str, list[Tensor]] = {}
     for i in tqdm(range(len(photos)), desc="photographs"):
@@ -78,17 +83,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         errors.append(error)
         for name, one in found.items():
             maps.setdefault(name, []).append(one)
-    rows = []
     for name, ones in maps.items():
         within = torch.tensor([spearman(one, error) for one, error in zip(ones, errors, strict=True)])
-        rows.append({
+        account.rows.append({
             "name": name, "spearman": spearman(torch.stack(ones), torch.stack(errors)),
             "spearman_within": float(within.mean()), "standard_error": float(within.std() / len(within) ** 0.5),
         })  # fmt: skip
-        print("| {name} | {spearman:.3f} | {spearman_within:.3f} +- {standard_error:.3f} |".format(**rows[-1]))
-    results = report.record | {"samples": args.samples, "rows": rows}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        print("| {name} | {spearman:.3f} | {spearman_within:.3f} +- {standard_error:.3f} |".format(**account.rows[-1]))
+    account.record["samples"] = args.samples
+    results = account.write()
     print(f"written: {args.out / 'results.json'}")
     return results
 

@@ -5,7 +5,7 @@
 
 The pipeline is given the 8-bit luma of each photograph; photograph i uses the seed `--seed + i`. Rows: the
 one-pass preview, the default output, one random sample (`pool=1`), best of 8 and diversity over the first
-photographs, of the pictures that the pipeline chooses and of plain samples.
+photographs, of the pictures that the pipeline gives ("chosen") and of plain samples.
 
 With --outputs, the pictures of each folder are matched to those of --originals by file stem and scored as
 they are; rows of the originals, plain gray and, unless --no-preview is given, this pipeline's preview stand
@@ -108,10 +108,10 @@ def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     plain = colorize(pipe, gray, args.seed, pool=1, name="one sample", **steps)
     report.add("one plain sample", first_of(plain))
     few, best = gray[: args.best_photos], f"best of {args.candidates}"
-    several = colorize(pipe, few, args.seed, num_samples=args.candidates, name=best, **steps)
-    report.add_candidates(best, several, sheet=True)
-    draws = colorize(pipe, few, args.seed, num_samples=args.candidates, pool=1, name=f"{best} plain samples", **steps)
-    report.add_candidates(f"{best} plain samples", draws, sheet=False)
+    chosen = colorize(pipe, few, args.seed, num_samples=args.candidates, name=f"{best}, chosen", **steps)
+    report.add_candidates(f"{best}, chosen", chosen, sheet=True)
+    plain = colorize(pipe, few, args.seed, num_samples=args.candidates, pool=1, name=best, **steps)
+    report.add_candidates(best, plain, sheet=False)
     return report.finish()
 
 
@@ -133,7 +133,7 @@ def evaluate_outputs(args: argparse.Namespace) -> dict[str, Any]:
     return report.finish()
 
 
-def load_pipeline(args: argparse.Namespace, report: evaluation.Report) -> Any:
+def load_pipeline(args: argparse.Namespace, report: evaluation.Account) -> Any:
     pipe = ColorPipeline.from_pretrained(args.weights) if args.weights else ColorPipeline.from_pretrained()
     report.record["sharpness"] = pipe.sharpness
     for name, stage in pipe.stages.items():

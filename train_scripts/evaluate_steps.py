@@ -5,7 +5,7 @@
 One plain sample per photograph and row, before rounding to 3 bits, from the same start noise in every row. Rows differ
 in the sampler and in how often the denoiser is asked; beside each stand the seconds of one draw (several photographs at
 once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. A sampler of
-two evaluations per step gets half of the steps.
+two evaluations per step gets half of the steps, rounded up; its last step is one evaluation.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    if args.steps is not None:
+        raise evaluation.EvaluationError("--evaluations and --reference say how many steps; leave out --steps")
     photos, report, stage = opened(args, 64)
     if not hasattr(stage, "denoiser"):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
@@ -47,13 +49,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     stage.denoiser.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
     wanted = [(args.samplers[0], args.reference)]
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
+    # Those of two evaluations per step can not do every number; each row comes once.
+    wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
+    report.record["sampler"] = report.record["steps"] = "by row"
     reference: Any = None
-    for sampler, count in wanted:
+    for sampler, steps in wanted:
         stage.config = dataclasses.replace(stage.config, sampler=sampler)
-        steps = (count + 1) // 2 if sampler == "heun" else count  # the last step, to 0, is one evaluation
         pictures: list[Tensor] = []
-        seconds, asked[0], name = 0.0, 0, f"{sampler}, {count}"
-        for part in tqdm(evaluation.batches(len(photos), BATCH), desc=name, unit="batch"):
+        seconds, asked[0] = 0.0, 0
+        for part in tqdm(evaluation.batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
             _, gray64, sharp = shown(photos, part, stage)
             noise = evaluation.generators(args.seed, part, 1)
             start = time.perf_counter()

@@ -328,8 +328,53 @@ ORIGINALS, GRAY, PREVIEW = "originals (other half)", "plain gray", "one-pass pre
 METRICS = ("squeezenet_kid", "squeezenet_distance", "ciede2000")  # also given relative to plain gray's
 
 
-class Report:
-    """One table on one list of photographs; begins with the originals and plain gray.
+class Account:
+    """Figures on one list of photographs, and what is needed to get them again.
+
+    args: of `arguments`; photos: the originals
+    """
+
+    def __init__(self, args: argparse.Namespace, photos: Photos):
+        self.args, self.photos = args, photos
+        self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        self.record: dict[str, Any] = {
+            "command": shlex.join(["python", *sys.argv]),
+            "git": git_state(ROOT),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "photos": {"name": photos.name, "count": len(photos), "sha256": photos.sha256},
+            "seed": args.seed,
+            "steps": {},
+            "sampler": {},
+            "weights": {},
+        }
+
+    def use_weights(self, name: str, folder: Path, stage: Any, steps: int | None = None) -> None:
+        """Record weights in use and, where the stage samples, its sampler and steps (None: its own
+        number).
+        """
+        self.record["weights"][name] = weights_of(folder)
+        if (sampler := getattr(stage.config, "sampler", None)) is not None:
+            self.record["sampler"][name] = sampler
+            self.record["steps"][name] = steps or stage.config.steps
+
+    def note(self, text: str) -> None:
+        """Something the reader of the figures must know; printed and stored."""
+        self.notes.append(text)
+
+    def write(self) -> dict[str, Any]:
+        """results.json in the folder `--out`; returns what was written."""
+        out: Path = self.args.out
+        out.mkdir(parents=True, exist_ok=True)
+        results = self.record | {"notes": self.notes, "rows": self.rows}
+        (out / "results.json").write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
+        return results
+
+
+class Report(Account):
+    """One table of pictures; begins with the originals and plain gray.
 
     args: of `arguments`; photos: the originals; gray: the 8-bit gray that was colored, to report the largest
     luma error of each row (None: not reported)
@@ -338,26 +383,15 @@ class Report:
     def __init__(self, args: argparse.Namespace, photos: Photos, *, gray: metrics.Pictures | None = None):
         path = features_file(args)
         network = metrics.SqueezeNetFeatures.from_file(path)
-        self.args, self.photos, self.gray = args, photos, gray
+        super().__init__(args, photos)
+        self.gray = gray
         self.reference = metrics.Reference(photos.pictures, network, seed=SPLIT_SEED)
-        self.rows: list[dict[str, Any]] = []
         self.scores: dict[str, metrics.Scores] = {}
         self.columns: list[tuple[str, metrics.Pictures]] = []
-        self.notes: list[str] = []
         splits = self.reference.splits
-        self.record: dict[str, Any] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "git": git_state(ROOT),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-            "threads": torch.get_num_threads(),
-            "photos": {"name": photos.name, "count": len(photos), "sha256": photos.sha256},
+        self.record |= {
             "features": {"sha256": sha256_of(path), "used": self.reference.used},
             "half_splits": {"splits": splits.splits, "bootstrap": splits.replicates, "seed": splits.seed},
-            "seed": args.seed,
-            "steps": {},
-            "sampler": {},
-            "weights": {},
         }
         self.add(ORIGINALS, photos.pictures, sheet="original")
         self.add(GRAY, photos.plain_gray(), sheet="gray")
@@ -392,15 +426,6 @@ class Report:
             for k in range(min(3, len(candidates[0]))):
                 self.columns.append((f"candidate {k + 1}", [drawn[k] for drawn in shown]))
 
-    def use_weights(self, name: str, folder: Path, stage: Any, steps: int | None = None) -> None:
-        """Record weights in use and, where the stage samples, its sampler and steps (None: its own
-        number).
-        """
-        self.record["weights"][name] = weights_of(folder)
-        if (sampler := getattr(stage.config, "sampler", None)) is not None:
-            self.record["sampler"][name] = sampler
-            self.record["steps"][name] = steps or stage.config.steps
-
     def _append(self, row: dict[str, Any]) -> None:
         """Add the figures relative to plain gray on the same photographs."""
         if GRAY in self.scores:
@@ -416,16 +441,10 @@ class Report:
             self.record[f"bits_per_{unit}"] = mean
             self.note(f"{mean:.4f} bits per {unit}{remark}")
 
-    def note(self, text: str) -> None:
-        """Something the reader of the figures must know; printed and stored."""
-        self.notes.append(text)
-
     def finish(self) -> dict[str, Any]:
         """Print the table, write results.json and sheet.png; returns what was written as JSON."""
         out: Path = self.args.out
-        out.mkdir(parents=True, exist_ok=True)
-        results = self.record | {"notes": self.notes, "rows": self.rows}
-        (out / "results.json").write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
+        results = self.write()
         save_sheet(out / "sheet.png", self.columns)
         print(f"{self.photos.name}, {len(self.photos)} photographs, list {self.photos.sha256[:12]}\n")
         print(table(self.rows))

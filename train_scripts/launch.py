@@ -51,7 +51,8 @@ def run_config(
         start = Path(options.runs) / config.training.start_from / "final"
         if not start.is_dir():
             before = path.with_name(config.training.start_from + ".toml")
-            before = before if before.is_file() else CONFIGS / before.name
+            shipped = CONFIGS / before.name
+            before = shipped if shipped.is_file() and not before.is_file() else before
             trained = run_config(before, stage_number, report, options, (*after, path))
             if trained is None:
                 return None

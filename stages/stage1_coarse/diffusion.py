@@ -90,7 +90,7 @@ class DiffusionColorizer(Stage):
 
     @property
     def gray_side(self) -> int:
-        """Side of the gray picture that `sample` and `preview` can make use of: `sharp`."""
+        """Side of the gray picture that `sample`, `preview` and `doubt` can make use of: `sharp`."""
         return self.config.gray_side
 
     def load_pretrained_backbone(self) -> None:
@@ -205,14 +205,14 @@ class DiffusionColorizer(Stage):
         """How far the preview is expected to be from the truth, pixel by pixel, as a distance in the plane of Cb and
         Cr: (B, 1, 64, 64) -> (B, 1, 64, 64), 0 and more.
 
-        The mean of many samples is the preview, nearly, so this ranks its errors too. Raises ValueError where the
+        The mean of many samples is near to the preview, so this ranks its errors too. Raises ValueError where the
         weights have no such head (`doubt` in the config).
         """
         self._check_gray(gray64, sharp)
         if self.encoder.doubt is None:
             raise ValueError("these weights of stage 1 have no map of doubt: train them with doubt = true")
         context, _, _ = self.encoder(gray64, sharp)
-        return self._enlarged(self.encoder.log_doubt(context).float().exp())
+        return self._enlarged(self.encoder.log_doubt(context).exp())
 
     def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
         """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
@@ -294,7 +294,7 @@ class GrayEncoder(nn.Module):
         from the features and does not shape them.
         """
         assert self.doubt is not None
-        return F.pixel_shuffle(self.doubt(features.detach()), PATCH)
+        return F.pixel_shuffle(self.doubt(features.detach()), PATCH).float().clamp(-10, 10)
 
 
 class ChromaNetwork(nn.Module):
@@ -347,7 +347,6 @@ def expected_size_loss(log_size: Tensor, error: Tensor) -> Tensor:
     (B, 1, H, W): least where these are the expected sizes. Averaged, a scalar.
     """
     size = error.square().sum(1, keepdim=True).sqrt()
-    log_size = log_size.float().clamp(-10, 10)
     return (log_size + size * torch.exp(-log_size)).mean()
 
 
