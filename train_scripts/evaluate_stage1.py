@@ -97,8 +97,6 @@ def opened(
 def shown(photos: evaluation.Photos, part: range, stage: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Photographs at 64x64, (B, 3, 64, 64), and as the stage sees them: gray64, and `sharp` where there is more."""
     rgb = photos.rgb(slice(part.start, part.stop))
-    if rgb.shape[-1] == 64:
-        return rgb, color.gray_from_rgb(rgb), {}
     return resize(rgb, (64, 64)).clamp(0, 1), *evaluation.seen_by_stage1(stage, color.gray_from_rgb(rgb))
 
 

@@ -21,11 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.diffusion.samplers import SAMPLERS
 from stages.metrics import picture_from_rgb
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened, shown
-
-SAMPLERS = ("dpmpp_2m", "ddim", "heun")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--reference", type=evaluation.positive, default=50, help="evaluations of the first row")
     options.add_argument("--evaluations", type=evaluation.positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
-    options.add_argument("--samplers", nargs="+", default=["dpmpp_2m"], choices=SAMPLERS, help="first: the reference's")
+    options.add_argument(
+        "--samplers", nargs="+", default=["dpmpp_2m"], choices=sorted(SAMPLERS), help="first: the reference's"
+    )
     return options
 
 
