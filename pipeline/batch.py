@@ -49,6 +49,7 @@ class Settings:
     dtype: str = "auto"
     preview: bool = False
     pool: int | None = None
+    temperature: float | None = None
     doubt: bool = False
     format: str = "keep"
     quality: int = 95
@@ -411,7 +412,7 @@ def _color_group(
         small = pipe.small_pictures(
             photos, [settings.seed] * len(group),
             num_samples=settings.samples, num_inference_steps=settings.steps,
-            preview=settings.preview, pool=settings.pool, callback_on_step_end=step,
+            preview=settings.preview, pool=settings.pool, temperature=settings.temperature, callback_on_step_end=step,
         )
     except Exception as error:
         for loaded in group:

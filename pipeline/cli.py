@@ -7,6 +7,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="draws of which the first picture is the most central (default: stage 1's number; 1: no choosing)",
     )
+    add("--temperature", type=_temperature, metavar="T",
+        help="of stage 1's draws: less is surer and less varied, 1 as it has learned them (default: its own)")
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
     add("--doubt", action="store_true", help="also write NAME-doubt.png: black where colors are sure, white where not")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
@@ -95,7 +98,8 @@ def _colorize(options: argparse.Namespace) -> int:
         return _misuse(str(error))
     settings = batch.Settings(
         samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
-        preview=options.preview, pool=options.pool, doubt=options.doubt, format=options.format, quality=options.quality,
+        preview=options.preview, pool=options.pool, temperature=options.temperature,
+        doubt=options.doubt, format=options.format, quality=options.quality,
     )
     show = options.progress or sys.stderr.isatty()
     bar = _Bar(show)
@@ -178,6 +182,16 @@ def _whole(text: str, accept: Callable[[int], bool], what: str) -> int:
 
 def _positive(text: str) -> int:
     return _whole(text, lambda value: value >= 1, "a whole number from 1")
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return value
 
 
 def _quality(text: str) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import secrets
 import warnings
@@ -241,6 +242,7 @@ class ColorPipeline:
         output_type: Literal["pil", "np", "pt"] = "pil",
         callback_on_step_end: StepCallback | None = None,
         doubt: bool = False,
+        temperature: float | None = None,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
 
@@ -260,6 +262,8 @@ class ColorPipeline:
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
         doubt: also a map per photo of how uncertain its colors are, see `ColorPipelineOutput`; ValueError where stage 1
             offers none
+        temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them, 0 all draws
+            alike; None: stage 1's own
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
@@ -267,7 +271,7 @@ class ColorPipeline:
         seeds = _seeds(generator, len(sources))
         settings: dict[str, Any] = {
             "num_samples": num_samples, "num_inference_steps": num_inference_steps, "preview": preview,
-            "pool": pool, "callback_on_step_end": callback_on_step_end,
+            "pool": pool, "callback_on_step_end": callback_on_step_end, "temperature": temperature,
         }
         images: list[Any] = []
         infos: list[ImageInfo] = []
@@ -305,10 +309,13 @@ class ColorPipeline:
         preview: bool = False,
         pool: int | None = None,
         callback_on_step_end: StepCallback | None = None,
+        temperature: float | None = None,
     ) -> list[list[SmallPicture]]:
         """The networks' part: for each photo its `num_samples` small pictures. Arguments as in `__call__`."""
         if num_samples < 1 or (pool is not None and pool < 1):
             raise ValueError(f"num_samples and pool must be at least 1; got {num_samples} and {pool}")
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature must be 0 or more; got {temperature}")
         if preview and num_samples > 1:
             raise ValueError(f"a preview is one picture per photo; got num_samples={num_samples}")
         steps = num_inference_steps
@@ -336,7 +343,8 @@ class ColorPipeline:
                         found = self._preview(batch, size)
                     else:
                         found = self._cascade(
-                            batch, batch_seeds, size, num_samples, steps, pool, ordered, callback_on_step_end
+                            batch, batch_seeds, size, num_samples, steps, pool, ordered, callback_on_step_end,
+                            temperature,
                         )
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
@@ -404,6 +412,7 @@ class ColorPipeline:
         pool: int,
         ordered: bool,
         callback: StepCallback | None,
+        temperature: float | None,
     ) -> list[Rows]:
         """(candidate number, rgb256, bits) of each photo; network calls have `size` or size * CANDIDATES rows."""
         stage1, stage2, stage3 = self.stages.values()
@@ -423,7 +432,7 @@ class ColorPipeline:
             ]
             chunks.append(stage1.sample(
                 gray64, num_samples=CANDIDATES, generator=generators, num_inference_steps=steps[0],
-                callback=self._stage_callback(callback, "stage1"), **sharp,
+                callback=self._stage_callback(callback, "stage1"), temperature=temperature, **sharp,
             ))
         coarse = torch.cat(chunks, dim=1)[:, :drawn]
         bits: Tensor | None = None

@@ -40,10 +40,11 @@ class StandIn1(StandIn):
     def pool(self) -> int:
         return self.config.pool
 
-    def sample(self, gray64, num_samples=1, generator=None, num_inference_steps=None, callback=None):
+    def sample(self, gray64, num_samples=1, generator=None, num_inference_steps=None, callback=None, temperature=None):
         self.batches.append(len(gray64) * num_samples)
         self.seeds += [one.initial_seed() for one in generator]
         noise = draw_noise((len(gray64) * num_samples, 2, 8, 8), generator)
+        noise = noise if temperature is None else temperature * noise
         for step in range(num_inference_steps or 2):
             if callback is not None:
                 callback(step, torch.tensor(1.0), noise, noise)

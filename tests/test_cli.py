@@ -422,6 +422,7 @@ def test_places_of_inputs(tmp_path):
 def test_wrong_usage_exits_with_2(trichrome, tmp_path, capsys):
     photo = write(tmp_path / "a.png")
     for arguments in (["--samples", "0"], ["--samples", "x"], ["--quality", "101"], ["--device", "tpu"],
+                      ["--temperature", "-1"], ["--temperature", "nan"],
                       ["--preview", "--samples", "2"], ["--dtype", "float16"]):
         code, _, said = trichrome(photo, "-o", tmp_path / "out", *arguments)
         assert code == 2 and said, arguments

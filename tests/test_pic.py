@@ -339,7 +339,7 @@ def test_bits_of_a_mixture_known_by_hand(subsampling):
 
 @pytest.mark.parametrize("changed, message", [
     ({"subsampling": "random"}, "subsampling must be"),
-    ({"temperature": -1.0}, "temperature must not be negative"),
+    ({"temperature": -1.0}, "temperature must be 0 or more"),
     ({"embedding_width": 23}, "at least 8 · components = 24; got 23"),
     ({"embedding_blocks": (1,)}, "one entry per level"),
     ({"embedding_strides": (3, 1)}, "must divide 64"),

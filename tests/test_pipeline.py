@@ -190,7 +190,7 @@ def test_bad_inputs_say_what_is_wrong(pipe, tmp_path):
     with pytest.raises(TypeError):
         pipe(3.5)
     for wrong in ({"num_samples": 0}, {"pool": 0}, {"num_inference_steps": 0},
-                  {"preview": True, "num_samples": 2}, {"generator": [1, 2]}):
+                  {"preview": True, "num_samples": 2}, {"generator": [1, 2]}, {"temperature": -1.0}):
         with pytest.raises(ValueError):
             pipe(photo(8, 8), **wrong)
     for wrong in ("7", 1.5, True):
@@ -245,6 +245,17 @@ def test_candidates_belong_to_their_number(pipe):
     assert stage1.seeds == [candidate_generator(3, k).initial_seed() for k in range(12)]
     pipe(gray, 10, generator=3, pool=1)
     assert stage1.batches[3:] == [4, 4, 4], "also where fewer are wanted"
+
+
+def test_temperature_reaches_stage1(pipe, monkeypatch):
+    seen: list[torch.Tensor] = []
+    sample = pipe.stages["stage2"].sample
+    monkeypatch.setattr(pipe.stages["stage2"], "sample", lambda gray64, coarse, **options: (
+        seen.append(coarse), sample(gray64, coarse, **options))[1])
+    pipe(photo(30, 40), 3, generator=3, pool=1)
+    pipe(photo(30, 40), 3, generator=3, pool=1, temperature=0.0)
+    warm, cold = seen[:3], seen[3:]
+    assert not torch.equal(warm[0], warm[1]) and torch.equal(cold[0], cold[1]) and torch.equal(cold[0], cold[2])
 
 
 def test_the_first_picture_is_the_most_central_of_the_pool(pipe):

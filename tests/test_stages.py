@@ -667,9 +667,35 @@ def test_coltran_argmax_needs_no_seed():
     stage, gray = ColTranColorizer(replace(SMALL[1, "coltran"], temperature=0.0)).eval(), gray_from_rgb(picture(64))
     first = stage.sample(gray, 2)
     assert torch.equal(first[:, 0], first[:, 1])
-    for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}):
-        with pytest.raises(ValueError, match="temperature must not be negative and top_p in"):
+    for wrong, message in (({"temperature": -1.0}, "temperature must be"), ({"top_p": 0.0}, "top_p must be in"),
+                           ({"top_p": 1.5}, "top_p must be in")):
+        with pytest.raises(ValueError, match=message):
             ColTranColorizer(replace(SMALL[1, "coltran"], **wrong))
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "coltran", "pic"])
+def test_the_temperature_asked_for_stands_before_the_configs(kind):
+    stage, gray = lively((1, kind)), gray_from_rgb(picture(64))
+    warm = stage.sample(gray, 2, generators(*range(4)))
+    cool = stage.sample(gray, 2, generators(*range(4)), temperature=0.5)
+    assert (cool != warm).any()
+    own = type(stage)(replace(stage.config, temperature=0.5)).eval()
+    own.load_state_dict(stage.state_dict())
+    assert torch.equal(own.sample(gray, 2, generators(*range(4))), cool)
+    assert torch.equal(own.sample(gray, 2, generators(*range(4)), temperature=1.0), warm)
+    for wrong in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be 0 or more"):
+            stage.sample(gray, temperature=wrong)
+    with pytest.raises(ValueError, match="temperature must be 0 or more"):
+        type(stage)(replace(stage.config, temperature=-1.0))
+
+
+def test_diffusion_draws_come_nearer_to_the_preview_as_it_gets_cool():
+    stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
+    mean, warm, half = (stage.sample_chroma(gray, 3, generators(*range(6)), temperature=t) for t in (0.0, 1.0, 0.5))
+    preview = chroma_from_rgb(stage.preview(gray))
+    assert torch.allclose(half, (mean + warm) / 2, atol=1e-6) and (warm - mean).abs().max() > 0.01
+    assert torch.allclose(merge(gray[:, None], mean), merge(gray, preview)[:, None], atol=1e-5)
 
 
 # --- stage 2, the published network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,14 @@ COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are
 # The palest draw is near to everything. So before they are compared, draws are brought this far (as an exponent) toward
 # the mean chroma of all; train_scripts/choose_candidate.py and docs/results.md have the choice.
 EVENED_CHROMA = 0.75
+
+
+def draw_temperature(asked: float | None, own: float) -> float:
+    """The temperature of draws that was asked for, or the stage's own; ValueError where it is negative or no number."""
+    temperature = own if asked is None else asked
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be 0 or more; got {temperature}")
+    return temperature
 
 
 def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None, evened: float = EVENED_CHROMA) -> Tensor:

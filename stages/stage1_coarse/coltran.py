@@ -21,7 +21,7 @@ from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_f
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran_core import ColTranCore, CoreSizes
 from stages.nn.logistic_mixture import exact
-from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.candidates import draw_temperature, spread_order
 
 SIDE, GRAYS = 64, 256
 
@@ -54,10 +54,9 @@ class ColTranColorizer(Stage):
     def __init__(self, config: ColTranColorizerConfig | None = None):
         config = config or ColTranColorizerConfig()
         super().__init__(config)
-        if not (config.temperature >= 0 and 0 < config.top_p <= 1):
-            raise ValueError(
-                f"temperature must not be negative and top_p in (0, 1]; got {config.temperature}, {config.top_p}"
-            )
+        draw_temperature(config.temperature, 1.0)
+        if not 0 < config.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1]; got {config.top_p}")
         shared = {name: getattr(config, name) for name in (
             "channels", "feed_forward", "heads", "encoder_layers", "outer_layers", "inner_layers",
             "conditional_attention", "conditional_mlp", "conditional_norm", "one_plus",
@@ -102,6 +101,7 @@ class ColTranColorizer(Stage):
         generator: Generator | Sequence[Generator] | None = None,
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """Coarse colors, `num_samples` independent draws per picture.
 
@@ -109,12 +109,14 @@ class ColTranColorizer(Stage):
         num_inference_steps: not used, every symbol is a step
         callback: called after each row with its number, the share of the picture still open, and twice the symbols so
             far (B * num_samples, rows, 64)
+        temperature: of the logits; None: the config's
         returns: (B, num_samples, 64, 64) int64 in 0..511
         Raises RuntimeError where the network's answers are not finite.
         """
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
+        temperature = draw_temperature(temperature, self.config.temperature)
         rows = len(gray64) * num_samples
         uniform = draw_uniform((rows, SIDE, SIDE), generator, gray64.device)
         z = self.core.encode(gray_levels(gray64)).repeat_interleave(num_samples, 0)
@@ -123,7 +125,7 @@ class ColTranColorizer(Stage):
 
         def choose(logits: Tensor, i: int, j: int) -> Tensor:
             finite.logical_and_(logits.isfinite().all())
-            return drawn(logits, uniform[:, i, j], self.config.temperature, self.config.top_p)
+            return drawn(logits, uniform[:, i, j], temperature, self.config.top_p)
 
         def progress(row: int, symbols: Tensor) -> None:
             if callback is not None:

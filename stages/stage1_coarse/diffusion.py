@@ -27,7 +27,7 @@ from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
-from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.candidates import draw_temperature, spread_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
@@ -61,7 +61,8 @@ class DiffusionColorizerConfig:
     steps: int = 14
     sigma_min: float = 0.05
     sigma_max: float = 80.0
-    vividness: float = 1.0  # of sampled chroma: corrects what networks lose in strength
+    temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
+    vividness: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
 
 
@@ -77,6 +78,7 @@ class DiffusionColorizer(Stage):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.prints <= 1:
             raise ValueError(f"prints is a share of the pictures, from 0 to 1; got {config.prints}")
+        draw_temperature(config.temperature, 1.0)
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
@@ -153,14 +155,17 @@ class DiffusionColorizer(Stage):
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
         sharp: Tensor | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """Coarse colors, `num_samples` independent draws per picture.
 
         gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
         sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
+        temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
+            truth and less varied; None: the config's
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
-        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, sharp)
+        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, sharp, temperature)
         return coarse_from_rgb(merge(gray64[:, None], chroma))
 
     @torch.no_grad()
@@ -172,12 +177,14 @@ class DiffusionColorizer(Stage):
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
         sharp: Tensor | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
         self._check_gray(gray64, sharp)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
+        temperature = draw_temperature(temperature, config.temperature)
         context, preview, _ = self.encoder(gray64, sharp)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
         steps = config.steps if num_inference_steps is None else num_inference_steps
@@ -189,7 +196,7 @@ class DiffusionColorizer(Stage):
             return self.denoiser(x, sigma, context=maps)
 
         left_open = SAMPLERS[config.sampler](denoise, start, sigmas, callback, generator)
-        chroma = preview.float().repeat_interleave(num_samples, 0) + left_open
+        chroma = preview.float().repeat_interleave(num_samples, 0) + temperature * left_open
         chroma = self._enlarged(config.vividness * chroma)
         return chroma.unflatten(0, (batch, num_samples))
 

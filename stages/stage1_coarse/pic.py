@@ -33,7 +33,7 @@ from stages.color import (
 from stages.diffusion.noise import draw_uniform
 from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
 from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
-from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.candidates import draw_temperature, spread_order
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
@@ -69,8 +69,7 @@ class PICColorizer(Stage):
         super().__init__(config)
         if config.subsampling not in ("area", "strided"):
             raise ValueError(f'subsampling must be "area" or "strided"; got {config.subsampling!r}')
-        if config.temperature < 0:
-            raise ValueError(f"temperature must not be negative; got {config.temperature}")
+        draw_temperature(config.temperature, 1.0)
         out = PARAMETERS * config.components
         if config.embedding_width < out:
             raise ValueError(f"embedding_width must be at least 8 · components = {out}; got {config.embedding_width}")
@@ -148,6 +147,7 @@ class PICColorizer(Stage):
         generator: Generator | Sequence[Generator] | None = None,
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """Coarse colors, `num_samples` independent draws per picture.
 
@@ -155,9 +155,10 @@ class PICColorizer(Stage):
         num_inference_steps: not used, every pixel of the small picture is a step
         callback: called after each of its rows with the row's number, the share of the picture still open, and twice
             L, a and b so far (B * num_samples, 3, rows, 64 / s)
+        temperature: of the mixtures' logits and widths; None: the config's
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
-        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback)
+        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, temperature)
         return coarse_from_rgb(merge(gray64[:, None], chroma))
 
     @torch.no_grad()
@@ -168,6 +169,7 @@ class PICColorizer(Stage):
         generator: Generator | Sequence[Generator] | None = None,
         num_inference_steps: int | None = None,
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma.
 
@@ -176,6 +178,7 @@ class PICColorizer(Stage):
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
+        temperature = draw_temperature(temperature, self.config.temperature)
         rows, side = len(gray64) * num_samples, self.rows
         uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
         embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
@@ -187,7 +190,7 @@ class PICColorizer(Stage):
             finite.logical_and_(parameters.isfinite().all())
             here = light[:, :, i, j]
             mixture = LogisticMixture.of(parameters, here[:, 0])
-            return torch.cat([here, mixture.draw(uniform[:, :, i, j], self.config.temperature)], dim=1)
+            return torch.cat([here, mixture.draw(uniform[:, :, i, j], temperature)], dim=1)
 
         def progress(row: int, canvas: Tensor) -> None:
             if callback is not None:
