@@ -408,9 +408,10 @@ def _color_group(
     """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
     photos = [loaded.photo for loaded in group]
     try:
-        doubts = pipe.doubt_maps(photos) if settings.doubt else [None] * len(group)
+        seeds = [settings.seed] * len(group)
+        doubts = pipe.doubt_maps(photos, seeds, settings.steps) if settings.doubt else [None] * len(group)
         small = pipe.small_pictures(
-            photos, [settings.seed] * len(group),
+            photos, seeds,
             num_samples=settings.samples, num_inference_steps=settings.steps,
             preview=settings.preview, pool=settings.pool, temperature=settings.temperature, callback_on_step_end=step,
         )

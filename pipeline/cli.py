@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=_temperature, metavar="T",
         help="of stage 1's draws: less is surer and less varied, 1 as it has learned them (default: its own)")
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
-    add("--doubt", action="store_true", help="also write NAME-doubt.png: black where colors are sure, white where not")
+    add("--doubt", action="store_true", help="also write NAME-doubt.png: white where the model has several answers")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")
@@ -92,8 +92,6 @@ def _colorize(options: argparse.Namespace) -> int:
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
         pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
-        if options.doubt:
-            pipe.check_doubt()
     except (ValueError, OSError) as error:
         return _misuse(str(error))
     settings = batch.Settings(

@@ -29,11 +29,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.color import chroma_from_rgb, rgb_from_coarse
 from stages.conditioning import sharp_gray
 from stages.images import Photo, load_photo
 from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
+from stages.stage1_coarse.candidates import disagreement
 
 from .fullres import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
 
@@ -44,6 +46,7 @@ MAX_SHARPNESS = 2.0
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
 STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
 CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
+DOUBT_DRAWS, DOUBT_SIDE = 24, 128  # of the map of doubt
 DRAWS = 3  # for each picture, where several are asked for: see `spread_order`
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -84,9 +87,9 @@ class SmallPicture:
 class ColorPipelineOutput:
     """images: flat list, all candidates of the first photo first, in their order; info: one for each.
 
-    doubt: where it was asked for, one map per photo at its size: how far the one-pass preview is expected to be from
-        the truth, as a distance in the plane of Cb and Cr. Drawn colors are further from it, in the same places. "np"
-        and "pt": float32 (H, W); "pil": 8-bit gray, see `full_size_doubt`
+    doubt: where it was asked for, one map per photo at its size: how far 24 draws lie apart there, as their mean
+        CIEDE2000 difference from their mean, at temperature 1. "np" and "pt": float32 (H, W); "pil": 8-bit gray, see
+        `full_size_doubt`
     """
 
     images: list[Any]
@@ -260,8 +263,7 @@ class ColorPipeline:
         output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
-        doubt: also a map per photo of how uncertain its colors are, see `ColorPipelineOutput`; ValueError where stage 1
-            offers none
+        doubt: also a map per photo of how uncertain its colors are, from draws of its own, see `ColorPipelineOutput`
         temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them, 0 all draws
             alike; None: stage 1's own
         """
@@ -276,12 +278,12 @@ class ColorPipeline:
         images: list[Any] = []
         infos: list[ImageInfo] = []
         maps: list[Any] = []
-        if doubt:
-            self.check_doubt()
+        doubted = num_inference_steps[0] if isinstance(num_inference_steps, tuple) else num_inference_steps
         for start in range(0, len(sources), self.batch_size):
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
-            for photo, small in zip(photos, self.doubt_maps(photos) if doubt else (), strict=False):
+            drawn = self.doubt_maps(photos, seeds[group], doubted) if doubt else []
+            for photo, small in zip(photos, drawn, strict=False):
                 whole = full_size_doubt(small, photo.gray.shape, levels=output_type == "pil")
                 as_asked: dict[str, Callable] = {"pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy}
                 maps.append(as_asked[output_type](whole))
@@ -366,25 +368,28 @@ class ColorPipeline:
         return pictures
 
     @torch.no_grad()
-    def doubt_maps(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """For each photo its map of doubt, see `ColorPipelineOutput`, (64, 64) float32, not yet at its size. Raises
-        ValueError where stage 1 offers none.
-        """
-        self.check_doubt()
+    def doubt_maps(
+        self, photos: Sequence[Photo], seeds: Sequence[int], num_inference_steps: int | None = None
+    ) -> list[Tensor]:
+        """For each photo its map of doubt, see `ColorPipelineOutput`, (128, 128) float32, not yet at its size."""
         found: list[Tensor] = []
-        for photo in photos:
+        for photo, seed in zip(photos, seeds, strict=True):
             with self._autocast():
-                gray64 = _grays([photo], 64).to(self.device)
-                doubt = self.stages["stage1"].doubt(gray64, **self._sharp([photo], 1))
-            found.append(_checked(doubt, "stage1")[0, 0].cpu())
+                chroma = self._doubtful(photo, seed, num_inference_steps)
+            gray = _grays([photo], DOUBT_SIDE)[0].to(self.device)
+            found.append(disagreement(gray, chroma.float()).cpu())
         return found
 
-    def check_doubt(self) -> None:
-        """Raises ValueError where stage 1 offers no map of doubt."""
+    def _doubtful(self, photo: Photo, seed: int, steps: int | None) -> Tensor:
+        """Chroma of DOUBT_DRAWS draws, (N, 2, 64, 64), as finely as stage 1 knows it."""
         stage1 = self.stages["stage1"]
-        if not getattr(stage1.config, "doubt", False):
-            raise ValueError("a map of doubt needs a stage 1 that was trained with doubt = true (kind diffusion); "
-                             f"this one, of kind {stage1.kind!r}, was not")
+        gray64 = _grays([photo], 64).to(self.device)
+        noise = [candidate_generator(seed, k) for k in range(DOUBT_DRAWS)]
+        settings: dict[str, Any] = {"generator": noise, "num_inference_steps": steps, "temperature": 1.0}
+        settings |= self._sharp([photo], 1)
+        if hasattr(stage1, "sample_chroma"):
+            return _checked(stage1.sample_chroma(gray64, DOUBT_DRAWS, **settings), "stage1")[0]
+        return chroma_from_rgb(rgb_from_coarse(stage1.sample(gray64, DOUBT_DRAWS, **settings)[0]))
 
     def full_size(
         self, photo: Photo, picture: SmallPicture, depth: int | None

@@ -28,7 +28,7 @@ __all__ = ["FullSize", "full_size_doubt", "full_size_rgb", "is_out_of_memory", "
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
 SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
-DOUBT_WHITE = 0.2  # the doubt from which an 8-bit map is white; Cb and Cr span 1
+DOUBT_WHITE = 25.0  # the difference in CIEDE2000 from which an 8-bit map is white
 BLOCK_COLUMNS = 8192  # wider photos go in blocks of columns, so that one row of anything stays small
 
 

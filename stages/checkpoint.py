@@ -113,18 +113,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load_weights(module: nn.Module, path: Path, *, may_lack: tuple[str, ...] = ()) -> None:
-    """Copies the weights of a safetensors file into `module`: every name and shape must agree.
-
-    may_lack: names that begin so may be missing in the file; they stay as they are
-    """
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies the weights of a safetensors file into `module`: every name and shape must agree."""
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     expected = module.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    missing = [name for name in missing if not name.startswith(may_lack)]
     if missing or extra:
         raise CheckpointError(f"{path} does not fit its config: missing {missing[:3]}, unknown {extra[:3]} "
                               f"({len(missing)} and {len(extra)} in all)")

@@ -65,7 +65,6 @@ class DataConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     start_from: str = ""  # a config whose finished run gives the first weights; trained first where it is not
-    start_anew: tuple[str, ...] = ()  # prefixes of parameters that it may lack; they begin at random
     pretrained_backbone: bool = False  # start the encoder from public ImageNet weights
     freeze: tuple[str, ...] = ()  # prefixes of parameters that stay as they are
     samples: int = 100_000  # pictures to see in all, over all devices

@@ -18,7 +18,6 @@ from stages.stage1_coarse.candidates import spread_order
 @dataclass(frozen=True)
 class StandInConfig:
     pool: int = 8
-    doubt: bool = True
 
 
 class StandIn(Stage):
@@ -58,10 +57,6 @@ class StandIn1(StandIn):
 
     def preview(self, gray64: Tensor) -> Tensor:
         return merge(gray64, 0.2 * torch.tanh(self.mix(gray64.expand(-1, 3, -1, -1))))
-
-    def doubt(self, gray64: Tensor) -> Tensor:
-        self.batches.append(len(gray64))
-        return 0.3 * gray64
 
 
 class StandIn2(StandIn):

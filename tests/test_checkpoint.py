@@ -17,7 +17,6 @@ from stages import checkpoint
 from stages.checkpoint import (
     CheckpointError,
     config_from_dict,
-    load_weights,
     local_folder,
     replaced_folder,
     sha256_of,
@@ -142,19 +141,6 @@ def test_anything_that_does_not_fit_is_an_error(damage, saved):
     for load in (ColorUpsampler.from_pretrained, load_stage):
         with pytest.raises(CheckpointError, match=message):
             load(saved)
-
-
-def test_parts_that_may_be_missing_begin_anew(tmp_path):
-    """Those that are named, and no others."""
-    old, new = torch.nn.Linear(2, 3), torch.nn.ModuleDict({"old": torch.nn.Linear(2, 3), "head": torch.nn.Linear(3, 1)})
-    save_file({f"old.{name}": value for name, value in old.state_dict().items()}, tmp_path / "old.safetensors")
-    before = {name: value.clone() for name, value in new["head"].state_dict().items()}
-    for refused in ((), ("headless",), ("old",)):
-        with pytest.raises(CheckpointError, match="missing .*head.bias"):
-            load_weights(new, tmp_path / "old.safetensors", may_lack=refused)
-    load_weights(new, tmp_path / "old.safetensors", may_lack=("head.",))
-    assert torch.equal(new["old"].weight, old.weight) and torch.equal(new["old"].bias, old.bias)
-    assert all(torch.equal(value, before[name]) for name, value in new["head"].state_dict().items())
 
 
 def test_another_kind_is_refused(saved):

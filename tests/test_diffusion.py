@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion import SAMPLERS, Denoiser, draw_noise, karras_sigmas, lognormal_sigmas
+from stages.diffusion import SAMPLERS, Denoiser, draw_noise, geometric_sigmas, karras_sigmas, lognormal_sigmas
 from stages.diffusion.denoiser import (
     epsilon_from_v,
     epsilon_from_x0,
@@ -175,8 +175,11 @@ def test_karras_levels():
     assert karras_sigmas(1).tolist() == pytest.approx([80, 0])
     assert (karras_sigmas(50).diff() < 0).all()
     for wrong in (dict(steps=0), dict(steps=5, sigma_min=0.0), dict(steps=5, sigma_min=2.0, sigma_max=1.0)):
-        with pytest.raises(ValueError, match="karras_sigmas needs"):
-            karras_sigmas(**wrong)
+        for spread in (karras_sigmas, geometric_sigmas):
+            with pytest.raises(ValueError, match=f"{spread.__name__} needs"):
+                spread(**wrong)
+    torch.testing.assert_close(geometric_sigmas(4, 0.01, 10.0), torch.tensor([10, 1, 0.1, 0.01, 0]).double())
+    assert geometric_sigmas(1).tolist() == [80, 0]
 
 
 def test_lognormal_levels():

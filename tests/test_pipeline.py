@@ -19,12 +19,12 @@ from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins
 
 from pipeline import ColorPipeline, StepBar, color_pipeline, fullres
 from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
-from pipeline.fullres import sharpened
+from pipeline.fullres import DOUBT_WHITE, sharpened
 from stages.checkpoint import CheckpointError
-from stages.color import gray_from_rgb
+from stages.color import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
 from stages.kinds import kind_of
 from stages.resize import doubled, resize
-from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.candidates import disagreement, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
@@ -280,34 +280,46 @@ def test_the_first_picture_is_the_most_central_of_the_pool(pipe):
     assert [info.candidate for info in large.info] == order[0, :2].tolist()
 
 
+class Unsure(StandIn1):
+    """Draws of one hue each: where the photograph is black all look alike, and by coin toss where it is not."""
+
+    def sample_chroma(self, gray64, num_samples=1, generator=None, num_inference_steps=None, temperature=None):
+        assert temperature == 1.0, "the model's own doubt, whatever is asked for"
+        coin = torch.stack([torch.rand(2, 1, 1, generator=one) for one in generator])
+        return (0.2 * (coin - 0.5) * gray64).unflatten(0, (1, -1))
+
+
 def test_a_map_of_doubt_per_photo(pipe):
-    """The stand-in doubts what is bright: 0.3 of the gray, which 0.2 of makes white in 8 bits."""
-    photos = [photo(64, 64), photo(90, 70, 1), photo(20, 200, 2)]
+    photos = [photo(128, 128), photo(90, 70, 1), photo(20, 200, 2)]
     assert pipe(photos[0], generator=1).doubt is None
-    exact = pipe(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
+    unsure = ColorPipeline(Unsure(), StandIn2(), StandIn3())
+    exact = unsure(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
     assert [tuple(one.shape) for one in exact.doubt] == [gray.shape for gray in photos] and len(exact.images) == 6
-    torch.testing.assert_close(exact.doubt[0], 0.3 * torch.from_numpy(photos[0] / 255).float())
-    arrays = pipe(photos, generator=1, output_type="np", preview=True, doubt=True).doubt
-    images = pipe(photos, generator=1, doubt=True).doubt
-    for one, array, image, gray in zip(exact.doubt, arrays, images, photos, strict=True):
+    gray = torch.from_numpy(photos[0] / 255).float()[None]
+    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k)) for k in range(24)])
+    gray64 = resize(gray[None], (64, 64))
+    torch.testing.assert_close(exact.doubt[0], disagreement(gray, 0.2 * (coins - 0.5) * gray64), rtol=0, atol=1e-4)
+    arrays = unsure(photos, generator=1, output_type="np", preview=True, temperature=0.1, doubt=True).doubt
+    images = unsure(photos, generator=1, doubt=True).doubt
+    for one, array, image, picture in zip(exact.doubt, arrays, images, photos, strict=True):
         assert array.dtype == np.float32 and np.array_equal(one.numpy(), array)
-        assert image.mode == "L" and image.size == gray.shape[::-1]
-        np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / 0.2, 0, 255), rtol=0, atol=0.51)
-        low = resize(torch.from_numpy(gray / 255)[None, None].float(), (64, 64))
-        low = 0.3 * resize(low, (min(64, gray.shape[0]), min(64, gray.shape[1])))
-        expected = torch.nn.functional.interpolate(low, gray.shape, mode="bilinear", align_corners=False)[0, 0]
-        np.testing.assert_allclose(array, expected, rtol=0, atol=1e-5)
-    assert same(pipe(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])  # seeds play no part
-    plain = pipe(photos, generator=1, output_type="pt", num_samples=2).images
+        assert image.mode == "L" and image.size == picture.shape[::-1]
+        np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / DOUBT_WHITE, 0, 255), rtol=0, atol=0.51)
+    assert not same(unsure(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])
+    assert same(unsure(photos[1], generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
+    plain = unsure(photos, generator=1, output_type="pt", num_samples=2).images
     assert all(torch.equal(a, b) for a, b in zip(plain, exact.images, strict=True))
-    try:
-        pipe.batch_size = 2
-        assert same(pipe(photos, output_type="np", preview=True, doubt=True).doubt, arrays)
-    finally:
-        pipe.batch_size = 1
-    sure = ColorPipeline(StandIn1(StandInConfig(doubt=False)), StandIn2(), StandIn3())
-    with pytest.raises(ValueError, match="trained with doubt = true"):
-        sure(photos[0], doubt=True)
+    unsure.batch_size = 2
+    assert same(unsure(photos, generator=1, output_type="np", preview=True, doubt=True).doubt, arrays)
+
+
+def test_doubt_of_a_stage_that_knows_coarse_colors_alone(pipe):
+    gray = photo(64, 64)
+    (found,) = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), doubt=True).doubt
+    plane = torch.from_numpy(gray / 255).float()[None, None]
+    symbols = pipe.stages["stage1"].sample(plane, 24, [candidate_generator(1, k) for k in range(24)])[0]
+    small = disagreement(resize(plane, (128, 128))[0], chroma_from_rgb(rgb_from_coarse(symbols)))
+    torch.testing.assert_close(found, resize(small[None, None], (64, 64))[0, 0], rtol=0, atol=1e-4)
 
 
 def test_seeds(pipe):

@@ -10,7 +10,7 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, karras_sigmas
+from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, geometric_sigmas, karras_sigmas
 
 SHAPE = (2, 8, 12)
 
@@ -92,6 +92,49 @@ def test_samples_of_a_silent_network_have_the_spectrum():
         made = SAMPLERS["heun"](denoiser, start, karras_sigmas(60, 0.01, highest))
         found = torch.from_numpy(scipy.fft.dctn(made.numpy(), type=2, norm="ortho", axes=(-2, -1))).square().mean(0)
         torch.testing.assert_close(found.float(), falling_spectrum(), rtol=0.12, atol=1e-3)
+
+
+def test_the_own_sampler_is_exact_for_a_silent_network():
+    noise, denoiser = torch.randn(3, *SHAPE), fitted()
+    spread = falling_spectrum().sqrt().numpy()
+    coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * spread
+    expected = torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1)))
+    for steps in (1, 7):
+        torch.testing.assert_close(denoiser.sample(noise, geometric_sigmas(steps)), expected, rtol=0, atol=1e-5)
+
+
+class Bent(nn.Module):
+    """A smooth answer that depends on the picture and on the level."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return 0.6 * torch.tanh(x[:, SHAPE[0] :]) + 0.3 * torch.sin(2 * c_noise)[:, None, None, None]
+
+
+def test_the_own_sampler_follows_the_same_path_as_the_others_and_is_of_second_order():
+    torch.manual_seed(0)
+    denoiser = SpectralDenoiser(Bent(), *SHAPE)
+    denoiser.spectrum.copy_(falling_spectrum())
+    denoiser, noise = denoiser.double(), torch.randn(4, *SHAPE).double()
+    truth = SAMPLERS["heun"](denoiser, denoiser.start(noise, 20.0), karras_sigmas(1500, 1e-4, 20.0))
+    errors = [(denoiser.sample(noise, geometric_sigmas(steps, 1e-3 if steps > 8 else 0.05, 20.0)) - truth).std()
+              for steps in (8, 40, 80, 160)]  # fmt: skip
+    assert errors[0] < 0.05 * truth.std()
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.3) and errors[2] / errors[3] == pytest.approx(4, rel=0.3)
+    few = SAMPLERS["dpmpp_2m"](denoiser, denoiser.start(noise, 20.0), karras_sigmas(8, 0.05, 20.0))
+    assert errors[0] < (few - truth).std()
+
+
+def test_steps_of_the_own_sampler():
+    denoiser, noise, seen = fitted(), torch.randn(2, *SHAPE), []
+    denoiser.network.value = 0.4
+    end = denoiser.sample(noise, [9.0, 1.0, 0.1, 0.0], lambda *step: seen.append(step))
+    assert [(step, sigma) for step, sigma, _, _ in seen] == [(0, 1.0), (1, 0.1), (2, 0.0)]
+    torch.testing.assert_close(seen[-1][2], end)
+    torch.testing.assert_close(seen[0][3], denoiser(denoiser.start(noise, 9.0), 9.0))
+    torch.testing.assert_close(seen[1][3], denoiser(seen[0][2], 1.0))
+    for wrong, message in (([3.0, 1.0], "must be 0"), ([1.0, 3.0, 0.0], "falling"), ([0.0], "two or more")):
+        with pytest.raises(ValueError, match=message):
+            denoiser.sample(noise, wrong)
 
 
 def test_autocast_does_not_reach_the_filter():

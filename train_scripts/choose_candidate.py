@@ -1,16 +1,19 @@
-"""How the default picture is best chosen among candidates: a table on photographs held out of training.
+"""How the default picture is best made: a table on photographs held out of training.
 
     python train_scripts/choose_candidate.py --set photos256
 
-One row per vividness, size of the pool and exponent of `spread_order`, all from the same draws, before rounding to 3
-bits; chroma is enlarged bicubically where photographs have more than 64x64 pixels. Nothing is written into the
-weights: the choice is made by reading (docs/results.md) and set as `pool` and `vividness` of stage 1 in
-configs/pipeline.toml and as `EVENED_CHROMA`.
+Two rows per temperature, vividness and size of the pool, all from the same draws before rounding to 3 bits: the first
+picture of `spread_order`, and best of K over the first photographs, of the pictures that it puts first among as many
+draws as the pipeline makes. Chroma is enlarged bicubically where photographs have more than 64x64 pixels. Nothing is
+written into the weights: the choice is made by reading (docs/results.md) and set as `temperature`, `vividness` and
+`pool` of stage 1 in configs/pipeline.toml.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.color_pipeline import DRAWS
 from stages import color
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
@@ -25,14 +29,17 @@ from stages.stage1_coarse.candidates import spread_order
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened
 
-POOLS, EXPONENTS, VIVIDNESS = (1, 4, 8), (0.5, 0.75, 1.0), (1.0, 1.1, 1.2)
-
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("candidate", "Choose the default among candidates.")
+    options = evaluation.arguments("candidate", "Choose how the default picture is made.")
     options.set_defaults(split=evaluation.HELD_OUT)
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
+    options.add_argument("--temperatures", type=float, nargs="+", default=[0.6, 0.8, 1.0], metavar="T")
+    options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.3], metavar="V")
+    options.add_argument("--pools", type=evaluation.positive, nargs="+", default=[1, 8], metavar="N")
+    options.add_argument("--best-photos", type=evaluation.positive, default=64, metavar="N", help="of best of K")
+    options.add_argument("--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K")
     return options
 
 
@@ -41,33 +48,44 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos, report, stage = opened(args)
     if not hasattr(stage, "sample_chroma"):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} offers no chroma before rounding")
-
+    if hasattr(stage.config, "vividness"):  # as drawn; the rows say the rest
+        stage.config = dataclasses.replace(stage.config, vividness=1.0)
+    most = max(*args.pools, DRAWS * args.candidates)
     previews: list[Tensor] = []
-    rows: dict[str, list[Tensor]] = {}
+    firsts: dict[str, list[Tensor]] = {}
+    best: dict[str, list[Tensor]] = {}
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         gray = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
-        size = (gray.shape[-2], gray.shape[-1])
         gray64, sharp = evaluation.seen_by_stage1(stage, gray)
-        preview = color.chroma_from_rgb(stage.preview(gray64, **sharp))
-        previews.append(picture_from_rgb(color.merge(gray, resize(preview, size))))
-        drawn = stage.sample_chroma(
-            gray64, max(POOLS), evaluation.generators(args.seed, part, max(POOLS)), args.steps, **sharp
-        ) / getattr(stage.config, "vividness", 1.0)  # fmt: skip
-        for vividness in VIVIDNESS:
-            chroma = vividness * drawn
-            symbols = color.coarse_from_rgb(color.merge(gray64[:, None], chroma))
-            for pool in POOLS:
-                for exponent in EXPONENTS if pool > 1 else (1.0,):
-                    first = spread_order(gray64, symbols[:, :pool], evened=exponent)[:, 0]
-                    name = "one sample" if pool == 1 else f"central of {pool}, exponent {exponent}"
-                    picked = resize(chroma[torch.arange(len(part)), first], size)
-                    rows.setdefault(f"{name}, vividness {vividness}", []).append(
-                        picture_from_rgb(color.merge(gray, picked))
-                    )
+        previews.append(_pictures(gray, color.chroma_from_rgb(stage.preview(gray64, **sharp))[:, None])[:, 0])
+        of_best = max(0, min(len(part), args.best_photos - part.start))
+        count = most if of_best else max(args.pools)
+        for temperature in args.temperatures:
+            noise = evaluation.generators(args.seed, part, count)
+            drawn = stage.sample_chroma(gray64, count, noise, args.steps, **sharp, temperature=temperature)
+            for vividness, pool in itertools.product(args.vividness, args.pools):
+                chroma = vividness * drawn
+                symbols = color.coarse_from_rgb(color.merge(gray64[:, None], chroma))
+                order = spread_order(gray64, symbols, pool)
+                name = f"temperature {temperature}, vividness {vividness}, " + (
+                    "one sample" if pool == 1 else f"central of {pool}")  # fmt: skip
+                rows = torch.arange(len(part))[:, None]
+                firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])
+                if of_best:
+                    chosen = chroma[rows, order[:, : args.candidates]][:of_best]
+                    best.setdefault(name, []).append(_pictures(gray[:of_best], chosen))
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
-    for name, parts in rows.items():
-        report.add(name, torch.cat(parts), sheet=name if name.startswith("one sample") else None)
+    for name, parts in firsts.items():
+        report.add(name, torch.cat(parts))
+        report.add_candidates(f"best of {args.candidates}, {name}", torch.cat(best[name]), sheet=False)
     return report.finish()
+
+
+def _pictures(gray: Tensor, chroma: Tensor) -> Tensor:
+    """Photographs with small chroma on them: (B, 1, H, W), (B, K, 2, 64, 64) -> uint8 (B, K, 3, H, W)."""
+    size = (gray.shape[-2], gray.shape[-1])
+    large = resize(chroma.flatten(0, 1), size).unflatten(0, chroma.shape[:2])
+    return torch.stack([picture_from_rgb(color.merge(gray, one)) for one in large.unbind(1)], dim=1)
 
 
 def main(argv: list[str] | None = None) -> int:

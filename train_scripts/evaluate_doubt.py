@@ -72,10 +72,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise evaluation.EvaluationError("at least two photographs are needed")
     account = evaluation.Account(args, photos)
     pipe = load_pipeline(args, account)
-    try:
-        pipe.check_doubt()
-    except ValueError as error:
-        raise evaluation.EvaluationError(str(error)) from None
     errors: list[Tensor] = []
     maps: dict[str, list[Tensor]] = {}
     for i in tqdm(range(len(photos)), desc="photographs"):

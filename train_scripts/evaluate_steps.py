@@ -21,8 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
-from stages.diffusion.samplers import SAMPLERS
 from stages.metrics import picture_from_rgb
+from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened, shown
 
@@ -34,8 +34,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--reference", type=evaluation.positive, default=50, help="evaluations of the first row")
     options.add_argument("--evaluations", type=evaluation.positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
     options.add_argument(
-        "--samplers", nargs="+", default=["dpmpp_2m"], choices=sorted(SAMPLERS), help="first: the reference's"
-    )
+        "--samplers", nargs="+", default=["spectral", "dpmpp_2m"], choices=STAGE1_SAMPLERS,
+        help="the reference's first",
+    )  # fmt: skip
     return options
 
 
@@ -46,7 +47,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos, report, stage = opened(args, 64)
     if not hasattr(stage, "denoiser"):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
-    asked = [0]
+    own, asked = stage.config, [0]
     stage.denoiser.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
     wanted = [(args.samplers[0], args.reference)]
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
@@ -55,7 +56,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     report.record["sampler"] = report.record["steps"] = "by row"
     reference: Any = None
     for sampler, steps in wanted:
-        stage.config = dataclasses.replace(stage.config, sampler=sampler)
+        stage.config = dataclasses.replace(own, sampler=sampler, levels=own.levels if sampler == own.sampler else ())
         pictures: list[Tensor] = []
         seconds, asked[0] = 0.0, 0
         for part in tqdm(evaluation.batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):

@@ -65,7 +65,7 @@ def run_config(
     torch.manual_seed(seed_of(config.training.seed, "weights"))
     stage = kind_of(config.stage, config.kind)[1](config.network)
     if start is not None:
-        load_weights(stage, start / "model.safetensors", may_lack=config.training.start_anew)
+        load_weights(stage, start / "model.safetensors")
     if config.training.pretrained_backbone:
         pretrained_backbone(stage)
     return train(

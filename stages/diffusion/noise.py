@@ -22,8 +22,8 @@ import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "Level", "draw_noise", "draw_uniform", "gamma_from_sigma", "karras_sigmas", "lognormal_sigmas", "rows_like",
-    "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
+    "Level", "draw_noise", "draw_uniform", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas", "lognormal_sigmas",
+    "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
 ]  # fmt: skip
 
 Level = float | Tensor
@@ -46,6 +46,21 @@ def karras_sigmas(
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def geometric_sigmas(steps: int, sigma_min: float = 0.05, sigma_max: float = 80.0) -> Tensor:
+    """Falling noise levels, each the same share of the one before, as suits solvers that run on along ln(sigma).
+
+    returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for
+        one step
+    """
+    if steps < 1 or not 0 < sigma_min < sigma_max:
+        raise ValueError(
+            "geometric_sigmas needs steps >= 1 and 0 < sigma_min < sigma_max; "
+            f"got steps={steps}, sigma_min={sigma_min}, sigma_max={sigma_max}"
+        )
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    return torch.cat([sigma_max * (sigma_min / sigma_max) ** ramp, ramp.new_zeros(1)])
 
 
 def lognormal_sigmas(

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["SAMPLERS", "Callback", "Denoise", "sample_ddim", "sample_dpmpp_2m", "sample_heun"]
+__all__ = ["SAMPLERS", "Callback", "Denoise", "falling", "sample_ddim", "sample_dpmpp_2m", "sample_heun"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, float, Tensor, Tensor], object]
@@ -42,7 +42,7 @@ def sample_ddim(
     generator: Randomness = None,
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, arXiv 2010.02502, eta = 0): in sigma it is Euler's method."""
-    levels = _falling(sigmas)
+    levels = falling(sigmas)
     for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
         x0 = _clean(denoise, x, sigma)
         x = _toward(x0, x, sigma, lower)
@@ -59,7 +59,7 @@ def sample_heun(
     generator: Randomness = None,
 ) -> Tensor:
     """Heun's method without added noise (Karras et al. 2022, arXiv 2206.00364, Algorithm 1, S_churn = 0)."""
-    levels = _falling(sigmas)
+    levels = falling(sigmas)
     for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
         x0 = _clean(denoise, x, sigma)
         ahead = _toward(x0, x, sigma, lower)
@@ -85,7 +85,7 @@ def sample_dpmpp_2m(
     It runs the clean estimate on along lambda from the last two; the first step and a last step to 0, where
     lambda is infinite, are of first order.
     """
-    levels = _falling(sigmas)
+    levels = falling(sigmas)
     x0_before, width_before = None, math.nan
     for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
         x0 = _clean(denoise, x, sigma)
@@ -103,7 +103,7 @@ def sample_dpmpp_2m(
 SAMPLERS: dict[str, Sampler] = {"ddim": sample_ddim, "heun": sample_heun, "dpmpp_2m": sample_dpmpp_2m}
 
 
-def _falling(sigmas: Tensor | Sequence[float]) -> list[float]:
+def falling(sigmas: Tensor | Sequence[float]) -> list[float]:
     """The levels as floats: Python's are double, and do not change the dtype of what they multiply."""
     levels = torch.as_tensor(sigmas, dtype=torch.float64)
     good = levels.dim() == 1 and len(levels) > 1 and levels.isfinite().all() and levels[-1] >= 0

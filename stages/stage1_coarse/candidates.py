@@ -1,4 +1,4 @@
-"""The order of several draws of one photograph: what most of them agree on first, then what they hold otherwise."""
+"""Several draws of one photograph: their order, what most agree on first, and where they do not agree."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.color import chroma_from_rgb, lab_from_rgb, merge, rgb_from_coarse
+from stages.color import chroma_from_rgb, ciede2000, lab_from_rgb, merge, rgb_from_coarse
+from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
-# The palest draw is near to everything. So before they are compared, draws are brought this far (as an exponent) toward
-# the mean chroma of all; train_scripts/choose_candidate.py and docs/results.md have the choice.
-EVENED_CHROMA = 0.75
 
 
 def draw_temperature(asked: float | None, own: float) -> float:
@@ -24,19 +22,19 @@ def draw_temperature(asked: float | None, own: float) -> float:
     return temperature
 
 
-def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None, evened: float = EVENED_CHROMA) -> Tensor:
+def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
     """Indices that sort draws so that the first K, for every K, stand for all of them.
 
     The first is the medoid of the first `pool`. One random sample of an honest model is as far from the truth as two
     samples are from each other. The sample in the middle of several is nearer to it, yet still a real sample and no
-    average: its colors do not fade. Each further one is the draw that most lowers the mean distance of all draws from
-    the nearest one before it (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of
-    what is there already lowers it by nothing and comes late, an answer that many draws share comes early.
+    average: its colors do not fade. The palest draw is near to everything, so draws are brought to equal strength
+    before: what is compared is where which hues are.
 
-    What is compared is where which hues are, and only in part how strong they are.
+    Each further one is the draw that most lowers the mean distance of all draws from the nearest one before it
+    (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of what is there already lowers
+    it by nothing and comes late, an answer that many draws share comes early.
 
-    gray64: (B, 1, H, W) in [0, 1]; coarse: (B, N, H, W) int64; pool: 1 to N, None: N; evened: exponent, see
-    EVENED_CHROMA -> (B, N) int64 on the CPU
+    gray64: (B, 1, H, W) in [0, 1]; coarse: (B, N, H, W) int64; pool: 1 to N, None: N -> (B, N) int64 on the CPU
     """
     if gray64.ndim != 4 or coarse.ndim != 4 or gray64.shape != (len(coarse), 1, *coarse.shape[2:]):
         raise ValueError(
@@ -46,9 +44,12 @@ def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None, evened
     pool = count if pool is None else pool
     if not 1 <= pool <= count:
         raise ValueError(f"pool must be from 1 to the {count} draws; got {pool}")
-    distance = _distances(gray64, coarse, evened).cpu()
+    rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
+    ab = lab_from_rgb(F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE))[:, 1:].unflatten(0, coarse.shape[:2])
+    strength = ab.square().sum(2).sqrt().mean((-2, -1))[:, :, None, None, None]
+    chosen = [_distances((ab / strength.clamp_min(1e-3))[:, :pool]).sum(-1).argmin(-1)]
+    distance = _distances(ab)
     photos = torch.arange(len(coarse))
-    chosen = [distance[:, :pool, :pool].sum(-1).argmin(-1)]
     nearest = distance[photos, chosen[0]]  # of each draw from those chosen, (B, N)
     left = torch.ones_like(nearest, dtype=torch.bool)
     for _ in range(1, count):
@@ -59,13 +60,21 @@ def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None, evened
     return torch.stack(chosen, dim=1)
 
 
-def _distances(gray64: Tensor, coarse: Tensor, evened: float) -> Tensor:
-    """Mean distance in Lab's a and b between each two draws: (B, N, N)."""
-    rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
-    small = F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE)
-    ab = lab_from_rgb(small)[:, 1:].unflatten(0, coarse.shape[:2])  # (B, N, 2, s, s)
-    strength = ab.square().sum(2).sqrt().mean((-2, -1))  # (B, N)
-    factor = (strength.mean(1, keepdim=True) / strength.clamp_min(1e-3)) ** evened
-    ab = ab * factor[:, :, None, None, None]
+def disagreement(gray: Tensor, chroma: Tensor) -> Tensor:
+    """How far draws lie apart, pixel by pixel: the mean CIEDE2000 difference of each from the mean of all.
+
+    gray: (1, H, W) in [0, 1]; chroma: (N, 2, h, w), enlarged or reduced to the size of the gray -> (H, W)
+    """
+    if gray.ndim != 3 or len(gray) != 1 or chroma.ndim != 4 or chroma.shape[1] != 2:
+        found = f"{tuple(gray.shape)} and {tuple(chroma.shape)}"
+        raise ValueError(f"gray must be (1, H, W) and chroma (N, 2, h, w); got {found}")
+    large = resize(chroma, (gray.shape[-2], gray.shape[-1]))
+    mean = lab_from_rgb(merge(gray, large.mean(0)))
+    # One after the other: the differences of all at once would fill gigabytes, and no cache.
+    return torch.stack([ciede2000(lab_from_rgb(merge(gray, one)), mean) for one in large]).mean(0)
+
+
+def _distances(ab: Tensor) -> Tensor:
+    """Mean distance between each two of N pictures' a and b, (B, N, 2, s, s) -> (B, N, N) on the CPU."""
     rows = [(ab - ab[:, k : k + 1]).square().sum(2).sqrt().mean((-2, -1)) for k in range(ab.shape[1])]
-    return torch.stack(rows, dim=1)
+    return torch.stack(rows, dim=1).cpu()

@@ -22,8 +22,8 @@ from stages.checkpoint import Stage
 from stages.color import chroma_from_rgb, coarse_from_rgb, merge
 from stages.conditioning import sharp_gray
 from stages.diffusion import SpectralDenoiser, denoising_loss
-from stages.diffusion.noise import draw_noise, karras_sigmas
-from stages.diffusion.samplers import SAMPLERS
+from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
+from stages.diffusion.samplers import SAMPLERS, falling
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
@@ -31,6 +31,7 @@ from stages.stage1_coarse.candidates import draw_temperature, spread_order
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
+STAGE1_SAMPLERS = sorted([*SAMPLERS, "spectral"])
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class DiffusionColorizerConfig:
     denoiser_blocks: tuple[int, int] = (1, 3)  # before and after the middle at 16x16, in the middle at 8x8
     heads: int = 4
     classes: int = 200  # of the auxiliary label; 0 without
-    doubt: bool = False  # a head that says how far the preview will be from the truth
     chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
     # training
     noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
@@ -57,8 +57,9 @@ class DiffusionColorizerConfig:
     label_weight: float = 0.2
     prints: float = 0.0  # share of the pictures whose gray imitates an old print
     # sampling
-    sampler: str = "dpmpp_2m"
+    sampler: str = "dpmpp_2m"  # or "spectral", the denoiser's own
     steps: int = 14
+    levels: tuple[float, ...] = ()  # of the noise, where as many steps are asked for; else they are spread evenly
     sigma_min: float = 0.05
     sigma_max: float = 80.0
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
@@ -72,8 +73,10 @@ class DiffusionColorizer(Stage):
     def __init__(self, config: DiffusionColorizerConfig | None = None):
         config = config or DiffusionColorizerConfig()
         super().__init__(config)
-        if config.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
+        if config.sampler not in STAGE1_SAMPLERS:
+            raise ValueError(f"sampler must be one of {STAGE1_SAMPLERS}; got {config.sampler!r}")
+        if config.levels:
+            falling([*config.levels, 0.0])
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.prints <= 1:
@@ -92,7 +95,7 @@ class DiffusionColorizer(Stage):
 
     @property
     def gray_side(self) -> int:
-        """Side of the gray picture that `sample`, `preview` and `doubt` can make use of: `sharp`."""
+        """Side of the gray picture that `sample` and `preview` can make use of: `sharp`."""
         return self.config.gray_side
 
     def load_pretrained_backbone(self) -> None:
@@ -119,8 +122,6 @@ class DiffusionColorizer(Stage):
         loss = rgb.new_zeros(())
         if not frozen:
             loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
-            if self.encoder.doubt is not None:
-                loss = loss + expected_size_loss(self.encoder.log_doubt(context), (target - preview).detach())
             if label is not None and self.config.classes:
                 entropy = F.cross_entropy(logits.float(), label, ignore_index=-1, reduction="sum")
                 loss = loss + self.config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
@@ -187,15 +188,15 @@ class DiffusionColorizer(Stage):
         temperature = draw_temperature(temperature, config.temperature)
         context, preview, _ = self.encoder(gray64, sharp)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
-        steps = config.steps if num_inference_steps is None else num_inference_steps
-        sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
-        shape = (batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE)
-        start = self.denoiser.start(draw_noise(shape, generator, gray64.device), config.sigma_max)
-
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.denoiser(x, sigma, context=maps)
-
-        left_open = SAMPLERS[config.sampler](denoise, start, sigmas, callback, generator)
+        sigmas = self._sigmas(config.steps if num_inference_steps is None else num_inference_steps)
+        noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
+        if config.sampler == "spectral":
+            left_open = self.denoiser.sample(noise, sigmas, callback, context=maps)
+        else:
+            start = self.denoiser.start(noise, float(sigmas[0]))
+            left_open = SAMPLERS[config.sampler](
+                lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback, generator
+            )
         chroma = preview.float().repeat_interleave(num_samples, 0) + temperature * left_open
         chroma = self._enlarged(config.vividness * chroma)
         return chroma.unflatten(0, (batch, num_samples))
@@ -207,20 +208,6 @@ class DiffusionColorizer(Stage):
         _, preview, _ = self.encoder(gray64, sharp)
         return merge(gray64, self._enlarged(preview.float()))
 
-    @torch.no_grad()
-    def doubt(self, gray64: Tensor, sharp: Tensor | None = None) -> Tensor:
-        """How far the preview is expected to be from the truth, pixel by pixel, as a distance in the plane of Cb and
-        Cr: (B, 1, 64, 64) -> (B, 1, 64, 64), 0 and more.
-
-        The mean of many samples is near to the preview, so this ranks its errors too. Raises ValueError where the
-        weights have no such head (`doubt` in the config).
-        """
-        self._check_gray(gray64, sharp)
-        if self.encoder.doubt is None:
-            raise ValueError("these weights of stage 1 have no map of doubt: train them with doubt = true")
-        context, _, _ = self.encoder(gray64, sharp)
-        return self._enlarged(self.encoder.log_doubt(context).exp())
-
     def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
         """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
         `spread_order`: indices (B, N) on the CPU.
@@ -228,6 +215,14 @@ class DiffusionColorizer(Stage):
         return spread_order(gray64, coarse, pool)
 
     # inside
+
+    def _sigmas(self, steps: int) -> Tensor:
+        """Falling noise levels of so many steps, and 0."""
+        config = self.config
+        if steps == len(config.levels):
+            return torch.tensor([*config.levels, 0.0], dtype=torch.float64)
+        spread = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
+        return spread(steps, config.sigma_min, config.sigma_max)
 
     def _gray(self, rgb: Tensor, prints: float = 0.0) -> tuple[Tensor, Tensor]:
         """The gray of rgb (B, 3, S, S) as the encoder takes it: (B, 1, 64, 64) and (B, 1, S, S)."""
@@ -277,7 +272,6 @@ class GrayEncoder(nn.Module):
             self.blocks16 += [ResidualBlock(fine), AxialBlock(fine, config.heads, GRID)]
         self.norm = group_norm(fine)
         self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
-        self.doubt = zero(nn.Conv2d(fine, PATCH**2, 1)) if config.doubt else None
         self.label = nn.Linear(coarse, config.classes) if config.classes else None
 
     def forward(self, gray64: Tensor, sharp: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -295,13 +289,6 @@ class GrayEncoder(nn.Module):
             x = block(x)
         x = F.silu(self.norm(x))
         return x, F.pixel_shuffle(self.preview(x), PATCH), logits
-
-    def log_doubt(self, features: Tensor) -> Tensor:
-        """Logarithm of the expected size of the preview's error, in units of `chroma_spread`: (B, 1, 32, 32). It learns
-        from the features and does not shape them.
-        """
-        assert self.doubt is not None
-        return F.pixel_shuffle(self.doubt(features.detach()), PATCH).float().clamp(-10, 10)
 
 
 class ChromaNetwork(nn.Module):
@@ -347,14 +334,6 @@ class ChromaNetwork(nn.Module):
         for block, extra in zip(self.up, context[outer : 2 * outer], strict=True):
             x = block(x, code, extra)
         return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
-
-
-def expected_size_loss(log_size: Tensor, error: Tensor) -> Tensor:
-    """-log likelihood of the sizes of errors (B, C, H, W) as exponentially distributed with means exp(log_size)
-    (B, 1, H, W): least where these are the expected sizes. Averaged, a scalar.
-    """
-    size = error.square().sum(1, keepdim=True).sqrt()
-    return (log_size + size * torch.exp(-log_size)).mean()
 
 
 def _to_side(x: Tensor, side: int) -> Tensor:
