@@ -26,7 +26,7 @@ from stages.color import (
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import disagreement, spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, disagreement, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
@@ -846,7 +846,7 @@ def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def brute_force_distances(gray: Tensor, coarse: Tensor, *, equal: bool = False) -> np.ndarray:
-    """Mean distance in a and b at 16x16 of each two, brought to equal strength or not; gray (1, 64, 64), coarse
+    """Mean distance in a and b at 16x16 of each two, brought nearly to equal strength or not; gray (1, 64, 64), coarse
     (N, 64, 64) -> (N, N).
     """
     ab = []
@@ -858,7 +858,7 @@ def brute_force_distances(gray: Tensor, coarse: Tensor, *, equal: bool = False) 
                 small[:, i, j] = rgb[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((1, 2))
         ab.append(lab_from_rgb(torch.from_numpy(small))[1:].numpy())
     if equal:
-        ab = [a / np.hypot(*a).mean() for a in ab]
+        ab = [a / np.hypot(*a).mean() ** EVENED_STRENGTH for a in ab]
     return np.array([[np.hypot(*(a - b)).mean() for b in ab] for a in ab])
 
 

@@ -12,6 +12,7 @@ from stages.color import chroma_from_rgb, ciede2000, lab_from_rgb, merge, rgb_fr
 from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
+EVENED_STRENGTH = 0.85  # exponent: of 0 the palest draw is the most central one, of 1 rather a strong one
 
 
 def draw_temperature(asked: float | None, own: float) -> float:
@@ -27,8 +28,8 @@ def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Ten
 
     The first is the medoid of the first `pool`. One random sample of an honest model is as far from the truth as two
     samples are from each other. The sample in the middle of several is nearer to it, yet still a real sample and no
-    average: its colors do not fade. The palest draw is near to everything, so draws are brought to equal strength
-    before: what is compared is where which hues are.
+    average: its colors do not fade. The palest draw is near to everything, so draws are brought nearly to equal
+    strength before: what is compared is where which hues are.
 
     Each further one is the draw that most lowers the mean distance of all draws from the nearest one before it
     (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of what is there already lowers
@@ -47,7 +48,7 @@ def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Ten
     rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
     ab = lab_from_rgb(F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE))[:, 1:].unflatten(0, coarse.shape[:2])
     strength = ab.square().sum(2).sqrt().mean((-2, -1))[:, :, None, None, None]
-    chosen = [_distances((ab / strength.clamp_min(1e-3))[:, :pool]).sum(-1).argmin(-1)]
+    chosen = [_distances((ab / strength.clamp_min(1e-3) ** EVENED_STRENGTH)[:, :pool]).sum(-1).argmin(-1)]
     distance = _distances(ab)
     photos = torch.arange(len(coarse))
     nearest = distance[photos, chosen[0]]  # of each draw from those chosen, (B, N)
