@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import secrets
 import warnings
@@ -36,6 +35,7 @@ from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
 from stages.stage1_coarse.candidates import disagreement
+from stages.stage1_coarse.temperature import checked_temperature
 
 from .fullres import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
 
@@ -63,7 +63,8 @@ class ImageInfo:
     photo: index of its photo in the call
     candidate: number k of the draw (the pool is ordered afterwards, so the first picture may be any k);
         None for a preview, which draws nothing
-    seed: of its photo: the same photo, seed and settings give this picture again; None for a preview
+    seed: of its photo: the same photo, seed and settings give this picture again, and its map of doubt; None for a
+        preview without such a map
     notes: what went another way than planned, in words (memory ran out, smaller strips were used)
     bits: what its coarse colors cost the model that candidates are ranked with (see `rank_with`); None without one
     """
@@ -263,9 +264,9 @@ class ColorPipeline:
         output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
-        doubt: also a map per photo of how uncertain its colors are, from draws of its own, see `ColorPipelineOutput`
-        temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them, 0 all draws
-            alike; None: stage 1's own
+        doubt: also a map per photo of how uncertain its colors are, from 24 draws more, see `ColorPipelineOutput`
+        temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them (but for the
+            vividness of stage 1, which stays), 0 all draws alike; None: stage 1's own. A preview has none
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
@@ -278,16 +279,17 @@ class ColorPipeline:
         images: list[Any] = []
         infos: list[ImageInfo] = []
         maps: list[Any] = []
-        doubted = num_inference_steps[0] if isinstance(num_inference_steps, tuple) else num_inference_steps
+        steps = num_inference_steps[0] if isinstance(num_inference_steps, tuple) else num_inference_steps
         for start in range(0, len(sources), self.batch_size):
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
-            drawn = self.doubt_maps(photos, seeds[group], doubted) if doubt else []
-            for photo, small in zip(photos, drawn, strict=False):
-                whole = full_size_doubt(small, photo.gray.shape, levels=output_type == "pil")
+            small = self.small_pictures(photos, seeds[group], **settings)
+            drawn = self.doubt_maps(photos, seeds[group], steps) if doubt else []
+            for photo, one in zip(photos, drawn, strict=False):
+                whole = full_size_doubt(one, photo.gray.shape, levels=output_type == "pil")
                 as_asked: dict[str, Callable] = {"pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy}
                 maps.append(as_asked[output_type](whole))
-            for place, pictures in enumerate(self.small_pictures(photos, seeds[group], **settings)):
+            for place, pictures in enumerate(small):
                 photo = photos[place]
                 for picture in pictures:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
@@ -295,7 +297,8 @@ class ColorPipeline:
                     image = Image.fromarray(full.rgb) if output_type == "pil" else full.rgb
                     images.append(image)
                     info = picture.info
-                    infos.append(ImageInfo(start + place, info.candidate, info.seed, notes, info.bits))
+                    seed = seeds[start + place] if doubt else info.seed
+                    infos.append(ImageInfo(start + place, info.candidate, seed, notes, info.bits))
         for note in dict.fromkeys(note for info in infos for note in info.notes):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
         return ColorPipelineOutput(images, infos, maps if doubt else None)
@@ -316,8 +319,8 @@ class ColorPipeline:
         """The networks' part: for each photo its `num_samples` small pictures. Arguments as in `__call__`."""
         if num_samples < 1 or (pool is not None and pool < 1):
             raise ValueError(f"num_samples and pool must be at least 1; got {num_samples} and {pool}")
-        if temperature is not None and not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature must be 0 or more; got {temperature}")
+        if temperature is not None:
+            checked_temperature(temperature)
         if preview and num_samples > 1:
             raise ValueError(f"a preview is one picture per photo; got num_samples={num_samples}")
         steps = num_inference_steps
@@ -368,28 +371,34 @@ class ColorPipeline:
         return pictures
 
     @torch.no_grad()
-    def doubt_maps(
-        self, photos: Sequence[Photo], seeds: Sequence[int], num_inference_steps: int | None = None
-    ) -> list[Tensor]:
-        """For each photo its map of doubt, see `ColorPipelineOutput`, (128, 128) float32, not yet at its size."""
+    def doubt_maps(self, photos: Sequence[Photo], seeds: Sequence[int], steps: int | None = None) -> list[Tensor]:
+        """For each photo its map of doubt, see `ColorPipelineOutput`, (128, 128) float32, not yet at its size.
+
+        steps: of stage 1; None: its own
+        """
         found: list[Tensor] = []
         for photo, seed in zip(photos, seeds, strict=True):
             with self._autocast():
-                chroma = self._doubtful(photo, seed, num_inference_steps)
-            gray = _grays([photo], DOUBT_SIDE)[0].to(self.device)
-            found.append(disagreement(gray, chroma.float()).cpu())
+                chroma = self._doubt_draws(photo, seed, steps)
+            found.append(disagreement(_grays([photo], DOUBT_SIDE)[0].to(self.device), chroma).cpu())
         return found
 
-    def _doubtful(self, photo: Photo, seed: int, steps: int | None) -> Tensor:
+    def _doubt_draws(self, photo: Photo, seed: int, steps: int | None) -> Tensor:
         """Chroma of DOUBT_DRAWS draws, (N, 2, 64, 64), as finely as stage 1 knows it."""
         stage1 = self.stages["stage1"]
-        gray64 = _grays([photo], 64).to(self.device)
-        noise = [candidate_generator(seed, k) for k in range(DOUBT_DRAWS)]
-        settings: dict[str, Any] = {"generator": noise, "num_inference_steps": steps, "temperature": 1.0}
-        settings |= self._sharp([photo], 1)
-        if hasattr(stage1, "sample_chroma"):
-            return _checked(stage1.sample_chroma(gray64, DOUBT_DRAWS, **settings), "stage1")[0]
-        return chroma_from_rgb(rgb_from_coarse(stage1.sample(gray64, DOUBT_DRAWS, **settings)[0]))
+        gray64, sharp = _grays([photo], 64).to(self.device), self._sharp([photo], 1)
+        drawn: list[Tensor] = []
+        for first in range(0, DOUBT_DRAWS, CANDIDATES):
+            settings: dict[str, Any] = {
+                "generator": [candidate_generator(seed, k, "doubt") for k in range(first, first + CANDIDATES)],
+                "num_inference_steps": steps, "temperature": 1.0, **sharp,
+            }  # fmt: skip
+            if hasattr(stage1, "sample_chroma"):
+                drawn.append(_checked(stage1.sample_chroma(gray64, CANDIDATES, **settings), "stage1")[0])
+            else:
+                coarse = stage1.sample(gray64, CANDIDATES, **settings)[0]
+                drawn.append(chroma_from_rgb(rgb_from_coarse(coarse)))
+        return torch.cat(drawn)
 
     def full_size(
         self, photo: Photo, picture: SmallPicture, depth: int | None

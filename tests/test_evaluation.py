@@ -540,11 +540,12 @@ def test_steps(data, tmp_path, monkeypatch):
         photos = evaluation.load_photos(data, "photos64", "validation")
         return photos, evaluation.Report(args, photos), stage
 
-    options = ("--reference", "6", "--evaluations", "2", "3", "4", "6", "--samplers", "dpmpp_2m", "heun")
+    options = ("--reference", "6", "--evaluations", "2", "3", "4", "6", "--samplers", "dpmpp_2m", "heun", "spectral")
     results = scores(evaluate_steps, data, tmp_path / "out", *options)
     rows = results["rows"][2:]
     assert [(row["sampler"], row["evaluations"]) for row in rows] == [
         ("dpmpp_2m", 6), ("dpmpp_2m", 2), ("dpmpp_2m", 3), ("dpmpp_2m", 4), ("heun", 1), ("heun", 3), ("heun", 5),
+        ("spectral", 2), ("spectral", 3), ("spectral", 4), ("spectral", 6),
     ]  # fmt: skip
     assert all(row["seconds_per_draw"] > 0 for row in rows) and "squeezenet_kid_minus_reference" not in rows[0]
     more = rows[1]["squeezenet_kid_minus_reference"]["value"]

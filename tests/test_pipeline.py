@@ -296,7 +296,7 @@ def test_a_map_of_doubt_per_photo(pipe):
     exact = unsure(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
     assert [tuple(one.shape) for one in exact.doubt] == [gray.shape for gray in photos] and len(exact.images) == 6
     gray = torch.from_numpy(photos[0] / 255).float()[None]
-    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k)) for k in range(24)])
+    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "doubt")) for k in range(24)])
     gray64 = resize(gray[None], (64, 64))
     torch.testing.assert_close(exact.doubt[0], disagreement(gray, 0.2 * (coins - 0.5) * gray64), rtol=0, atol=1e-4)
     arrays = unsure(photos, generator=1, output_type="np", preview=True, temperature=0.1, doubt=True).doubt
@@ -307,6 +307,12 @@ def test_a_map_of_doubt_per_photo(pipe):
         np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / DOUBT_WHITE, 0, 255), rtol=0, atol=0.51)
     assert not same(unsure(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])
     assert same(unsure(photos[1], generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
+    previews = [unsure(photos[1], preview=True, output_type="np", doubt=True) for _ in range(2)]
+    assert not same(previews[0].doubt, previews[1].doubt)
+    again = unsure(photos[1], preview=True, output_type="np", doubt=True, generator=previews[0].info[0].seed)
+    assert same(previews[0].doubt, again.doubt)
+    with pytest.raises(ValueError, match="num_samples"):
+        unsure(photos[1], num_samples=0, doubt=True)
     plain = unsure(photos, generator=1, output_type="pt", num_samples=2).images
     assert all(torch.equal(a, b) for a, b in zip(plain, exact.images, strict=True))
     unsure.batch_size = 2
@@ -317,7 +323,8 @@ def test_doubt_of_a_stage_that_knows_coarse_colors_alone(pipe):
     gray = photo(64, 64)
     (found,) = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), doubt=True).doubt
     plane = torch.from_numpy(gray / 255).float()[None, None]
-    symbols = pipe.stages["stage1"].sample(plane, 24, [candidate_generator(1, k) for k in range(24)])[0]
+    noise = [candidate_generator(1, k, "doubt") for k in range(24)]
+    symbols = pipe.stages["stage1"].sample(plane, 24, noise)[0]
     small = disagreement(resize(plane, (128, 128))[0], chroma_from_rgb(rgb_from_coarse(symbols)))
     torch.testing.assert_close(found, resize(small[None, None], (64, 64))[0, 0], rtol=0, atol=1e-4)
 

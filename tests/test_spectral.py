@@ -142,6 +142,13 @@ def test_autocast_does_not_reach_the_filter():
     with torch.autocast("cpu", torch.bfloat16):
         low, start = denoiser(x, 0.5), denoiser.start(x, 0.5)
     assert torch.equal(low, denoiser(x, 0.5)) and torch.equal(start, denoiser.start(x, 0.5))
+    plain, under = [], []
+    end = denoiser.sample(x, [9.0, 1.0, 0.0], lambda *step: plain.append(step))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = denoiser.sample(x, [9.0, 1.0, 0.0], lambda *step: under.append(step))
+    assert low.dtype == torch.float32 and torch.equal(low, end)
+    for (*_, x_plain, x0_plain), (*_, x_under, x0_under) in zip(plain, under, strict=True):
+        assert torch.equal(x_plain, x_under) and torch.equal(x0_plain, x0_under)
 
 
 def test_each_row_has_its_own_level():

@@ -653,6 +653,10 @@ def test_diffusion_levels_count_where_as_many_steps_are_asked_for():
     for wrong in ((3.0, 50.0), (3.0, 0.0)):
         with pytest.raises(ValueError, match="falling"):
             DiffusionColorizer(replace(config, levels=wrong))
+    with pytest.raises(ValueError, match="as many as steps, 4; got 3"):
+        DiffusionColorizer(replace(config, steps=4))
+    with pytest.raises(ValueError, match="needs steps >= 1"):
+        DiffusionColorizer(replace(config, levels=())).sample(gray, num_inference_steps=0)
     with pytest.raises(ValueError, match="sampler must be one of .*spectral"):
         DiffusionColorizer(replace(config, sampler="euler"))
 
@@ -897,6 +901,13 @@ def test_a_pale_draw_is_no_more_central_than_another():
     pale = coarse_from_rgb(merge(gray[:, None], chroma))
     assert brute_force_distances(gray[0], pale[0]).sum(1).argmin() == odd  # the plain medoid
     assert spread_order(gray, pale)[0, 0] == brute_force_distances(gray[0], pale[0], equal=True).sum(1).argmin() != odd
+
+
+def test_a_gray_draw_is_not_the_first():
+    gray, coarse = candidates(3, 8, seed=5)
+    none = (gray * 7).round().long() * 73  # the same level of red, green and blue
+    assert (spread_order(gray, torch.cat([coarse[:, :4], none, coarse[:, 4:]], 1))[:, 0] != 4).all()
+    assert spread_order(gray, none.expand(-1, 3, -1, -1))[:, 0].tolist() == [0, 0, 0]
 
 
 def test_near_copies_come_last():

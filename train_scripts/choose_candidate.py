@@ -26,6 +26,7 @@ from stages import color
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
 from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.temperature import checked_temperature
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened
 
@@ -35,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     options.set_defaults(split=evaluation.HELD_OUT)
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
-    options.add_argument("--temperatures", type=float, nargs="+", default=[0.6, 0.8, 1.0], metavar="T")
-    options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.3], metavar="V")
+    options.add_argument("--temperatures", type=_temperature, nargs="+", default=[0.7, 0.9, 1.0], metavar="T")
+    options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.25], metavar="V")
     options.add_argument("--pools", type=evaluation.positive, nargs="+", default=[1, 8], metavar="N")
     options.add_argument("--best-photos", type=evaluation.positive, default=64, metavar="N", help="of best of K")
     options.add_argument("--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K")
@@ -50,7 +51,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} offers no chroma before rounding")
     if hasattr(stage.config, "vividness"):  # as drawn; the rows say the rest
         stage.config = dataclasses.replace(stage.config, vividness=1.0)
-    most = max(*args.pools, DRAWS * args.candidates)
+    temperatures, pools = list(dict.fromkeys(args.temperatures)), list(dict.fromkeys(args.pools))
+    livelier = list(dict.fromkeys(args.vividness))
+    most = max(*pools, DRAWS * args.candidates)
     previews: list[Tensor] = []
     firsts: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
@@ -59,13 +62,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         gray64, sharp = evaluation.seen_by_stage1(stage, gray)
         previews.append(_pictures(gray, color.chroma_from_rgb(stage.preview(gray64, **sharp))[:, None])[:, 0])
         of_best = max(0, min(len(part), args.best_photos - part.start))
-        count = most if of_best else max(args.pools)
-        for temperature in args.temperatures:
+        count = most if of_best else max(pools)
+        for temperature in temperatures:
             noise = evaluation.generators(args.seed, part, count)
             drawn = stage.sample_chroma(gray64, count, noise, args.steps, **sharp, temperature=temperature)
-            for vividness, pool in itertools.product(args.vividness, args.pools):
+            for vividness, pool in itertools.product(livelier, pools):
                 chroma = vividness * drawn
-                symbols = color.coarse_from_rgb(color.merge(gray64[:, None], chroma))
+                seen = chroma[:, : max(pool, DRAWS * args.candidates)]
+                symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
                 order = spread_order(gray64, symbols, pool)
                 name = f"temperature {temperature}, vividness {vividness}, " + (
                     "one sample" if pool == 1 else f"central of {pool}")  # fmt: skip
@@ -79,6 +83,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add(name, torch.cat(parts))
         report.add_candidates(f"best of {args.candidates}, {name}", torch.cat(best[name]), sheet=False)
     return report.finish()
+
+
+def _temperature(text: str) -> float:
+    try:
+        return checked_temperature(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _pictures(gray: Tensor, chroma: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if not hasattr(stage, "denoiser"):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
     own, asked = stage.config, [0]
-    stage.denoiser.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
+    stage.denoiser.network.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
     wanted = [(args.samplers[0], args.reference)]
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
     # Those of two evaluations per step can not do every number; each row comes once.

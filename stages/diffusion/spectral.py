@@ -76,7 +76,7 @@ class SpectralDenoiser(nn.Module):
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """Where sampling begins: white noise (B, C, H, W) of unit spread as Gaussian fields noisy at sigma."""
         with torch.autocast(noise.device.type, enabled=False):
-            return self._field((self.spectrum + sigma**2).sqrt() * self._coefficients(noise))
+            return self._noisy(self._coefficients(noise), sigma)
 
     def sample(
         self, noise: Tensor, sigmas: Tensor | Sequence[float], callback: Callback | None = None, **conditions: Any
@@ -90,7 +90,8 @@ class SpectralDenoiser(nn.Module):
 
         So a silent network is sampled exactly in one step. The factor beside a is known and integrated; a itself runs
         on along ln(sigma) from its last two values (as exponential Adams-Bashforth methods have it: Hochbruck and
-        Ostermann 2010, section 2.5). Nothing is singular at 0, so the last step is of second order as well.
+        Ostermann 2010, section 2.5). At 0 only ln(sigma) is singular, and can be integrated, so the last step needs no
+        other rule.
 
         sigmas: falling levels, the last one 0; callback: as for the samplers
         """
@@ -99,36 +100,27 @@ class SpectralDenoiser(nn.Module):
             raise ValueError(f"the last level must be 0; got {levels[-1]}")
         with torch.autocast(noise.device.type, enabled=False):
             z = self._coefficients(noise)
-        answer_before, before = None, math.nan
+        x = self._noisy(z, levels[0])
+        spectrum = self.spectrum.cpu().double()
+        before: tuple[float, Tensor] | None = None
         for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
-            with torch.autocast(noise.device.type, enabled=False):
-                x = self._field((self.spectrum + sigma**2).sqrt() * z)
             guess, answer = self._parts(x, self._level(sigma, x), conditions)
             with torch.autocast(noise.device.type, enabled=False):
-                flat, slope = self._pull(sigma, lower, before)
                 a = self._coefficients(answer)
-                z = z + flat * a
-                if answer_before is not None:
-                    z = z + slope * (a - answer_before)
-            answer_before, before = a, sigma
+            q, pull = _pull(spectrum, sigma, lower)
+            z = z + pull.sum(0).to(z) * a
+            if before is not None:
+                ahead = torch.log(q / sigma) / math.log(sigma / before[0])
+                z = z + (pull * ahead).sum(0).to(z) * (a - before[1])
+            x, before = self._noisy(z, lower), (sigma, a)
             if callback is not None:
-                x = self._field((self.spectrum + lower**2).sqrt() * z)
                 callback(step, lower, x, guess + self._error(self._level(sigma, x))[0].sqrt() * answer)
-        return self._field(self.spectrum.sqrt() * z)
+        return x
 
-    def _pull(self, sigma: float, lower: float, before: float) -> tuple[Tensor, Tensor]:
-        """How far an answer of one moves each z (C, H, W) from `sigma` to `lower`, and one that grows from 0 at
-        `sigma` by 1 on the stretch of ln(sigma) that the step from `before` took.
-        """
-        spectrum = self.spectrum.cpu().double()
-        nodes, weights = (torch.from_numpy(one) for one in np.polynomial.legendre.leggauss(NODES))
-        t = (nodes + 1) / 2
-        q = (lower + (sigma - lower) * t**2)[:, None, None, None]  # denser toward `lower`, where 1 / q is steep
-        width = ((sigma - lower) * t * weights)[:, None, None, None]
-        error = (spectrum * q**2 / (spectrum + q**2)).mean((1, 2, 3), keepdim=True)
-        pull = error.sqrt() / (q * (spectrum + q**2).sqrt()) * width
-        slope = pull * torch.log(q / sigma) / math.log(sigma / before)
-        return pull.sum(0).to(self.spectrum), slope.sum(0).to(self.spectrum)
+    def _noisy(self, z: Tensor, sigma: float) -> Tensor:
+        """The field whose coefficients are z sqrt(lambda + sigma²)."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._field((self.spectrum + sigma**2).sqrt() * z)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """Weight of the squared error of the clean estimate at levels (B,), 1 / c_out²: all levels count the same."""
@@ -148,6 +140,17 @@ class SpectralDenoiser(nn.Module):
 
     def _field(self, coefficients: Tensor) -> Tensor:
         return self.row_basis.mT @ coefficients @ self.column_basis
+
+
+def _pull(spectrum: Tensor, sigma: float, lower: float) -> tuple[Tensor, Tensor]:
+    """Nodes between `lower` and `sigma`, (Q, 1, 1, 1), and how much an answer of one moves each z in the part of the
+    step around each of them, (Q, C, H, W): Gauss's quadrature, in float64.
+    """
+    nodes, weights = (torch.from_numpy(one)[:, None, None, None] for one in np.polynomial.legendre.leggauss(NODES))
+    t = (nodes + 1) / 2
+    q = lower + (sigma - lower) * t**2  # denser toward `lower`, where 1 / q is steep
+    error = (spectrum * q**2 / (spectrum + q**2)).mean((1, 2, 3), keepdim=True)
+    return q, error.sqrt() / (q * (spectrum + q**2).sqrt()) * (sigma - lower) * t * weights
 
 
 def cosine_basis(length: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,14 +11,6 @@ from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
 EVENED_STRENGTH = 0.85  # exponent: of 0 the palest draw is the most central one, of 1 rather a strong one
-
-
-def draw_temperature(asked: float | None, own: float) -> float:
-    """The temperature of draws that was asked for, or the stage's own; ValueError where it is negative or no number."""
-    temperature = own if asked is None else asked
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be 0 or more; got {temperature}")
-    return temperature
 
 
 def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
@@ -48,7 +38,10 @@ def spread_order(gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Ten
     rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
     ab = lab_from_rgb(F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE))[:, 1:].unflatten(0, coarse.shape[:2])
     strength = ab.square().sum(2).sqrt().mean((-2, -1))[:, :, None, None, None]
-    chosen = [_distances((ab / strength.clamp_min(1e-3) ** EVENED_STRENGTH)[:, :pool]).sum(-1).argmin(-1)]
+    apart = _distances((ab / strength.clamp_min(1e-3) ** EVENED_STRENGTH)[:, :pool]).sum(-1)
+    # No exponent makes a gray draw stronger, and unlike hues are further from each other than from gray.
+    gray = strength[:, :pool, 0, 0, 0].cpu() < 1e-3
+    chosen = [apart.masked_fill(gray & ~gray.all(1, keepdim=True), torch.inf).argmin(-1)]
     distance = _distances(ab)
     photos = torch.arange(len(coarse))
     nearest = distance[photos, chosen[0]]  # of each draw from those chosen, (B, N)
@@ -71,7 +64,7 @@ def disagreement(gray: Tensor, chroma: Tensor) -> Tensor:
         raise ValueError(f"gray must be (1, H, W) and chroma (N, 2, h, w); got {found}")
     large = resize(chroma, (gray.shape[-2], gray.shape[-1]))
     mean = lab_from_rgb(merge(gray, large.mean(0)))
-    # One after the other: the differences of all at once would fill gigabytes, and no cache.
+    # One after the other: many draws at once would leave the processor's caches.
     return torch.stack([ciede2000(lab_from_rgb(merge(gray, one)), mean) for one in large]).mean(0)
 
 

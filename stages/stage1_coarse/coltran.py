@@ -21,7 +21,8 @@ from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_f
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran_core import ColTranCore, CoreSizes
 from stages.nn.logistic_mixture import exact
-from stages.stage1_coarse.candidates import draw_temperature, spread_order
+from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.temperature import checked_temperature
 
 SIDE, GRAYS = 64, 256
 
@@ -54,7 +55,7 @@ class ColTranColorizer(Stage):
     def __init__(self, config: ColTranColorizerConfig | None = None):
         config = config or ColTranColorizerConfig()
         super().__init__(config)
-        draw_temperature(config.temperature, 1.0)
+        checked_temperature(config.temperature)
         if not 0 < config.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1]; got {config.top_p}")
         shared = {name: getattr(config, name) for name in (
@@ -116,7 +117,7 @@ class ColTranColorizer(Stage):
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        temperature = draw_temperature(temperature, self.config.temperature)
+        temperature = checked_temperature(self.config.temperature if temperature is None else temperature)
         rows = len(gray64) * num_samples
         uniform = draw_uniform((rows, SIDE, SIDE), generator, gray64.device)
         z = self.core.encode(gray_levels(gray64)).repeat_interleave(num_samples, 0)

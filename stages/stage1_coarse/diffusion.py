@@ -27,7 +27,8 @@ from stages.diffusion.samplers import SAMPLERS, falling
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
-from stages.stage1_coarse.candidates import draw_temperature, spread_order
+from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.temperature import checked_temperature
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
@@ -77,11 +78,13 @@ class DiffusionColorizer(Stage):
             raise ValueError(f"sampler must be one of {STAGE1_SAMPLERS}; got {config.sampler!r}")
         if config.levels:
             falling([*config.levels, 0.0])
+            if len(config.levels) != config.steps:
+                raise ValueError(f"levels must be as many as steps, {config.steps}; got {len(config.levels)}")
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.prints <= 1:
             raise ValueError(f"prints is a share of the pictures, from 0 to 1; got {config.prints}")
-        draw_temperature(config.temperature, 1.0)
+        checked_temperature(config.temperature)
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
 
@@ -163,7 +166,7 @@ class DiffusionColorizer(Stage):
         gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
         sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
         temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
-            truth and less varied; None: the config's
+            truth and less varied; None: the config's. The config's vividness is a factor on all of them
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
         chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, sharp, temperature)
@@ -185,7 +188,7 @@ class DiffusionColorizer(Stage):
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
-        temperature = draw_temperature(temperature, config.temperature)
+        temperature = checked_temperature(config.temperature if temperature is None else temperature)
         context, preview, _ = self.encoder(gray64, sharp)
         maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
         sigmas = self._sigmas(config.steps if num_inference_steps is None else num_inference_steps)
@@ -219,7 +222,7 @@ class DiffusionColorizer(Stage):
     def _sigmas(self, steps: int) -> Tensor:
         """Falling noise levels of so many steps, and 0."""
         config = self.config
-        if steps == len(config.levels):
+        if config.levels and steps == len(config.levels):
             return torch.tensor([*config.levels, 0.0], dtype=torch.float64)
         spread = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
         return spread(steps, config.sigma_min, config.sigma_max)

@@ -33,7 +33,8 @@ from stages.color import (
 from stages.diffusion.noise import draw_uniform
 from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
 from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
-from stages.stage1_coarse.candidates import draw_temperature, spread_order
+from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.temperature import checked_temperature
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
@@ -69,7 +70,7 @@ class PICColorizer(Stage):
         super().__init__(config)
         if config.subsampling not in ("area", "strided"):
             raise ValueError(f'subsampling must be "area" or "strided"; got {config.subsampling!r}')
-        draw_temperature(config.temperature, 1.0)
+        checked_temperature(config.temperature)
         out = PARAMETERS * config.components
         if config.embedding_width < out:
             raise ValueError(f"embedding_width must be at least 8 · components = {out}; got {config.embedding_width}")
@@ -178,7 +179,7 @@ class PICColorizer(Stage):
         self._check_gray(gray64)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        temperature = draw_temperature(temperature, self.config.temperature)
+        temperature = checked_temperature(self.config.temperature if temperature is None else temperature)
         rows, side = len(gray64) * num_samples, self.rows
         uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
         embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
