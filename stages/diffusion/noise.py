@@ -38,11 +38,7 @@ def karras_sigmas(
     returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for
         one step
     """
-    if steps < 1 or not 0 < sigma_min < sigma_max:
-        raise ValueError(
-            "karras_sigmas needs steps >= 1 and 0 < sigma_min < sigma_max; "
-            f"got steps={steps}, sigma_min={sigma_min}, sigma_max={sigma_max}"
-        )
+    _check_range("karras_sigmas", steps, sigma_min, sigma_max)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -54,11 +50,7 @@ def geometric_sigmas(steps: int, sigma_min: float = 0.05, sigma_max: float = 80.
     returns: (steps + 1,) float64 on the CPU, from sigma_max down to sigma_min and then 0; [sigma_max, 0] for
         one step
     """
-    if steps < 1 or not 0 < sigma_min < sigma_max:
-        raise ValueError(
-            "geometric_sigmas needs steps >= 1 and 0 < sigma_min < sigma_max; "
-            f"got steps={steps}, sigma_min={sigma_min}, sigma_max={sigma_max}"
-        )
+    _check_range("geometric_sigmas", steps, sigma_min, sigma_max)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     return torch.cat([sigma_max * (sigma_min / sigma_max) ** ramp, ramp.new_zeros(1)])
 
@@ -98,6 +90,14 @@ def draw_uniform(
 ) -> Tensor:
     """Float32 numbers from [0, 1), drawn as `draw_noise` draws its own."""
     return _drawn(torch.rand, tuple(shape), generator).to(device)
+
+
+def _check_range(name: str, steps: int, sigma_min: float, sigma_max: float) -> None:
+    if steps < 1 or not 0 < sigma_min < sigma_max:
+        raise ValueError(
+            f"{name} needs steps >= 1 and 0 < sigma_min < sigma_max; "
+            f"got steps={steps}, sigma_min={sigma_min}, sigma_max={sigma_max}"
+        )
 
 
 def _drawn(
