@@ -386,12 +386,13 @@ class ColorPipeline:
     def _doubt_draws(self, photo: Photo, seed: int, steps: int | None) -> Tensor:
         """Chroma of DOUBT_DRAWS draws, (N, 2, 64, 64), as finely as stage 1 knows it."""
         stage1 = self.stages["stage1"]
-        gray64, sharp = _grays([photo], 64).to(self.device), self._sharp([photo], 1)
+        gray64 = _grays([photo], 64).to(self.device)
+        seen = self._seen(gray64, [photo], 1)
         drawn: list[Tensor] = []
         for first in range(0, DOUBT_DRAWS, CANDIDATES):
             settings: dict[str, Any] = {
                 "generator": [candidate_generator(seed, k, "doubt") for k in range(first, first + CANDIDATES)],
-                "num_inference_steps": steps, "temperature": 1.0, **sharp,
+                "num_inference_steps": steps, "temperature": 1.0, **seen,
             }  # fmt: skip
             if hasattr(stage1, "sample_chroma"):
                 drawn.append(_checked(stage1.sample_chroma(gray64, CANDIDATES, **settings), "stage1")[0])
@@ -432,7 +433,7 @@ class ColorPipeline:
         stage1, stage2, stage3 = self.stages.values()
         gray64 = _padded(_grays(photos, 64), size).to(self.device)
         gray256 = _padded(_grays(photos, 256), size).to(self.device)
-        sharp = self._sharp(photos, size)
+        seen = self._seen(gray64, photos, size)
         padded_seeds = [*seeds, *[seeds[-1]] * (size - len(seeds))]
 
         several = ordered and self.judge is None and num_samples > 1
@@ -446,7 +447,7 @@ class ColorPipeline:
             ]
             chunks.append(stage1.sample(
                 gray64, num_samples=CANDIDATES, generator=generators, num_inference_steps=steps[0],
-                callback=self._stage_callback(callback, "stage1"), temperature=temperature, **sharp,
+                callback=self._stage_callback(callback, "stage1"), temperature=temperature, **seen,
             ))
         coarse = torch.cat(chunks, dim=1)[:, :drawn]
         bits: Tensor | None = None
@@ -488,6 +489,12 @@ class ColorPipeline:
             return {}
         planes = [sharp_gray(torch.from_numpy(photo.gray)[None, None], side) for photo in photos]
         return {"sharp": _padded(torch.cat(planes), size).to(self.device)}
+
+    def _seen(self, gray64: Tensor, photos: Sequence[Photo], size: int) -> dict[str, Any]:
+        """What stage 1 is told beside gray64: encoded once for all draws, where it can do that."""
+        sharp = self._sharp(photos, size)
+        stage1 = self.stages["stage1"]
+        return {"encoded": stage1.encode(gray64, **sharp)} if hasattr(stage1, "encode") else sharp
 
     def _stage_callback(self, callback: StepCallback | None, stage: str) -> Callable | None:
         if callback is None:

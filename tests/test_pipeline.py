@@ -502,6 +502,18 @@ def test_real_stages_save_load_and_order(real_pipe, tmp_path):
     assert same(loaded(photos[1], preview=True).images, real_pipe(photos[1], preview=True).images)
 
 
+def test_a_photo_is_encoded_once_for_all_draws(real_pipe, monkeypatch):
+    gray, calls = photo(60, 40), []
+    hook = real_pipe.stages["stage1"].encoder.register_forward_hook(lambda *_: calls.append(1))
+    drawn = real_pipe(gray, 4, generator=1)
+    assert len(calls) == 1
+    real_pipe(gray, preview=True, doubt=True, generator=1)
+    assert len(calls) == 3
+    hook.remove()
+    monkeypatch.setattr(ColorPipeline, "_seen", lambda self, gray64, photos, size: self._sharp(photos, size))
+    assert same(real_pipe(gray, 4, generator=1).images, drawn.images)
+
+
 def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):
     gray, seen = photo(60, 40), []
     real_pipe(gray, num_inference_steps=(3, 2), generator=1, pool=1,

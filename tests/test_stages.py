@@ -487,6 +487,14 @@ def test_stage1_encodes_once_for_all_candidates():
     encoder.clear(), denoiser.clear()
     stage.preview(gray)
     assert encoder == [2] and denoiser == []
+    encoder.clear()
+    encoded, at_once = stage.encode(gray), stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))
+    assert encoder == [2, 2]
+    parts = [stage.sample_chroma(gray, 1, generators(*seeds), encoded=encoded) for seeds in ((1, 3), (2, 4))]
+    assert encoder == [2, 2] and all(len(calls) == 3 for calls in contexts)
+    torch.testing.assert_close(torch.cat(parts, 1), at_once, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="encoded is of 2 pictures; gray64 holds 1"):
+        stage.sample(gray[:1], encoded=encoded)
 
 
 @DIFFUSION

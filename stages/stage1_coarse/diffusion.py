@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,13 @@ class DiffusionColorizerConfig:
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
     vividness: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
+
+
+class Encoded(NamedTuple):
+    """What a photograph tells each of its draws: the preview (B, 2, 32, 32) and the denoiser's maps of it."""
+
+    preview: Tensor
+    maps: list[Tensor]
 
 
 class DiffusionColorizer(Stage):
@@ -160,6 +167,7 @@ class DiffusionColorizer(Stage):
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
         sharp: Tensor | None = None,
         temperature: float | None = None,
+        encoded: Encoded | None = None,
     ) -> Tensor:
         """Coarse colors, `num_samples` independent draws per picture.
 
@@ -167,9 +175,11 @@ class DiffusionColorizer(Stage):
         sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
         temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
             truth and less varied; None: the config's. The config's vividness is a factor on all of them
+        encoded: of the same pictures, where draws are made in several calls; None: they are encoded here
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
-        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, sharp, temperature)
+        settings = (num_inference_steps, callback, sharp, temperature, encoded)
+        chroma = self.sample_chroma(gray64, num_samples, generator, *settings)
         return coarse_from_rgb(merge(gray64[:, None], chroma))
 
     @torch.no_grad()
@@ -182,6 +192,7 @@ class DiffusionColorizer(Stage):
         callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
         sharp: Tensor | None = None,
         temperature: float | None = None,
+        encoded: Encoded | None = None,
     ) -> Tensor:
         """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
         self._check_gray(gray64, sharp)
@@ -189,8 +200,10 @@ class DiffusionColorizer(Stage):
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
         config, batch = self.config, len(gray64)
         temperature = checked_temperature(config.temperature if temperature is None else temperature)
-        context, preview, _ = self.encoder(gray64, sharp)
-        maps = [m.repeat_interleave(num_samples, 0) for m in self.network.prepare(context)]
+        encoded = encoded or self.encode(gray64, sharp)
+        if len(encoded.preview) != batch:
+            raise ValueError(f"encoded is of {len(encoded.preview)} pictures; gray64 holds {batch}")
+        maps = [m.repeat_interleave(num_samples, 0) for m in encoded.maps]
         sigmas = self._sigmas(config.steps if num_inference_steps is None else num_inference_steps)
         noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
         if config.sampler == "spectral":
@@ -200,9 +213,16 @@ class DiffusionColorizer(Stage):
             left_open = SAMPLERS[config.sampler](
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback, generator
             )
-        chroma = preview.float().repeat_interleave(num_samples, 0) + temperature * left_open
+        chroma = encoded.preview.repeat_interleave(num_samples, 0) + temperature * left_open
         chroma = self._enlarged(config.vividness * chroma)
         return chroma.unflatten(0, (batch, num_samples))
+
+    @torch.no_grad()
+    def encode(self, gray64: Tensor, sharp: Tensor | None = None) -> Encoded:
+        """What `sample` knows of gray64 (B, 1, 64, 64), and `sharp` if given, before it draws anything."""
+        self._check_gray(gray64, sharp)
+        context, preview, _ = self.encoder(gray64, sharp)
+        return Encoded(preview.float(), self.network.prepare(context))
 
     @torch.no_grad()
     def preview(self, gray64: Tensor, sharp: Tensor | None = None) -> Tensor:
