@@ -510,19 +510,21 @@ def test_as_many_are_held_out_as_the_configs_say():
 
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
-    asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2"]
+    asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2",
+             "--evened", "0", "1"]  # fmt: skip
     results = scores(choose_candidate, held_out, tmp_path / "out", *asked, "--best-photos", "3")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     names = [row["name"] for row in results["rows"][3:]]
-    assert len(names) == 8 and names[2:4] == [
-        f"{head}temperature 0.5, vividness 1.5, central of 3" for head in ("", "best of 2, ")]  # fmt: skip
-    assert names[4] == "temperature 1.0, vividness 1.5, one sample"
-    # the last two rows again, by hand
+    assert len(names) == 12 and names[2:6] == [
+        f"{head}temperature 0.5, vividness 1.5, central of 3, exponent {evened}"
+        for evened in (0.0, 1.0) for head in ("", "best of 2, ")]  # fmt: skip
+    assert names[6] == "temperature 1.0, vividness 1.5, one sample"
+    # rows again, by hand
     photos = evaluation.load_photos(held_out, "photos64", "held-out")
     gray64 = color.gray_from_rgb(photos.rgb())
-    for row, pool, temperature in ((-2, 3, 1.0), (-4, 1, 1.0), (-6, 3, 0.5)):
+    for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
         drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
-        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool)
+        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened)
         pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
         first = ciede2000(pictures[:, 0], photos.pictures)
         assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))

@@ -2,11 +2,12 @@
 
     python train_scripts/choose_candidate.py --set photos256
 
-Two rows per temperature, vividness and size of the pool, all from the same draws before rounding to 3 bits: the first
-picture of `spread_order`, and best of K over the first photographs, of the pictures that it puts first among as many
-draws as the pipeline makes. Chroma is enlarged bicubically where photographs have more than 64x64 pixels. Nothing is
-written into the weights: the choice is made by reading (docs/results.md) and set as `temperature`, `vividness` and
-`pool` of stage 1 in configs/pipeline.toml.
+Two rows per temperature, vividness, size of the pool and exponent that evens the strengths of draws, all from the same
+draws before rounding to 3 bits: the first picture of `spread_order`, and best of K over the first photographs, of the
+pictures that it puts first among as many draws as the pipeline makes. Chroma is enlarged bicubically where photographs
+have more than 64x64 pixels. Nothing is written into the weights: the choice is made by reading (docs/results.md) and
+set as `temperature`, `vividness` and `pool` of stage 1 in configs/pipeline.toml, the exponent as EVENED_STRENGTH in
+stages/stage1_coarse/candidates.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.color_pipeline import DRAWS
 from stages import color
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
-from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from stages.stage1_coarse.temperature import checked_temperature
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--temperatures", type=_temperature, nargs="+", default=[0.7, 0.9, 1.0], metavar="T")
     options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.25], metavar="V")
     options.add_argument("--pools", type=evaluation.positive, nargs="+", default=[1, 8], metavar="N")
+    options.add_argument("--evened", type=float, nargs="+", default=[EVENED_STRENGTH], metavar="E", help="exponent")
     options.add_argument("--best-photos", type=evaluation.positive, default=64, metavar="N", help="of best of K")
     options.add_argument("--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K")
     return options
@@ -52,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if hasattr(stage.config, "vividness"):  # as drawn; the rows say the rest
         stage.config = dataclasses.replace(stage.config, vividness=1.0)
     temperatures, pools = list(dict.fromkeys(args.temperatures)), list(dict.fromkeys(args.pools))
-    livelier = list(dict.fromkeys(args.vividness))
+    livelier, evener = list(dict.fromkeys(args.vividness)), list(dict.fromkeys(args.evened))
     most = max(*pools, DRAWS * args.candidates)
     previews: list[Tensor] = []
     firsts: dict[str, list[Tensor]] = {}
@@ -66,13 +68,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         for temperature in temperatures:
             noise = evaluation.generators(args.seed, part, count)
             drawn = stage.sample_chroma(gray64, count, noise, args.steps, **sharp, temperature=temperature)
-            for vividness, pool in itertools.product(livelier, pools):
+            for vividness, pool, evened in itertools.product(livelier, pools, evener):
+                if pool == 1 and evened != evener[0]:
+                    continue  # one is not chosen
                 chroma = vividness * drawn
                 seen = chroma[:, : max(pool, DRAWS * args.candidates)]
                 symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
-                order = spread_order(gray64, symbols, pool)
+                order = spread_order(gray64, symbols, pool, evened)
                 name = f"temperature {temperature}, vividness {vividness}, " + (
-                    "one sample" if pool == 1 else f"central of {pool}")  # fmt: skip
+                    "one sample" if pool == 1 else f"central of {pool}, exponent {evened}")  # fmt: skip
                 rows = torch.arange(len(part))[:, None]
                 firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])
                 if of_best:
