@@ -1,7 +1,7 @@
 """What one call costs on this processor: seconds and peak memory, beside the speed of the processor itself, and where
 the time goes.
 
-    python benchmarks/cpu.py [--threads 2] [--dtype bfloat16] [--weights FOLDER] [--json FILE]
+    python benchmarks/cpu.py [--threads 2] [--dtype bfloat16] [--compile] [--weights FOLDER] [--json FILE]
 
 Bounds are stated for 200 GFLOP/s (two AVX-512 cores): the rate of a 2048 x 2048 x 2048 float32 matrix
 product on the same threads, taken right before and after each row, scales the bounds in seconds for this
@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="warm calls per row; the fastest counts")
     parser.add_argument("--weights", help="pipeline folder (default: the weights in the package)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the networks")
+    parser.add_argument("--compile", action="store_true", help="the networks; calls before the measured ones do it")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parsed(parser)
     if options.row:
@@ -59,6 +60,8 @@ def main() -> int:
         parser.error(f"--dtype {options.dtype}: {reason}")
     rows = []
     for name in BOUNDS:
+        if options.compile and name.startswith("cold start"):
+            continue
         before = child("calibration", options)["gflops"]
         row = child(name, options)
         row["gflops"] = (before + child("calibration", options)["gflops"]) / 2
@@ -68,7 +71,8 @@ def main() -> int:
             print("    " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in spent.items()), flush=True)
     result = {
         "reference_gflops": REFERENCE, "threads": options.threads, "repeats": options.repeats,
-        "weights": options.weights or "package", "dtype": options.dtype, "python": platform.python_version(),
+        "weights": options.weights or "package", "dtype": options.dtype, "compile": options.compile,
+        "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"), "commit": commit(),
         "date": time.strftime("%Y-%m-%d"), "command": " ".join(["python", "benchmarks/cpu.py", *sys.argv[1:]]),
         "processor": processor(), "rows": rows,
@@ -118,6 +122,7 @@ def child(row: str, options: argparse.Namespace) -> dict[str, float]:
     threads = str(options.threads)
     command = [sys.executable, __file__, "--row", row, "--threads", threads]
     command += ["--repeats", str(options.repeats), "--dtype", options.dtype]
+    command += ["--compile"] if options.compile else []
     if options.weights:
         command += ["--weights", options.weights]
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -148,7 +153,7 @@ def from_pil(size: tuple[int, int], what: str, options: argparse.Namespace) -> d
     """A warm call, PIL image in, PIL image out, with all defaults or those of CALLS; or eight photos in one call."""
     pipe, settings = opened(options), CALLS.get(what, {})
     photos = [picture(size)] * (8 if what == "8 photos" else 1)
-    pipe(picture((320, 240)), generator=0)  # the first call of all
+    pipe(picture((320, 240)), generator=0, **settings)  # the first call of all
     seconds = min(timed(lambda: pipe(photos, generator=0, **settings)) for _ in range(options.repeats))
     peak = peak_memory()
     return {"seconds": seconds, "peak_gb": peak, "parts": parts(pipe, lambda: pipe(photos, generator=0, **settings))}
@@ -159,11 +164,18 @@ def opened(options: argparse.Namespace) -> Any:
 
     from pipeline import ColorPipeline
 
-    return ColorPipeline.from_pretrained(options.weights).to(getattr(torch, options.dtype))
+    pipe = ColorPipeline.from_pretrained(options.weights).to(getattr(torch, options.dtype))
+    if options.compile:
+        for stage in pipe.stages.values():
+            denoiser = getattr(stage, "denoiser", None)
+            for network in (getattr(stage, "encoder", None), getattr(denoiser, "network", denoiser)):
+                if network is not None:
+                    network.forward = torch.compile(network.forward)
+    return pipe
 
 
 def parts(pipe: Any, call: Any) -> dict[str, float]:
-    """Seconds of one call, part by part; what is left is reading small pictures, order, and Python."""
+    """Seconds of one call, part by part; what is left is reducing the photo, and Python."""
     from pipeline import batch, color_pipeline
 
     spent: dict[str, float] = {}
@@ -183,9 +195,11 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
     stage1, stage2, stage3 = pipe.stages.values()
     for module in (color_pipeline, batch):
         clocked(module, "load_photo", "read")
-    for owner, part in ((getattr(stage1, "encoder", None), "encode"), (getattr(stage1, "denoiser", None), "steps")):
-        if owner is not None:
-            clocked(owner, "forward", part)
+    if hasattr(stage1, "encode"):
+        clocked(stage1, "encode", "encode")
+    clocked(stage1, "preview", "preview")
+    clocked(stage1, "sample", "draws")
+    clocked(stage1, "order", "order")
     clocked(stage2, "sample", "stage 2")
     clocked(stage3, "sample", "stage 3")
     clocked(pipe, "full_size", "merge")
