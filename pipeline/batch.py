@@ -409,12 +409,14 @@ def _color_group(
     photos = [loaded.photo for loaded in group]
     try:
         seeds = [settings.seed] * len(group)
-        doubts = pipe.doubt_maps(photos, seeds, settings.steps) if settings.doubt else [None] * len(group)
         small = pipe.small_pictures(
             photos, seeds,
             num_samples=settings.samples, num_inference_steps=settings.steps,
             preview=settings.preview, pool=settings.pool, temperature=settings.temperature, callback_on_step_end=step,
         )
+        doubts: Sequence[Tensor | None] = [None] * len(group)
+        if settings.doubt:
+            doubts = pipe.doubt_maps(photos, seeds, [pictures[0].rgb for pictures in small], settings.steps)
     except Exception as error:
         for loaded in group:
             fail(loaded.job, error)

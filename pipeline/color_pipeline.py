@@ -34,7 +34,7 @@ from stages.images import Photo, load_photo
 from stages.kinds import KINDS, load_stage
 from stages.precision import hardware_has_bfloat16
 from stages.resize import resize
-from stages.stage1_coarse.candidates import disagreement
+from stages.stage1_coarse.candidates import expected_error
 from stages.stage1_coarse.temperature import checked_temperature
 
 from .fullres import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
@@ -46,7 +46,7 @@ MAX_SHARPNESS = 2.0
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
 STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
 CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
-DOUBT_DRAWS, DOUBT_SIDE = 24, 128  # of the map of doubt
+DOUBT_DRAWS, DOUBT_SIDE = 32, 256  # of the map of doubt
 DRAWS = 3  # for each picture, where several are asked for: see `spread_order`
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -88,9 +88,9 @@ class SmallPicture:
 class ColorPipelineOutput:
     """images: flat list, all candidates of the first photo first, in their order; info: one for each.
 
-    doubt: where it was asked for, one map per photo at its size: how far 24 draws lie apart there, as their mean
-        CIEDE2000 difference from their mean, at temperature 1. "np" and "pt": float32 (H, W); "pil": 8-bit gray, see
-        `full_size_doubt`
+    doubt: where it was asked for, one map per photo at its size: how wrong its first picture is to be expected there,
+        as the mean CIEDE2000 difference of 32 draws at temperature 1 from it. "np" and "pt": float32 (H, W); "pil":
+        8-bit gray, see `full_size_doubt`
     """
 
     images: list[Any]
@@ -264,7 +264,8 @@ class ColorPipeline:
         output_type: "pil" 8-bit RGB images; "np" arrays (H, W, 3), uint16 where the input had 16 bits, else
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …}) after each step
-        doubt: also a map per photo of how uncertain its colors are, from 24 draws more, see `ColorPipelineOutput`
+        doubt: also a map per photo of how uncertain the colors of its first picture are, from 32 draws more, see
+            `ColorPipelineOutput`
         temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them (but for the
             vividness of stage 1, which stays), 0 all draws alike; None: stage 1's own. A preview has none
         """
@@ -284,8 +285,9 @@ class ColorPipeline:
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
             small = self.small_pictures(photos, seeds[group], **settings)
-            drawn = self.doubt_maps(photos, seeds[group], steps) if doubt else []
-            for photo, one in zip(photos, drawn, strict=False):
+            first = [pictures[0].rgb for pictures in small]
+            found = self.doubt_maps(photos, seeds[group], first, steps) if doubt else []
+            for photo, one in zip(photos, found, strict=False):
                 whole = full_size_doubt(one, photo.gray.shape, levels=output_type == "pil")
                 as_asked: dict[str, Callable] = {"pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy}
                 maps.append(as_asked[output_type](whole))
@@ -371,16 +373,21 @@ class ColorPipeline:
         return pictures
 
     @torch.no_grad()
-    def doubt_maps(self, photos: Sequence[Photo], seeds: Sequence[int], steps: int | None = None) -> list[Tensor]:
-        """For each photo its map of doubt, see `ColorPipelineOutput`, (128, 128) float32, not yet at its size.
+    def doubt_maps(
+        self, photos: Sequence[Photo], seeds: Sequence[int], pictures: Sequence[Tensor], steps: int | None = None
+    ) -> list[Tensor]:
+        """For each photo the map of doubt of a picture, see `ColorPipelineOutput`, (256, 256) float32 on the CPU, not
+        yet at the photo's size.
 
-        steps: of stage 1; None: its own
+        pictures: one for each photo, (3, h, w) in [0, 1], as in `SmallPicture` or of any size; steps: of stage 1; None:
+            its own
         """
         found: list[Tensor] = []
-        for photo, seed in zip(photos, seeds, strict=True):
+        for photo, seed, picture in zip(photos, seeds, pictures, strict=True):
             with self._autocast():
-                chroma = self._doubt_draws(photo, seed, steps)
-            found.append(disagreement(_grays([photo], DOUBT_SIDE)[0].to(self.device), chroma).cpu())
+                draws = self._doubt_draws(photo, seed, steps)
+            gray = _grays([photo], DOUBT_SIDE)[0].to(self.device)
+            found.append(expected_error(gray, draws, chroma_from_rgb(picture.to(self.device))).cpu())
         return found
 
     def _doubt_draws(self, photo: Photo, seed: int, steps: int | None) -> Tensor:

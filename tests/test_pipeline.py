@@ -18,13 +18,13 @@ from PIL import Image
 from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins, standin_pipeline
 
 from pipeline import ColorPipeline, StepBar, color_pipeline, fullres
-from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, why_not
+from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, photo_from, why_not
 from pipeline.fullres import DOUBT_WHITE, sharpened
 from stages.checkpoint import CheckpointError
 from stages.color import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
 from stages.kinds import kind_of
 from stages.resize import doubled, resize
-from stages.stage1_coarse.candidates import disagreement, spread_order
+from stages.stage1_coarse.candidates import expected_error, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
@@ -290,16 +290,21 @@ class Unsure(StandIn1):
 
 
 def test_a_map_of_doubt_per_photo(pipe):
-    photos = [photo(128, 128), photo(90, 70, 1), photo(20, 200, 2)]
+    photos = [photo(256, 256), photo(90, 70, 1), photo(20, 200, 2)]
     assert pipe(photos[0], generator=1).doubt is None
     unsure = ColorPipeline(Unsure(), StandIn2(), StandIn3())
     exact = unsure(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
     assert [tuple(one.shape) for one in exact.doubt] == [gray.shape for gray in photos] and len(exact.images) == 6
     gray = torch.from_numpy(photos[0] / 255).float()[None]
-    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "doubt")) for k in range(24)])
-    gray64 = resize(gray[None], (64, 64))
-    torch.testing.assert_close(exact.doubt[0], disagreement(gray, 0.2 * (coins - 0.5) * gray64), rtol=0, atol=1e-4)
-    arrays = unsure(photos, generator=1, output_type="np", preview=True, temperature=0.1, doubt=True).doubt
+    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "doubt")) for k in range(32)])
+    draws = 0.2 * (coins - 0.5) * resize(gray[None], (64, 64))
+    expected = expected_error(gray, draws, chroma_from_rgb(exact.images[0]))
+    torch.testing.assert_close(exact.doubt[0], expected, rtol=0, atol=1e-3)
+    averaged = unsure(photos[0], generator=1, output_type="pt", preview=True, doubt=True)
+    small = unsure.stages["stage1"].preview(resize(gray[None], (64, 64)))[0]
+    expected = expected_error(gray, draws, chroma_from_rgb(small))
+    torch.testing.assert_close(averaged.doubt[0], expected, rtol=0, atol=1e-3)
+    arrays = unsure(photos, generator=1, output_type="np", doubt=True).doubt
     images = unsure(photos, generator=1, doubt=True).doubt
     for one, array, image, picture in zip(exact.doubt, arrays, images, photos, strict=True):
         assert array.dtype == np.float32 and np.array_equal(one.numpy(), array)
@@ -307,6 +312,7 @@ def test_a_map_of_doubt_per_photo(pipe):
         np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / DOUBT_WHITE, 0, 255), rtol=0, atol=0.51)
     assert not same(unsure(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])
     assert same(unsure(photos[1], generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
+    assert same(unsure(photos[1], 3, generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
     previews = [unsure(photos[1], preview=True, output_type="np", doubt=True) for _ in range(2)]
     assert not same(previews[0].doubt, previews[1].doubt)
     again = unsure(photos[1], preview=True, output_type="np", doubt=True, generator=previews[0].info[0].seed)
@@ -316,17 +322,19 @@ def test_a_map_of_doubt_per_photo(pipe):
     plain = unsure(photos, generator=1, output_type="pt", num_samples=2).images
     assert all(torch.equal(a, b) for a, b in zip(plain, exact.images, strict=True))
     unsure.batch_size = 2
-    assert same(unsure(photos, generator=1, output_type="np", preview=True, doubt=True).doubt, arrays)
+    assert same(unsure(photos, generator=1, output_type="np", doubt=True).doubt, arrays)
 
 
 def test_doubt_of_a_stage_that_knows_coarse_colors_alone(pipe):
     gray = photo(64, 64)
-    (found,) = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), doubt=True).doubt
+    output = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), doubt=True)
     plane = torch.from_numpy(gray / 255).float()[None, None]
-    noise = [candidate_generator(1, k, "doubt") for k in range(24)]
-    symbols = pipe.stages["stage1"].sample(plane, 24, noise)[0]
-    small = disagreement(resize(plane, (128, 128))[0], chroma_from_rgb(rgb_from_coarse(symbols)))
-    torch.testing.assert_close(found, resize(small[None, None], (64, 64))[0, 0], rtol=0, atol=1e-4)
+    noise = [candidate_generator(1, k, "doubt") for k in range(32)]
+    symbols = pipe.stages["stage1"].sample(plane, 32, noise)[0]
+    (small,) = pipe.small_pictures([photo_from(gray)], [1])[0]
+    large = resize(plane, (256, 256))[0]
+    expected = expected_error(large, chroma_from_rgb(rgb_from_coarse(symbols)), chroma_from_rgb(small.rgb))
+    torch.testing.assert_close(output.doubt[0], resize(expected[None, None], (64, 64))[0, 0], rtol=0, atol=1e-3)
 
 
 def test_seeds(pipe):

@@ -26,7 +26,7 @@ from stages.color import (
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import EVENED_STRENGTH, disagreement, spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, expected_error, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
@@ -967,17 +967,24 @@ def test_order_looks_at_what_fits_the_luma():
     assert spread_order(gray, coarse).tolist() == [[0, 2, 1]]
 
 
-def test_disagreement_is_the_mean_difference_from_the_mean():
+def test_expected_error_is_the_mean_difference_of_draws():
     generator = Generator().manual_seed(0)
     gray = torch.rand(1, 20, 30, generator=generator)
     chroma = 0.3 * torch.rand(3, 2, 20, 30, generator=generator) - 0.15
-    mean = merge(gray, sum(chroma) / 3)
-    apart = [ciede2000(lab_from_rgb(merge(gray, one)), lab_from_rgb(mean)) for one in chroma]
-    torch.testing.assert_close(disagreement(gray, chroma), sum(apart) / 3)
-    assert (disagreement(gray, chroma[:1].expand(4, -1, -1, -1)) < 1e-4).all()
-    assert torch.equal(disagreement(torch.ones(1, 5, 5), chroma[:, :, :5, :5]), torch.zeros(5, 5)), "white is white"
-    enlarged = disagreement(gray, chroma[:, :, ::4, ::5])
-    torch.testing.assert_close(enlarged, disagreement(gray, resize(chroma[:, :, ::4, ::5], (20, 30))))
+    picture = 0.1 * torch.randn(2, 20, 30, generator=generator)
+    judged = lab_from_rgb(merge(gray, picture))
+    apart = [ciede2000(lab_from_rgb(merge(gray, one)), judged) for one in chroma]
+    torch.testing.assert_close(expected_error(gray, chroma, picture), sum(apart) / 3)
+    assert (expected_error(gray, chroma[:1].expand(4, -1, -1, -1), chroma[0]) < 1e-4).all()
+    white = expected_error(torch.ones(1, 5, 5), chroma[:, :, :5, :5], picture[:, :5, :5])
+    assert torch.equal(white, torch.zeros(5, 5)), "white is white"
+    small, large = chroma[:, :, ::4, ::5], picture.repeat(1, 2, 2)
+    torch.testing.assert_close(
+        expected_error(gray, small, large),
+        expected_error(gray, resize(small, (20, 30)), resize(large[None], (20, 30))[0]),
+    )
     for wrong in ((gray[0], chroma), (gray, chroma[0]), (gray, chroma[:, :1])):
         with pytest.raises(ValueError, match="gray must be"):
-            disagreement(*wrong)
+            expected_error(*wrong, picture)
+    with pytest.raises(ValueError, match="picture must be"):
+        expected_error(gray, chroma, gray)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from stages.diffusion.noise import Level, rows_like
 from stages.diffusion.samplers import Callback, falling
 
-__all__ = ["SpectralDenoiser", "cosine_basis"]
+__all__ = ["BANDS", "SpectralDenoiser", "cosine_basis"]
 
+BANDS = (0.5, 2.0, 4.0, 8.0, 16.0, math.inf)  # frequencies up to which bands reach, in half waves per side; first: tint
 NODES = 16  # of the quadrature over a step: to 2e-5 on the default levels, and quick
 
 
@@ -49,11 +50,14 @@ class SpectralDenoiser(nn.Module):
         self.register_buffer("spectrum", torch.ones(channels, height, width))
         self.register_buffer("row_basis", cosine_basis(height), persistent=False)
         self.register_buffer("column_basis", cosine_basis(width), persistent=False)
+        frequency = torch.hypot(*torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+        self.band: Tensor
+        self.register_buffer("band", torch.bucketize(frequency, torch.tensor(BANDS)), persistent=False)
 
     @torch.no_grad()
     def fit(self, clean: Tensor) -> None:
         """Sets the spectrum to that of clean fields (N, C, H, W)."""
-        energy = self._coefficients(clean.float()).square().mean(0)
+        energy = self.coefficients(clean.float()).square().mean(0)
         # A coefficient that was zero in these fields need not be in others, and zeros would be divided by.
         self.spectrum.copy_(energy.clamp_min(1e-4 * energy.mean()))
 
@@ -67,7 +71,7 @@ class SpectralDenoiser(nn.Module):
         """Wiener's guess, and the network's answer to it in units of its spread."""
         kept = self.spectrum / (self.spectrum + level[:, None, None, None] ** 2)
         with torch.autocast(x.device.type, enabled=False):
-            guess = self._field(kept * self._coefficients(x))
+            guess = self._field(kept * self.coefficients(x))
         c_in = torch.rsqrt(self.spectrum.mean() + level**2)
         c_guess = torch.rsqrt((kept * self.spectrum).mean((1, 2, 3)))
         seen = torch.cat([rows_like(c_in, x) * x, rows_like(c_guess, x) * guess], dim=1)
@@ -76,10 +80,15 @@ class SpectralDenoiser(nn.Module):
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """Where sampling begins: white noise (B, C, H, W) of unit spread as Gaussian fields noisy at sigma."""
         with torch.autocast(noise.device.type, enabled=False):
-            return self._noisy(self._coefficients(noise), sigma)
+            return self._noisy(self.coefficients(noise), sigma)
 
     def sample(
-        self, noise: Tensor, sigmas: Tensor | Sequence[float], callback: Callback | None = None, **conditions: Any
+        self,
+        noise: Tensor,
+        sigmas: Tensor | Sequence[float],
+        callback: Callback | None = None,
+        gains: Tensor | None = None,
+        **conditions: Any,
     ) -> Tensor:
         """From white noise (B, C, H, W) of unit spread to a clean field, by an exponential integrator of second order.
 
@@ -93,25 +102,33 @@ class SpectralDenoiser(nn.Module):
         Ostermann 2010, section 2.5). At 0 only ln(sigma) is singular, and can be integrated, so the last step needs no
         other rule.
 
+        Where steps are few and long, what they get wrong is much the same for all fields, and can be made up for:
+        `gains` are factors on both parts of each step, by frequency, learned from longer sampling
+        (train_scripts/tune_steps.py; the idea is that of bespoke solvers, Shaul et al. 2023, arXiv 2310.19075).
+
         sigmas: falling levels, the last one 0; callback: as for the samplers
+        gains: (steps, 2, len(BANDS)), on the pull of the last answer and on that of its change; None: all of them one
         """
         levels = falling(sigmas)
         if levels[-1] != 0:
             raise ValueError(f"the last level must be 0; got {levels[-1]}")
+        if gains is not None and gains.shape != (len(levels) - 1, 2, len(BANDS)):
+            raise ValueError(f"gains must be {(len(levels) - 1, 2, len(BANDS))}; got {tuple(gains.shape)}")
         with torch.autocast(noise.device.type, enabled=False):
-            z = self._coefficients(noise)
+            z = self.coefficients(noise)
         x = self._noisy(z, levels[0])
         spectrum = self.spectrum.cpu().double()
         before: tuple[float, Tensor] | None = None
         for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
             guess, answer = self._parts(x, self._level(sigma, x), conditions)
             with torch.autocast(noise.device.type, enabled=False):
-                a = self._coefficients(answer)
+                a = self.coefficients(answer)
             q, pull = _pull(spectrum, sigma, lower)
-            z = z + pull.sum(0).to(z) * a
+            gain, gain_of_change = (1.0, 1.0) if gains is None else gains[step].to(z)[:, self.band]
+            z = z + gain * pull.sum(0).to(z) * a
             if before is not None:
                 ahead = torch.log(q / sigma) / math.log(sigma / before[0])
-                z = z + (pull * ahead).sum(0).to(z) * (a - before[1])
+                z = z + gain_of_change * (pull * ahead).sum(0).to(z) * (a - before[1])
             x, before = self._noisy(z, lower), (sigma, a)
             if callback is not None:
                 callback(step, lower, x, guess + self._error(self._level(sigma, x))[0].sqrt() * answer)
@@ -135,7 +152,8 @@ class SpectralDenoiser(nn.Module):
     def _level(sigma: Level, x: Tensor) -> Tensor:
         return torch.as_tensor(sigma).to(x.device, x.dtype).expand(x.shape[:1])
 
-    def _coefficients(self, x: Tensor) -> Tensor:
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Of fields (B, C, H, W) in the cosine basis; `band` (H, W) is the number of the band each belongs to."""
         return self.row_basis @ x @ self.column_basis.mT
 
     def _field(self, coefficients: Tensor) -> Tensor:

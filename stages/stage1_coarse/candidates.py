@@ -1,4 +1,4 @@
-"""Several draws of one photograph: their order, what most agree on first, and where they do not agree."""
+"""Several draws of one photograph: their order, what most agree on first, and how far they are from a picture."""
 
 from __future__ import annotations
 
@@ -57,18 +57,23 @@ def spread_order(
     return torch.stack(chosen, dim=1)
 
 
-def disagreement(gray: Tensor, chroma: Tensor) -> Tensor:
-    """How far draws lie apart, pixel by pixel: the mean CIEDE2000 difference of each from the mean of all.
+def expected_error(gray: Tensor, chroma: Tensor, picture: Tensor) -> Tensor:
+    """What the error of a picture is, pixel by pixel, if the truth is as likely to be any of the draws: the mean of
+    their CIEDE2000 differences from it.
 
-    gray: (1, H, W) in [0, 1]; chroma: (N, 2, h, w), enlarged or reduced to the size of the gray -> (H, W)
+    gray: (1, H, W) in [0, 1]; chroma: of draws, (N, 2, h, w); picture: its chroma, (2, h', w'); both are enlarged or
+        reduced to the size of the gray -> (H, W)
     """
     if gray.ndim != 3 or len(gray) != 1 or chroma.ndim != 4 or chroma.shape[1] != 2:
         found = f"{tuple(gray.shape)} and {tuple(chroma.shape)}"
         raise ValueError(f"gray must be (1, H, W) and chroma (N, 2, h, w); got {found}")
-    large = resize(chroma, (gray.shape[-2], gray.shape[-1]))
-    mean = lab_from_rgb(merge(gray, large.mean(0)))
+    if picture.ndim != 3 or len(picture) != 2:
+        raise ValueError(f"picture must be chroma (2, h, w); got {tuple(picture.shape)}")
+    size = (gray.shape[-2], gray.shape[-1])
+    judged = lab_from_rgb(merge(gray, resize(picture[None], size)[0]))
     # One after the other: many draws at once would leave the processor's caches.
-    return torch.stack([ciede2000(lab_from_rgb(merge(gray, one)), mean) for one in large]).mean(0)
+    apart = (ciede2000(lab_from_rgb(merge(gray, resize(one[None], size)[0])), judged) for one in chroma)
+    return torch.stack(list(apart)).mean(0)
 
 
 def _distances(ab: Tensor) -> Tensor:

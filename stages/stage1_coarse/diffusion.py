@@ -24,6 +24,7 @@ from stages.conditioning import sharp_gray
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS, falling
+from stages.diffusion.spectral import BANDS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
@@ -61,6 +62,7 @@ class DiffusionColorizerConfig:
     sampler: str = "dpmpp_2m"  # or "spectral", the denoiser's own
     steps: int = 14
     levels: tuple[float, ...] = ()  # of the noise, where as many steps are asked for; else they are spread evenly
+    gains: tuple[tuple[float, ...], ...] = ()  # for each of these levels, see `tune_steps.py`
     sigma_min: float = 0.05
     sigma_max: float = 80.0
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
@@ -87,6 +89,8 @@ class DiffusionColorizer(Stage):
             falling([*config.levels, 0.0])
             if len(config.levels) != config.steps:
                 raise ValueError(f"levels must be as many as steps, {config.steps}; got {len(config.levels)}")
+        if config.gains and [len(row) for row in config.gains] != [2 * len(BANDS)] * len(config.levels):
+            raise ValueError(f"gains must be {2 * len(BANDS)} for each of the levels; got {config.gains}")
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.prints <= 1:
@@ -207,7 +211,9 @@ class DiffusionColorizer(Stage):
         sigmas = self._sigmas(config.steps if num_inference_steps is None else num_inference_steps)
         noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
         if config.sampler == "spectral":
-            left_open = self.denoiser.sample(noise, sigmas, callback, context=maps)
+            tuned = bool(config.gains) and len(sigmas) == len(config.gains) + 1
+            gains = torch.tensor(config.gains).unflatten(1, (2, -1)) if tuned else None
+            left_open = self.denoiser.sample(noise, sigmas, callback, gains, context=maps)
         else:
             start = self.denoiser.start(noise, float(sigmas[0]))
             left_open = SAMPLERS[config.sampler](
