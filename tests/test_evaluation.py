@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -35,6 +36,7 @@ from train_scripts import (
     evaluate_stage3,
     evaluate_steps,
     evaluation,
+    tune_steps,
 )
 
 PHOTOS = {"photos64": 6, "photos256": 4}
@@ -586,6 +588,28 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
     assert np.allclose(
         evaluate_doubt.contrast(torch.ones(1, 20, 30)).numpy(), 0
     ) and evaluate_doubt.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)
+
+
+def test_gains_bring_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    config = Config.read("configs/tiny/stage1.toml").network
+    stage = kind_of(1, "diffusion")[1](dataclasses.replace(config, sampler="spectral", steps=3, levels=(40, 2, 0.3)))
+    for weights in stage.denoiser.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    stage.save_pretrained(tmp_path / "stage1")
+    monkeypatch.setattr(tune_steps, "BATCH", 2)
+    options = ["--photos", "4", "--passes", "8", "--reference", "12", "--weights", str(tmp_path / "stage1")]
+    results = scores(tune_steps, held_out, tmp_path / "out", *options)
+    before, after = results["rows"]
+    assert after["relative_error"] < before["relative_error"] and np.shape(results["gains"]) == (3, 12)
+    tuned = dataclasses.replace(stage.config, gains=tuple(map(tuple, results["gains"])))
+    kind_of(1, "diffusion")[1](tuned)  # they are as the stage takes them
+    arguments = ["--data", str(held_out), "--out", str(tmp_path / "no")]
+    for wrong in (["--steps", "3"], ["--photos", "2"]):
+        assert tune_steps.main([*arguments, *options, *wrong]) == 2
+    stage.config = config
+    stage.save_pretrained(tmp_path / "other")
+    assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "other")]) == 2
 
 
 def test_choosing_on_photographs_of_another_size(data, weights, tmp_path, monkeypatch):

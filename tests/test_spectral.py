@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, geometric_sigmas, karras_sigmas
+from stages.diffusion.spectral import BANDS
 
 SHAPE = (2, 8, 12)
 
@@ -135,6 +136,42 @@ def test_steps_of_the_own_sampler():
     for wrong, message in (([3.0, 1.0], "must be 0"), ([1.0, 3.0, 0.0], "falling"), ([0.0], "two or more")):
         with pytest.raises(ValueError, match=message):
             denoiser.sample(noise, wrong)
+
+
+class Pattern(nn.Module):
+    """Says the same field at any x, stronger where there is more noise: a step's pull and its change are then known."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return (1 + c_noise[:, None, None, None]) * torch.linspace(-1, 1, math.prod(SHAPE)).view(1, *SHAPE)
+
+
+def test_gains_scale_both_parts_of_each_step_by_frequency():
+    denoiser = SpectralDenoiser(Pattern(), *SHAPE)
+    denoiser.spectrum.copy_(falling_spectrum())
+    noise, sigmas = torch.randn(2, *SHAPE), [20.0, 4.0, 0.6, 0.0]
+    shape = (3, 2, len(BANDS))
+    plain, none = denoiser.sample(noise, sigmas), denoiser.sample(noise, sigmas, gains=torch.zeros(shape))
+    assert torch.equal(denoiser.sample(noise, sigmas, gains=torch.ones(shape)), plain)
+    silent = fitted().sample(noise, sigmas)
+    torch.testing.assert_close(none, silent, rtol=0, atol=1e-5)  # nothing of the answers is taken
+    total = torch.zeros_like(plain)
+    frequency = np.hypot(*np.mgrid[: SHAPE[1], : SHAPE[2]])
+    below = [-1.0, *BANDS]
+    for step in range(3):
+        for part in range(2):
+            for band in range(len(BANDS)):
+                gains = torch.zeros(shape)
+                gains[step, part, band] = 1.0
+                alone = denoiser.sample(noise, sigmas, gains=gains) - none
+                total += alone
+                moved = np.abs(scipy.fft.dctn(alone.numpy(), type=2, norm="ortho", axes=(-2, -1))).max((0, 1)) > 1e-5
+                inside = (frequency > below[band]) & (frequency <= below[band + 1])
+                assert not moved[~inside].any()
+                assert moved.any() == (inside.any() and (step, part) != (0, 1)), "a first step knows of no change"
+    torch.testing.assert_close(none + total, plain, rtol=0, atol=1e-4)
+    for wrong in (torch.ones(2, 2, len(BANDS)), torch.ones(3, 2, 1)):
+        with pytest.raises(ValueError, match="gains must be"):
+            denoiser.sample(noise, sigmas, gains=wrong)
 
 
 def test_autocast_does_not_reach_the_filter():

@@ -661,6 +661,18 @@ def test_diffusion_levels_count_where_as_many_steps_are_asked_for():
     for wrong in ((3.0, 50.0), (3.0, 0.0)):
         with pytest.raises(ValueError, match="falling"):
             DiffusionColorizer(replace(config, levels=wrong))
+    shaken = small((1, "diffusion"))
+    torch.nn.init.normal_(shaken.network.write.weight, std=0.1)
+    without = DiffusionColorizer(config).eval()
+    without.load_state_dict(shaken.state_dict())
+    tuned = DiffusionColorizer(replace(config, gains=((1.5,) * 12, (1.0,) * 12, (0.5,) * 12))).eval()
+    tuned.load_state_dict(shaken.state_dict())
+    for steps, same in ((None, False), (3, False), (2, True)):  # gains belong to their levels
+        drawn = [stage.sample_chroma(gray, 1, generators(1, 2), steps) for stage in (without, tuned)]
+        assert torch.equal(*drawn) == same
+    for wrong in (((1.0,) * 12,), ((1.0,) * 6,) * 3):
+        with pytest.raises(ValueError, match="gains must be 12 for each of the levels"):
+            DiffusionColorizer(replace(config, gains=wrong))
     with pytest.raises(ValueError, match="as many as steps, 4; got 3"):
         DiffusionColorizer(replace(config, steps=4))
     with pytest.raises(ValueError, match="needs steps >= 1"):

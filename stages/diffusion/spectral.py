@@ -50,7 +50,7 @@ class SpectralDenoiser(nn.Module):
         self.register_buffer("spectrum", torch.ones(channels, height, width))
         self.register_buffer("row_basis", cosine_basis(height), persistent=False)
         self.register_buffer("column_basis", cosine_basis(width), persistent=False)
-        frequency = torch.hypot(*torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+        frequency = torch.hypot(*torch.meshgrid(torch.arange(1.0 * height), torch.arange(1.0 * width), indexing="ij"))
         self.band: Tensor
         self.register_buffer("band", torch.bucketize(frequency, torch.tensor(BANDS)), persistent=False)
 
