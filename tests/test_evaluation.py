@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from standins import standin_pipeline
 
+from pipeline.color_pipeline import photo_from
 from stages import color
 from stages.images import load_photo, save_photo
 from stages.kinds import kind_of
@@ -567,24 +568,36 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_doubt, "load_pipeline", load)
     assert evaluate_doubt.main(["--data", str(data), "--photos", "1", "--out", str(tmp_path / "no")]) == 2
     results = scores(evaluate_doubt, data, tmp_path / "out", "--samples", "3", "--seed", "5")
-    rows = by_name(results)
+    rows = {(row["errors_of"], row["name"]): row for row in results["rows"]}
     assert results["photos"]["name"] == "photos256/validation" and results["samples"] == 3
-    found: dict[str, list] = {"map of doubt": [], "spread of 3 samples": [], "gray": [], "error": []}
+    names = ("map of doubt", "saturation", "saturation of the preview", "contrast of gray", "gray")
+    assert set(rows) == {*((judged, name) for judged in ("mean sample", "default output") for name in names),
+                         ("mean sample", "spread of 3 samples")}  # fmt: skip
+    found: dict[tuple, list] = {}
     for i, rgb in enumerate(evaluation.load_photos(data, "photos256", "validation").rgb()):
-        gray = color.gray_from_rgb(rgb)
-        samples = torch.stack(pipe(gray, 3, generator=5 + i, pool=1, output_type="pt").images)
+        gray, settings = color.gray_from_rgb(rgb), {"generator": 5 + i, "output_type": "pt"}
+        samples = torch.stack(pipe(gray, 3, pool=1, **settings).images)
         mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
+        default = pipe(gray, doubt=True, **settings)
         ab = color.lab_from_rgb(samples)[:, 1:].numpy()
-        found["error"].append(color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb)).flatten().numpy())
-        found["spread of 3 samples"].append(np.sqrt(ab.var(0).sum(0)).flatten())
-        found["gray"].append(gray.flatten().numpy())
-        (doubt,) = pipe(gray, preview=True, generator=5 + i, output_type="pt", doubt=True).doubt
-        found["map of doubt"].append(doubt.flatten().numpy())
-    for name in ("map of doubt", "spread of 3 samples", "gray"):
-        within = [scipy.stats.spearmanr(*pair).statistic for pair in zip(found[name], found["error"], strict=True)]
-        whole = scipy.stats.spearmanr(np.concatenate(found[name]), np.concatenate(found["error"])).statistic
-        assert rows[name]["spearman_within"] == pytest.approx(np.mean(within), abs=1e-3)
-        assert rows[name]["spearman"] == pytest.approx(whole, abs=1e-3)
+        (of_mean,) = pipe.doubt_maps([photo_from(gray)], [5 + i], [mean])
+        for key, one in {
+            ("mean sample", "map of doubt"): of_mean, ("mean sample", "spread of 3 samples"): np.sqrt(ab.var(0).sum(0)),
+            ("mean sample", "error"): color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb)),
+            ("mean sample", "gray"): gray, ("default output", "map of doubt"): default.doubt[0],
+            ("default output", "saturation"): np.hypot(*color.lab_from_rgb(default.images[0])[1:].numpy()),
+            ("default output", "error"): color.ciede2000(
+                color.lab_from_rgb(default.images[0]), color.lab_from_rgb(rgb)),
+        }.items():  # fmt: skip
+            found.setdefault(key, []).append(np.asarray(one).flatten())
+    for key in found:
+        if key[1] == "error":
+            continue
+        errors = found[key[0], "error"]
+        within = [scipy.stats.spearmanr(*pair).statistic for pair in zip(found[key], errors, strict=True)]
+        whole = scipy.stats.spearmanr(np.concatenate(found[key]), np.concatenate(errors)).statistic
+        assert rows[key]["spearman_within"] == pytest.approx(np.mean(within), abs=1e-3)
+        assert rows[key]["spearman"] == pytest.approx(whole, abs=1e-3)
     assert np.allclose(
         evaluate_doubt.contrast(torch.ones(1, 20, 30)).numpy(), 0
     ) and evaluate_doubt.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)

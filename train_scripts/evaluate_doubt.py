@@ -1,13 +1,13 @@
-"""Does the map of doubt know where the colors are wrong? Rank correlations with the errors of the mean sample.
+"""Does the map of doubt know where the colors are wrong? Rank correlations with errors.
 
     python train_scripts/evaluate_doubt.py
 
-The error of a pixel is CIEDE2000 between the original and the mean of `--samples` plain samples of the pipeline (mean
-chroma, the photograph's luma), at the photograph's size. Rows: the pipeline's map; how far the samples lie apart there
-(root mean square distance in a and b from their mean); and what needs no model of doubt: saturation of the mean
-sample and of the one-pass preview, contrast of the gray (standard deviation in 9x9 pixels), gray itself. Spearman's
-correlation over the pixels of all photographs, and the mean over photographs of that within each, with its standard
-error.
+The error of a pixel is CIEDE2000 between the original and, once, the mean of `--samples` plain samples of the pipeline
+(mean chroma, the photograph's luma), and again the default output, at the photograph's size. Rows for each: the
+pipeline's map of doubt of that picture; and what needs no model of doubt: its saturation, that of the one-pass preview,
+contrast of the gray (standard deviation in 9x9 pixels), gray itself; for the mean also how far the samples lie apart
+(root mean square distance in a and b from their mean). Spearman's correlation over the pixels of all photographs, and
+the mean over photographs of that within each, with its standard error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.color_pipeline import photo_from
+from pipeline.fullres import full_size_doubt
 from stages import color
 from stages.data import data_folder
 from stages.metrics import spearman
@@ -44,25 +46,34 @@ def contrast(gray: Tensor) -> Tensor:
     return (square - mean**2).clamp_min(0).sqrt()[0]
 
 
-def maps_of(pipe: Any, rgb: Tensor, seed: int, args: argparse.Namespace) -> tuple[Tensor, dict[str, Tensor]]:
-    """The errors of one photograph's mean sample (H, W), and every map that might rank them."""
+def maps_of(
+    pipe: Any, rgb: Tensor, seed: int, args: argparse.Namespace
+) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
+    """Of one photograph, for each of the two pictures judged: its errors (H, W), and every map that might rank them."""
     gray = color.gray_from_rgb(rgb)
-    settings: dict[str, Any] = {"generator": seed, "output_type": "pt"}
-    steps = {} if args.steps is None else {"num_inference_steps": args.steps}
-    drawn = pipe(gray, num_samples=args.samples, pool=1, doubt=True, **settings, **steps)
-    samples = torch.stack(drawn.images)
+    settings: dict[str, Any] = {"generator": seed, "output_type": "pt", "num_inference_steps": args.steps}
+    samples = torch.stack(pipe(gray, num_samples=args.samples, pool=1, **settings).images)
+    default = pipe(gray, doubt=True, **settings)
     (preview,) = pipe(gray, preview=True, **settings).images
     mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
-    error = color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb))
+    (doubt,) = pipe.doubt_maps([photo_from(gray)], [seed], [mean], args.steps)
+    doubt = torch.from_numpy(full_size_doubt(doubt, tuple(gray.shape[1:])))
     ab = color.lab_from_rgb(samples)[:, 1:]
-    return error, {
-        "map of doubt": drawn.doubt[0],
-        f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt(),
-        "saturation of the mean sample": color.lab_from_rgb(mean)[1:].square().sum(0).sqrt(),
-        "saturation of the preview": color.lab_from_rgb(preview)[1:].square().sum(0).sqrt(),
-        "contrast of gray": contrast(gray),
-        "gray": gray[0],
-    }
+    spread = {f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
+    common = {"saturation of the preview": saturation(preview), "contrast of gray": contrast(gray), "gray": gray[0]}
+    found = {}
+    for name, picture, own in (
+        ("mean sample", mean, {"map of doubt": doubt, **spread}),
+        ("default output", default.images[0], {"map of doubt": default.doubt[0]}),
+    ):
+        error = color.ciede2000(color.lab_from_rgb(picture), color.lab_from_rgb(rgb))
+        found[name] = error, {**own, "saturation": saturation(picture), **common}
+    return found
+
+
+def saturation(rgb: Tensor) -> Tensor:
+    """Distance from gray in Lab: (3, H, W) -> (H, W)."""
+    return color.lab_from_rgb(rgb)[1:].square().sum(0).sqrt()
 
 
 @torch.inference_mode()
@@ -72,20 +83,21 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise evaluation.EvaluationError("at least two photographs are needed")
     account = evaluation.Account(args, photos)
     pipe = load_pipeline(args, account)
-    errors: list[Tensor] = []
-    maps: dict[str, list[Tensor]] = {}
+    errors: dict[str, list[Tensor]] = {}
+    maps: dict[tuple[str, str], list[Tensor]] = {}
     for i in tqdm(range(len(photos)), desc="photographs"):
-        error, found = maps_of(pipe, photos.rgb(slice(i, i + 1))[0], args.seed + i, args)
-        errors.append(error)
-        for name, one in found.items():
-            maps.setdefault(name, []).append(one)
-    for name, ones in maps.items():
-        within = torch.tensor([spearman(one, error) for one, error in zip(ones, errors, strict=True)])
+        for judged, (error, found) in maps_of(pipe, photos.rgb(slice(i, i + 1))[0], args.seed + i, args).items():
+            errors.setdefault(judged, []).append(error)
+            for name, one in found.items():
+                maps.setdefault((judged, name), []).append(one)
+    for (judged, name), ones in maps.items():
+        within = torch.tensor([spearman(one, error) for one, error in zip(ones, errors[judged], strict=True)])
         account.rows.append({
-            "name": name, "spearman": spearman(torch.stack(ones), torch.stack(errors)),
+            "errors_of": judged, "name": name, "spearman": spearman(torch.stack(ones), torch.stack(errors[judged])),
             "spearman_within": float(within.mean()), "standard_error": float(within.std() / len(within) ** 0.5),
         })  # fmt: skip
-        print("| {name} | {spearman:.3f} | {spearman_within:.3f} +- {standard_error:.3f} |".format(**account.rows[-1]))
+        print("| {errors_of} | {name} | {spearman:.3f} | {spearman_within:.3f} +- {standard_error:.3f} |".format(
+            **account.rows[-1]))  # fmt: skip
     account.record["samples"] = args.samples
     results = account.write()
     print(f"written: {args.out / 'results.json'}")
