@@ -220,6 +220,7 @@ def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, A
                f"picture({size!r}).save(sys.argv[2], quality=95)"
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(photo)], check=True)
         pipe = opened(options)
+        pipe(picture((320, 240)), generator=0)  # the first call of all
         report = color_files(pipe, [photo], Path(folder) / "out", Settings())
         if report.failed:
             raise RuntimeError(report.failed[0][1])

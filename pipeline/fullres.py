@@ -117,7 +117,7 @@ def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
 def full_size_doubt(small: Tensor, shape: tuple[int, ...], *, levels: bool = False) -> np.ndarray:
     """A small map (h, w), 0 and more, at the size (H, W) of a photo: bilinear where it is larger, else averaged.
 
-    levels: as uint8, black where sure, white from DOUBT_WHITE on, made strip by strip; else float32
+    levels: as uint8, black for no expected error, white from DOUBT_WHITE on, made strip by strip; else float32
     """
     height, width = shape
     averaged = resize(small[None, None].float(), (min(len(small), height), min(small.shape[1], width)))[0, 0]

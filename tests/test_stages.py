@@ -671,7 +671,7 @@ def test_diffusion_levels_count_where_as_many_steps_are_asked_for():
         drawn = [stage.sample_chroma(gray, 1, generators(1, 2), steps) for stage in (without, tuned)]
         assert torch.equal(*drawn) == same
     for wrong in (((1.0,) * 12,), ((1.0,) * 6,) * 3):
-        with pytest.raises(ValueError, match="gains must be 12 for each of the levels"):
+        with pytest.raises(ValueError, match="gains must be 12 for each of the 3 levels"):
             DiffusionColorizer(replace(config, gains=wrong))
     with pytest.raises(ValueError, match="as many as steps, 4; got 3"):
         DiffusionColorizer(replace(config, steps=4))

@@ -57,10 +57,13 @@ class Draws:
             encoded.append(stage.encode(gray64, **sharp).maps)
         self.maps = [torch.cat(one).repeat_interleave(DRAWS, 0) for one in zip(*encoded, strict=True)]
         sigmas = geometric_sigmas(reference, stage.config.sigma_min, stage.config.sigma_max)
-        self.target = torch.cat([self.sampled(part, sigmas) for part in tqdm(self.parts(), desc="reference")])
+        parts = tqdm(self.parts(0, len(photos)), desc="reference")
+        self.target = torch.cat([self.sampled(part, sigmas) for part in parts])
 
-    def parts(self) -> list[range]:
-        return evaluation.batches(len(self.noise), BATCH)
+    def parts(self, first: int, end: int) -> list[range]:
+        """The draws of photographs from `first` to before `end`, in batches."""
+        rows = range(first * DRAWS, end * DRAWS)
+        return [rows[part.start : part.stop] for part in evaluation.batches(len(rows), BATCH)]
 
     def sampled(self, part: range, sigmas: Tensor, gains: Tensor | None = None) -> Tensor:
         rows = slice(part.start, part.stop)
@@ -78,18 +81,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folder = evaluation.stage_weights(args.weights, 1)
     stage: Any = load_stage(folder).eval().requires_grad_(False)
     if getattr(stage.config, "sampler", None) != "spectral" or not stage.config.levels:
-        raise evaluation.EvaluationError(f"{folder}: gains are for the sampler `spectral` and its `levels`")
+        raise evaluation.EvaluationError(
+            f"{folder}: gains are for the sampler `spectral` and its `levels`; package the run with these first"
+        )
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = evaluation.Account(args, photos)
     account.use_weights("stage1", folder, stage)
-    torch.manual_seed(args.seed)
+    test = len(photos) // 4
+    if test < 1:
+        raise evaluation.EvaluationError(f"at least 4 photographs are needed; got {len(photos)}")
     sigmas = torch.tensor([*stage.config.levels, 0.0], dtype=torch.float64)
     with torch.no_grad():
         draws = Draws(stage, photos, args.seed, args.reference)
-    learned = [part for part in draws.parts() if part.stop <= len(draws.noise) * 3 // 4]
-    tested = [part for part in draws.parts() if part.start >= len(draws.noise) * 3 // 4]
-    if not learned or not tested:
-        raise evaluation.EvaluationError(f"at least {4 * BATCH // DRAWS} photographs are needed; got {len(photos)}")
+    learned, tested = draws.parts(0, len(photos) - test), draws.parts(len(photos) - test, len(photos))
     gains = torch.ones(len(sigmas) - 1, 2, len(BANDS), requires_grad=True)
     optimizer = torch.optim.Adam([gains], args.learning_rate)
     steps = args.passes * len(learned)

@@ -10,7 +10,7 @@ from stages.color import chroma_from_rgb, ciede2000, lab_from_rgb, merge, rgb_fr
 from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
-EVENED_STRENGTH = 0.85  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
+EVENED_STRENGTH = 0.9  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
 
 
 def spread_order(
@@ -73,7 +73,7 @@ def expected_error(gray: Tensor, chroma: Tensor, picture: Tensor) -> Tensor:
     judged = lab_from_rgb(merge(gray, resize(picture[None], size)[0]))
     # One after the other: many draws at once would leave the processor's caches.
     apart = (ciede2000(lab_from_rgb(merge(gray, resize(one[None], size)[0])), judged) for one in chroma)
-    return torch.stack(list(apart)).mean(0)
+    return sum(apart, torch.zeros_like(gray[0])) / len(chroma)
 
 
 def _distances(ab: Tensor) -> Tensor:

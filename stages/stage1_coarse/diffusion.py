@@ -89,8 +89,13 @@ class DiffusionColorizer(Stage):
             falling([*config.levels, 0.0])
             if len(config.levels) != config.steps:
                 raise ValueError(f"levels must be as many as steps, {config.steps}; got {len(config.levels)}")
-        if config.gains and [len(row) for row in config.gains] != [2 * len(BANDS)] * len(config.levels):
-            raise ValueError(f"gains must be {2 * len(BANDS)} for each of the levels; got {config.gains}")
+        found = [len(row) for row in config.gains]
+        if found and (found != [2 * len(BANDS)] * len(config.levels) or config.sampler != "spectral"):
+            raise ValueError(
+                f"gains must be {2 * len(BANDS)} for each of the {len(config.levels)} levels, of the sampler spectral; "
+                f"got {found} for {config.sampler}. Learn them for these levels (train_scripts/tune_steps.py) or leave "
+                "them out."
+            )
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.prints <= 1:
@@ -179,7 +184,8 @@ class DiffusionColorizer(Stage):
         sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
         temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
             truth and less varied; None: the config's. The config's vividness is a factor on all of them
-        encoded: of the same pictures, where draws are made in several calls; None: they are encoded here
+        encoded: of the same pictures, where draws are made in several calls (`sharp` is not read then); None: they are
+            encoded here
         returns: (B, num_samples, 64, 64) int64 in 0..511
         """
         settings = (num_inference_steps, callback, sharp, temperature, encoded)
