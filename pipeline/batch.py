@@ -416,7 +416,7 @@ def _color_group(
         )
         doubts: Sequence[Tensor | None] = [None] * len(group)
         if settings.doubt:
-            doubts = pipe.doubt_maps(photos, seeds, [pictures[0].rgb for pictures in small], settings.steps)
+            doubts = pipe.doubt_maps(photos, seeds, [pictures[0].rgb[None] for pictures in small], settings.steps)
     except Exception as error:
         for loaded in group:
             fail(loaded.job, error)
@@ -463,7 +463,7 @@ def _write(
             save_photo(path, full.rgb, photo, quality=settings.quality)
         written.append({"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(path)})
     if job.doubt is not None and doubt is not None:
-        save_gray(out / job.doubt, full_size_doubt(doubt, photo.gray.shape, levels=True), photo.dpi)
+        save_gray(out / job.doubt, full_size_doubt(doubt[0], photo.gray.shape, levels=True), photo.dpi)
         written.append({"path": job.doubt.as_posix(), "candidate": None, **_stamp(out / job.doubt)})
     manifest.append({
         "event": "done", "input": source, "key": loaded.key, "outputs": written,

@@ -89,8 +89,8 @@ class ColorPipelineOutput:
     """images: flat list, all candidates of the first photo first, in their order; info: one for each.
 
     doubt: where it was asked for, one map per photo at its size: how wrong its first picture is to be expected there,
-        as the mean CIEDE2000 difference of 32 draws at temperature 1 from it. "np" and "pt": float32 (H, W); "pil":
-        8-bit gray, see `full_size_doubt`
+        as the mean CIEDE2000 difference of 32 draws at temperature 1, and of gray, from it. "np" and "pt": float32
+        (H, W); "pil": 8-bit gray, see `full_size_doubt`
     """
 
     images: list[Any]
@@ -285,10 +285,10 @@ class ColorPipeline:
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
             small = self.small_pictures(photos, seeds[group], **settings)
-            first = [pictures[0].rgb for pictures in small]
+            first = [pictures[0].rgb[None] for pictures in small]
             found = self.doubt_maps(photos, seeds[group], first, steps) if doubt else []
             for photo, one in zip(photos, found, strict=False):
-                whole = full_size_doubt(one, photo.gray.shape, levels=output_type == "pil")
+                whole = full_size_doubt(one[0], photo.gray.shape, levels=output_type == "pil")
                 as_asked: dict[str, Callable] = {"pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy}
                 maps.append(as_asked[output_type](whole))
             for place, pictures in enumerate(small):
@@ -376,18 +376,17 @@ class ColorPipeline:
     def doubt_maps(
         self, photos: Sequence[Photo], seeds: Sequence[int], pictures: Sequence[Tensor], steps: int | None = None
     ) -> list[Tensor]:
-        """For each photo the map of doubt of a picture, see `ColorPipelineOutput`, (256, 256) float32 on the CPU, not
-        yet at the photo's size.
+        """For each photo the maps of doubt of its pictures, see `ColorPipelineOutput`, (K, 256, 256) float32 on the
+        CPU, not yet at the photo's size.
 
-        pictures: one for each photo, (3, h, w) in [0, 1], as in `SmallPicture` or of any size; steps: of stage 1; None:
-            its own
+        pictures: for each photo (K, 3, h, w) in [0, 1], of any size; steps: of stage 1; None: its own
         """
         found: list[Tensor] = []
-        for photo, seed, picture in zip(photos, seeds, pictures, strict=True):
+        for photo, seed, judged in zip(photos, seeds, pictures, strict=True):
             with self._autocast():
                 draws = self._doubt_draws(photo, seed, steps)
             gray = _grays([photo], DOUBT_SIDE)[0].to(self.device)
-            found.append(expected_error(gray, draws, chroma_from_rgb(picture.to(self.device))).cpu())
+            found.append(expected_error(gray, draws, chroma_from_rgb(judged.to(self.device))).cpu())
         return found
 
     def _doubt_draws(self, photo: Photo, seed: int, steps: int | None) -> Tensor:

@@ -580,7 +580,7 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
         mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
         default = pipe(gray, doubt=True, **settings)
         ab = color.lab_from_rgb(samples)[:, 1:].numpy()
-        (of_mean,) = pipe.doubt_maps([photo_from(gray)], [5 + i], [mean])
+        ((of_mean,),) = pipe.doubt_maps([photo_from(gray)], [5 + i], [mean[None]])
         for key, one in {
             ("mean sample", "map of doubt"): of_mean, ("mean sample", "spread of 3 samples"): np.sqrt(ab.var(0).sum(0)),
             ("mean sample", "error"): color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb)),

@@ -298,11 +298,11 @@ def test_a_map_of_doubt_per_photo(pipe):
     gray = torch.from_numpy(photos[0] / 255).float()[None]
     coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "doubt")) for k in range(32)])
     draws = 0.2 * (coins - 0.5) * resize(gray[None], (64, 64))
-    expected = expected_error(gray, draws, chroma_from_rgb(exact.images[0]))
+    expected = expected_error(gray, draws, chroma_from_rgb(exact.images[0])[None])[0]
     torch.testing.assert_close(exact.doubt[0], expected, rtol=0, atol=1e-3)
     averaged = unsure(photos[0], generator=1, output_type="pt", preview=True, doubt=True)
     small = unsure.stages["stage1"].preview(resize(gray[None], (64, 64)))[0]
-    expected = expected_error(gray, draws, chroma_from_rgb(small))
+    expected = expected_error(gray, draws, chroma_from_rgb(small)[None])[0]
     torch.testing.assert_close(averaged.doubt[0], expected, rtol=0, atol=1e-3)
     arrays = unsure(photos, generator=1, output_type="np", doubt=True).doubt
     images = unsure(photos, generator=1, doubt=True).doubt
@@ -334,8 +334,8 @@ def test_doubt_of_a_stage_that_knows_coarse_colors_alone(pipe):
     symbols = pipe.stages["stage1"].sample(plane, 32, noise)[0]
     (small,) = pipe.small_pictures([photo_from(gray)], [1])[0]
     large = resize(plane, (256, 256))[0]
-    expected = expected_error(large, chroma_from_rgb(rgb_from_coarse(symbols)), chroma_from_rgb(small.rgb))
-    torch.testing.assert_close(output.doubt[0], resize(expected[None, None], (64, 64))[0, 0], rtol=0, atol=1e-3)
+    expected = expected_error(large, chroma_from_rgb(rgb_from_coarse(symbols)), chroma_from_rgb(small.rgb)[None])
+    torch.testing.assert_close(output.doubt[0], resize(expected[None], (64, 64))[0, 0], rtol=0, atol=1e-3)
 
 
 def test_seeds(pipe):

@@ -26,7 +26,7 @@ from stages.color import (
 from stages.kinds import KINDS
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import EVENED_STRENGTH, expected_error, spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, GRAY_SHARE, expected_error, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
@@ -979,24 +979,28 @@ def test_order_looks_at_what_fits_the_luma():
     assert spread_order(gray, coarse).tolist() == [[0, 2, 1]]
 
 
-def test_expected_error_is_the_mean_difference_of_draws():
+def test_expected_error_is_the_mean_difference_of_draws_and_of_gray():
     generator = Generator().manual_seed(0)
     gray = torch.rand(1, 20, 30, generator=generator)
     chroma = 0.3 * torch.rand(3, 2, 20, 30, generator=generator) - 0.15
-    picture = 0.1 * torch.randn(2, 20, 30, generator=generator)
-    judged = lab_from_rgb(merge(gray, picture))
-    apart = [ciede2000(lab_from_rgb(merge(gray, one)), judged) for one in chroma]
-    torch.testing.assert_close(expected_error(gray, chroma, picture), sum(apart) / 3)
-    assert (expected_error(gray, chroma[:1].expand(4, -1, -1, -1), chroma[0]) < 1e-4).all()
-    white = expected_error(torch.ones(1, 5, 5), chroma[:, :, :5, :5], picture[:, :5, :5])
-    assert torch.equal(white, torch.zeros(5, 5)), "white is white"
-    small, large = chroma[:, :, ::4, ::5], picture.repeat(1, 2, 2)
+    pictures = 0.1 * torch.randn(2, 2, 20, 30, generator=generator)
+    found = expected_error(gray, chroma, pictures)
+    for picture, one in zip(pictures, found, strict=True):
+        judged = lab_from_rgb(merge(gray, picture))
+        apart = [ciede2000(lab_from_rgb(merge(gray, draw)), judged) for draw in chroma]
+        none = ciede2000(lab_from_rgb(gray.repeat(3, 1, 1)), judged)
+        torch.testing.assert_close(one, (1 - GRAY_SHARE) * sum(apart) / 3 + GRAY_SHARE * none)
+    silent = 0 * chroma
+    assert (expected_error(gray, silent, silent[:1]) < 1e-3).all()
+    white = expected_error(torch.ones(1, 5, 5), chroma[:, :, :5, :5], pictures[:, :, :5, :5])
+    assert (white < 1e-3).all(), "white is white"
+    small, large = chroma[:, :, ::4, ::5], pictures.repeat(1, 1, 2, 2)
     torch.testing.assert_close(
         expected_error(gray, small, large),
-        expected_error(gray, resize(small, (20, 30)), resize(large[None], (20, 30))[0]),
+        expected_error(gray, resize(small, (20, 30)), resize(large, (20, 30))),
     )
     for wrong in ((gray[0], chroma), (gray, chroma[0]), (gray, chroma[:, :1])):
         with pytest.raises(ValueError, match="gray must be"):
-            expected_error(*wrong, picture)
-    with pytest.raises(ValueError, match="picture must be"):
-        expected_error(gray, chroma, gray)
+            expected_error(*wrong, pictures)
+    with pytest.raises(ValueError, match="pictures"):
+        expected_error(gray, chroma, pictures[0])

@@ -53,18 +53,18 @@ def maps_of(
     gray = color.gray_from_rgb(rgb)
     settings: dict[str, Any] = {"generator": seed, "output_type": "pt", "num_inference_steps": args.steps}
     samples = torch.stack(pipe(gray, num_samples=args.samples, pool=1, **settings).images)
-    default = pipe(gray, doubt=True, **settings)
+    (default,) = pipe(gray, **settings).images
     (preview,) = pipe(gray, preview=True, **settings).images
     mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
-    (doubt,) = pipe.doubt_maps([photo_from(gray)], [seed], [mean], args.steps)
-    doubt = torch.from_numpy(full_size_doubt(doubt, tuple(gray.shape[1:])))
+    (doubt,) = pipe.doubt_maps([photo_from(gray)], [seed], [torch.stack([mean, default])], args.steps)
+    of_mean, of_default = (torch.from_numpy(full_size_doubt(one, tuple(gray.shape[1:]))) for one in doubt)
     ab = color.lab_from_rgb(samples)[:, 1:]
     spread = {f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
     common = {"saturation of the preview": saturation(preview), "contrast of gray": contrast(gray), "gray": gray[0]}
     found = {}
     for name, picture, own in (
-        ("mean sample", mean, {"map of doubt": doubt, **spread}),
-        ("default output", default.images[0], {"map of doubt": default.doubt[0]}),
+        ("mean sample", mean, {"map of doubt": of_mean, **spread}),
+        ("default output", default, {"map of doubt": of_default}),
     ):
         error = color.ciede2000(color.lab_from_rgb(picture), color.lab_from_rgb(rgb))
         found[name] = error, {**own, "saturation": saturation(picture), **common}

@@ -12,6 +12,8 @@ from stages.resize import resize
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
 EVENED_STRENGTH = 0.9  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
 
+GRAY_SHARE = 0.15  # of the truths that a map of doubt reckons with: strong colors are wrong more often than draws know
+
 
 def spread_order(
     gray64: Tensor, coarse: Tensor, pool: int | None = None, evened: float = EVENED_STRENGTH
@@ -57,23 +59,24 @@ def spread_order(
     return torch.stack(chosen, dim=1)
 
 
-def expected_error(gray: Tensor, chroma: Tensor, picture: Tensor) -> Tensor:
-    """What the error of a picture is, pixel by pixel, if the truth is as likely to be any of the draws: the mean of
-    their CIEDE2000 differences from it.
+def expected_error(gray: Tensor, chroma: Tensor, pictures: Tensor) -> Tensor:
+    """What the error of pictures is, pixel by pixel, if the truth is gray with probability GRAY_SHARE and else as
+    likely to be any of the draws: the mean of their CIEDE2000 differences.
 
-    gray: (1, H, W) in [0, 1]; chroma: of draws, (N, 2, h, w); picture: its chroma, (2, h', w'); both are enlarged or
-        reduced to the size of the gray -> (H, W)
+    gray: (1, H, W) in [0, 1]; chroma: of draws, (N, 2, h, w); pictures: their chroma, (K, 2, h', w'); both are
+        enlarged or reduced to the size of the gray -> (K, H, W)
     """
-    if gray.ndim != 3 or len(gray) != 1 or chroma.ndim != 4 or chroma.shape[1] != 2:
-        found = f"{tuple(gray.shape)} and {tuple(chroma.shape)}"
-        raise ValueError(f"gray must be (1, H, W) and chroma (N, 2, h, w); got {found}")
-    if picture.ndim != 3 or len(picture) != 2:
-        raise ValueError(f"picture must be chroma (2, h, w); got {tuple(picture.shape)}")
+    for name, planes in (("chroma", chroma), ("pictures", pictures)):
+        if gray.ndim != 3 or len(gray) != 1 or planes.ndim != 4 or planes.shape[1] != 2:
+            found = f"{tuple(gray.shape)} and {tuple(planes.shape)}"
+            raise ValueError(f"gray must be (1, H, W) and {name} (N, 2, h, w); got {found}")
     size = (gray.shape[-2], gray.shape[-1])
-    judged = lab_from_rgb(merge(gray, resize(picture[None], size)[0]))
-    # One after the other: many draws at once would leave the processor's caches.
-    apart = (ciede2000(lab_from_rgb(merge(gray, resize(one[None], size)[0])), judged) for one in chroma)
-    return sum(apart, torch.zeros_like(gray[0])) / len(chroma)
+    judged = lab_from_rgb(merge(gray, resize(pictures, size)))
+    apart = torch.zeros_like(judged[:, 0])
+    for one in chroma:  # many draws at once would leave the processor's caches
+        apart += ciede2000(lab_from_rgb(merge(gray, resize(one[None], size))), judged)
+    from_gray = ciede2000(lab_from_rgb(gray.expand(1, 3, -1, -1)), judged)
+    return (1 - GRAY_SHARE) * apart / len(chroma) + GRAY_SHARE * from_gray
 
 
 def _distances(ab: Tensor) -> Tensor:
