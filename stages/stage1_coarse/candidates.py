@@ -74,8 +74,8 @@ def expected_error(gray: Tensor, chroma: Tensor, pictures: Tensor) -> Tensor:
     judged = lab_from_rgb(merge(gray, resize(pictures, size)))
     apart = torch.zeros_like(judged[:, 0])
     for one in chroma:  # many draws at once would leave the processor's caches
-        apart += ciede2000(lab_from_rgb(merge(gray, resize(one[None], size))), judged)
-    from_gray = ciede2000(lab_from_rgb(gray.expand(1, 3, -1, -1)), judged)
+        apart += ciede2000(lab_from_rgb(merge(gray, resize(one[None], size))).expand_as(judged), judged)
+    from_gray = ciede2000(lab_from_rgb(gray.expand(3, -1, -1)).expand_as(judged), judged)
     return (1 - GRAY_SHARE) * apart / len(chroma) + GRAY_SHARE * from_gray
 
 
