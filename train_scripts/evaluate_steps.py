@@ -4,8 +4,9 @@
 
 One plain sample per photograph and row, before rounding to 3 bits, from the same start noise in every row. Rows differ
 in the sampler and in how often the denoiser is asked; beside each stand the seconds of one draw (several photographs at
-once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. A sampler of
-two evaluations per step gets half of the steps, rounded up; its last step is one evaluation.
+once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. Where the
+weights hold tuned steps (train_scripts/tune_steps.py), as many steps of that sampler stand twice: tuned and not. A
+sampler of two evaluations per step gets half of the steps, rounded up; its last step is one evaluation.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
     # Those of two evaluations per step can not do every number; each row comes once.
     wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
+    both = {row: [0, own.tuned] if own.tuned and row == (own.sampler, own.tuned) else [0] for row in wanted}
     report.record["sampler"] = report.record["steps"] = "by row"
     reference: Any = None
-    for sampler, steps in wanted:
-        stage.config = dataclasses.replace(own, sampler=sampler, levels=own.levels if sampler == own.sampler else ())
+    for (sampler, steps), tuned in ((row, tuned) for row, tunings in both.items() for tuned in tunings):
+        stage.config = dataclasses.replace(own, sampler=sampler, tuned=tuned)
         pictures: list[Tensor] = []
         seconds, asked[0] = 0.0, 0
         for part in tqdm(evaluation.batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
@@ -67,10 +69,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             seconds += time.perf_counter() - start
             pictures.append(picture_from_rgb(color.merge(gray64, chroma)))
         evaluations = asked[0] / len(pictures)
-        name = f"{sampler}, {evaluations:g} evaluations"
+        name = f"{sampler}, {evaluations:g} evaluations" + (", tuned" if tuned else "")
         report.add(name, torch.cat(pictures), sheet=name)
         row = report.rows[-1]
-        row |= {"sampler": sampler, "evaluations": evaluations, "seconds_per_draw": seconds / len(photos)}
+        row |= {"sampler": sampler, "tuned": bool(tuned), "evaluations": evaluations}
+        row |= {"seconds_per_draw": seconds / len(photos)}
         kid = report.scores[name].kid
         if reference is None:
             reference = kid

@@ -3,7 +3,8 @@
     python train_scripts/package.py --out pipeline/weights
 
 Which runs: configs/pipeline.toml, or another such file (`--config`), says for each stage the config it was trained by,
-and what of its settings is to be different in use, like the size of the pool; `sharpness` is the pipeline's own.
+and what of its settings is to be different in use, like the size of the pool; `saved` is the folder of the run that is
+taken, if it is not `final`; `sharpness` is the pipeline's own.
 Weights are stored as float16: half the size, and no visible difference (they are float32 again when loaded).
 """
 
@@ -27,7 +28,8 @@ STAGES = ("stage1", "stage2", "stage3")
 
 
 def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
-    """By stage, the run that a pipeline's config names (`run`) and settings that differ from it in use; the sharpness.
+    """By stage, the run that a pipeline's config names (`run`, `saved`) and settings that differ from it in use; the
+    sharpness.
 
     Raises CheckpointError where the file is no such config.
     """
@@ -39,9 +41,8 @@ def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
     if type(sharpness) not in (int, float):
         raise CheckpointError(f"{path}: sharpness must be a number; got {sharpness!r}")
     table = {stage: {"run": entry} if isinstance(entry, str) else entry for stage, entry in table.items()}
-    if set(table) != set(STAGES) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("run"), str) for entry in table.values()
-    ):
+    names = [(entry.get("run"), entry.get("saved", "")) for entry in table.values() if isinstance(entry, dict)]
+    if set(table) != set(STAGES) or len(names) < len(table) or not all(isinstance(x, str) for both in names for x in both):
         raise CheckpointError(
             f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else but `sharpness`; got {table}"
         )
@@ -81,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         for number, (stage, entry) in enumerate(names.items(), 1):
             folder, changes = getattr(options, stage), {}
             if folder is None:
-                folder = options.runs / entry["run"] / "final"
-                changes = {key: value for key, value in entry.items() if key != "run"}
+                folder = options.runs / entry["run"] / entry.get("saved", "final")
+                changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
             stages.append(opened(folder, number, changes))
         ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)
     except (ValueError, FileExistsError) as error:

@@ -1,17 +1,21 @@
-"""Learns what few steps of stage 1 get wrong, from many steps: the `gains` of its sampler.
+"""Learns what few steps of stage 1 get wrong, from many steps: its `TunedSteps`.
 
     python train_scripts/tune_steps.py
 
-Two draws of each of the first photographs held out of training, by `--reference` steps of the spectral
-sampler and, from the same noise, by the few that the weights ask for. Factors on both parts of each few step, by
-frequency (`SpectralDenoiser.sample`), are learned so that the draws end where those of many steps end, and with the
-same energy in each band, for what is missing in single draws is missing in the colors of all. A quarter of the
-photographs is not learned from; what is printed is of these. The last line is for `stage1` in configs/pipeline.toml.
+One draw of each of the first photographs held out of training, by `--reference` steps of the spectral sampler and, from
+the same noise, by few, at `--levels`. Factors on both parts of each few step, by frequency, and the modulations of the
+network at each (`TunedSteps`) are learned so that the draws end where those of many steps end: the mean over frequency
+bands of the squared error relative to the band's energy, so that fine detail, which has little energy, counts as much
+as the tint; and with the same energy in each band, for what is missing in single draws is missing in the colors of all.
+Nothing else of the weights changes. A quarter of the photographs is not learned from; what is printed is of these.
+
+Written: the stage with its tuned steps, for train_scripts/package.py; and results.json in `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,112 +24,145 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.checkpoint import sha256_of
 from stages.data import data_folder
-from stages.diffusion.noise import geometric_sigmas
-from stages.diffusion.spectral import BANDS, SpectralDenoiser
+from stages.diffusion.noise import draw_noise, geometric_sigmas
+from stages.diffusion.spectral import BANDS
 from stages.kinds import load_stage
+from stages.stage1_coarse.diffusion import DiffusionColorizer
 from train_scripts import evaluation
 
-DRAWS = 2  # of each photograph
-BATCH = 64  # draws
+LEVELS = [95.0, 25.6, 10.8, 4.6, 1.83, 0.72, 0.24, 0.06]
+BATCH = 25  # draws
+RATES = {"gains": 0.01, "modulation": 0.005}  # of learning
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("gains", "Learn the gains of stage 1's few steps.")
-    options.set_defaults(split=evaluation.HELD_OUT, photos=256)
-    options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
+    options = evaluation.arguments("tuned", "Learn what stage 1's few steps get wrong.")
+    options.set_defaults(split=evaluation.HELD_OUT)
+    options.add_argument("--weights", type=Path, metavar="FOLDER", default=Path("runs/stage1/final"),
+                         help="stage 1 (default: %(default)s)")  # fmt: skip
+    options.add_argument("--tuned", type=Path, metavar="FOLDER", default=Path("runs/stage1/tuned"),
+                         help="where to write it with its tuned steps (default: %(default)s)")  # fmt: skip
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
+    options.add_argument("--levels", type=float, nargs="+", default=LEVELS, metavar="SIGMA",
+                         help="of the noise where the few steps begin (default: %(default)s)")  # fmt: skip
     options.add_argument("--reference", type=evaluation.positive, default=50, metavar="N", help="steps to learn from")
-    options.add_argument("--passes", type=evaluation.positive, default=10, help="over all draws")
-    options.add_argument("--learning-rate", type=float, default=0.02)
+    options.add_argument("--passes", type=evaluation.positive, default=8, help="over all draws")
     return options
 
 
 class Draws:
-    """Noise, what the encoder says, and where `reference` steps end, of all draws."""
+    """Noise, what the encoder says, and where `reference` steps end, of one draw of each photograph."""
 
-    def __init__(self, stage: Any, photos: evaluation.Photos, seed: int, reference: int) -> None:
-        self.denoiser: SpectralDenoiser = stage.denoiser
-        self.noise = torch.randn(len(photos) * DRAWS, *self.denoiser.spectrum.shape,
-                                 generator=torch.Generator().manual_seed(seed))  # fmt: skip
-        encoded = []
-        for part in evaluation.batches(len(photos), 16):
-            gray64, sharp = evaluation.seen_by_stage1(
-                stage, color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
-            )
-            encoded.append(stage.encode(gray64, **sharp).maps)
-        self.maps = [torch.cat(one).repeat_interleave(DRAWS, 0) for one in zip(*encoded, strict=True)]
+    def __init__(self, stage: DiffusionColorizer, photos: evaluation.Photos, seed: int, reference: int) -> None:
+        self.denoiser = stage.denoiser
         sigmas = geometric_sigmas(reference, stage.config.sigma_min, stage.config.sigma_max)
-        parts = tqdm(self.parts(0, len(photos)), desc="reference")
-        self.target = torch.cat([self.sampled(part, sigmas) for part in parts])
+        noise, encoded, target = [], [], []
+        for part in tqdm(evaluation.batches(len(photos), BATCH), desc="reference", unit="batch"):
+            gray = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
+            gray64, sharp = evaluation.seen_by_stage1(stage, gray)
+            encoded.append(stage.encode(gray64, **sharp).maps)
+            shape = (len(part), *self.denoiser.spectrum.shape)
+            noise.append(draw_noise(shape, evaluation.generators(seed, part, 1), gray.device))
+            target.append(self.denoiser.sample(noise[-1], sigmas, context=encoded[-1]))
+        self.noise, self.target = torch.cat(noise), torch.cat(target)
+        self.maps = [torch.cat(one) for one in zip(*encoded, strict=True)]
 
-    def parts(self, first: int, end: int) -> list[range]:
-        """The draws of photographs from `first` to before `end`, in batches."""
-        rows = range(first * DRAWS, end * DRAWS)
-        return [rows[part.start : part.stop] for part in evaluation.batches(len(rows), BATCH)]
+    def sampled(self, rows: Tensor, sigmas: Tensor, tuned: Any = None) -> Tensor:
+        return self.denoiser.sample(self.noise[rows], sigmas, None, tuned, context=[m[rows] for m in self.maps])
 
-    def sampled(self, part: range, sigmas: Tensor, gains: Tensor | None = None) -> Tensor:
-        rows = slice(part.start, part.stop)
-        return self.denoiser.sample(self.noise[rows], sigmas, None, gains, context=[m[rows] for m in self.maps])
+    def compared(self, found: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """By band: squared error relative to the target's energy, and energy relative to it, (len(BANDS),) each."""
+        found, target = self.denoiser.coefficients(found), self.denoiser.coefficients(target)
+        error, own, energy = (self._by_band(x.square()) for x in (found - target, found, target))
+        return error / energy, own / energy
 
-    def energies(self, x: Tensor) -> Tensor:
-        """Mean energy of fields (N, C, H, W) by band."""
-        each = self.denoiser.coefficients(x).square().mean((0, 1)).flatten()
-        return torch.zeros(len(BANDS)).index_add(0, self.denoiser.band.flatten(), each)
+    def _by_band(self, squares: Tensor) -> Tensor:
+        return torch.zeros(len(BANDS)).index_add(0, self.denoiser.band.flatten(), squares.mean((0, 1)).flatten())
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
-        raise evaluation.EvaluationError("the weights and --reference say how many steps; leave out --steps")
+        raise evaluation.EvaluationError("--levels and --reference say how many steps; leave out --steps")
     folder = evaluation.stage_weights(args.weights, 1)
-    stage: Any = load_stage(folder).eval().requires_grad_(False)
-    if getattr(stage.config, "sampler", None) != "spectral" or not stage.config.levels:
-        raise evaluation.EvaluationError(
-            f"{folder}: gains are for the sampler `spectral` and its `levels`; package the run with these first"
-        )
+    stage = with_levels(load_stage(folder), args.levels)
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = evaluation.Account(args, photos)
     account.use_weights("stage1", folder, stage)
     test = len(photos) // 4
     if test < 1:
         raise evaluation.EvaluationError(f"at least 4 photographs are needed; got {len(photos)}")
-    sigmas = torch.tensor([*stage.config.levels, 0.0], dtype=torch.float64)
+    sigmas = torch.tensor([*stage.tuned.levels.tolist(), 0.0], dtype=torch.float64)
     with torch.no_grad():
         draws = Draws(stage, photos, args.seed, args.reference)
-    learned, tested = draws.parts(0, len(photos) - test), draws.parts(len(photos) - test, len(photos))
-    gains = torch.ones(len(sigmas) - 1, 2, len(BANDS), requires_grad=True)
-    optimizer = torch.optim.Adam([gains], args.learning_rate)
-    steps = args.passes * len(learned)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in tqdm(range(steps), desc="gains"):
-        part = learned[step % len(learned)]
-        found, target = draws.sampled(part, sigmas, gains), draws.target[part.start : part.stop]
-        error = (found - target).square().mean() / target.square().mean()
-        energy = (draws.energies(found) / draws.energies(target)).log().square().mean()
-        optimizer.zero_grad()
-        (error + ENERGY * energy).backward()
-        optimizer.step()
-        schedule.step()
-    for name, used in (("without gains", None), ("with gains", gains.detach())):
-        account.rows.append(row(name, draws, tested, sigmas, used))
-        print("{name}: relative error {relative_error:.4f}, energy {energy:.3f}, ".format(**account.rows[-1])
-              + "by band " + " ".join(f"{ratio:.3f}" for ratio in account.rows[-1]["energy_by_band"]))  # fmt: skip
-    rounded = [[round(float(gain), 3) for gain in one.flatten()] for one in gains.detach()]
-    account.record |= {"reference": args.reference, "passes": args.passes, "draws": DRAWS, "gains": rounded}
+    tested = torch.arange(len(photos) - test, len(photos))
+    account.rows.append(row("as they are", draws, tested, sigmas, None))
+    losses = learn(stage.tuned, draws, len(photos) - test, sigmas, args)
+    account.rows.append(row("tuned", draws, tested, sigmas, stage.tuned))
+    for one in account.rows:
+        print("{name}: relative error {relative_error:.4f}".format(**one))
+        for key in ("relative_error_by_band", "energy_by_band"):
+            print(f"    {key}: " + " ".join(f"{value:.3f}" for value in one[key]))
+    stage.save_pretrained(args.tuned)
+    account.record |= {
+        "reference": args.reference, "levels": args.levels, "passes": args.passes, "learned_from": len(photos) - test,
+        "loss_by_pass": losses, "tuned": {"sha256": sha256_of(args.tuned / "model.safetensors")},
+    }  # fmt: skip
     results = account.write()
-    print(f"written: {args.out / 'results.json'}\ngains = {rounded}")
+    print(f"written: {args.tuned}, {args.out / 'results.json'}")
     return results
 
 
+def with_levels(stage: Any, levels: list[float]) -> Any:
+    """The stage with steps to be tuned at these levels; what it holds of such steps is left out."""
+    if not isinstance(stage, DiffusionColorizer):
+        raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
+    steps = len(levels)
+    fresh = DiffusionColorizer(dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps))
+    assert fresh.tuned is not None
+    kept = {name: value for name, value in stage.state_dict().items() if not name.startswith("tuned.")}
+    fresh.load_state_dict(kept | {f"tuned.{name}": value for name, value in fresh.tuned.state_dict().items()})
+    fresh.tuned.levels.copy_(torch.tensor(levels))
+    fresh.trained = stage.trained
+    return fresh.eval().requires_grad_(False)
+
+
+def learn(tuned: Any, draws: Draws, count: int, sigmas: Tensor, args: argparse.Namespace) -> list[float]:
+    """Learns the tuned steps from the first `count` draws; the mean loss of each pass."""
+    learned = [getattr(tuned, name).requires_grad_(True) for name in RATES]
+    groups = [{"params": [one], "lr": rate} for one, rate in zip(learned, RATES.values(), strict=True)]
+    optimizer = torch.optim.Adam(groups)
+    generator = torch.Generator().manual_seed(args.seed)
+    batches = -(-count // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.passes * batches)
+    losses = []
+    for number in range(args.passes):
+        order, total = torch.randperm(count, generator=generator), 0.0
+        for rows in tqdm(order.split(BATCH), desc=f"pass {number + 1}", unit="batch"):
+            error, energy = draws.compared(draws.sampled(rows, sigmas, tuned), draws.target[rows])
+            loss = error.mean() + ENERGY * energy.log().square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() / batches
+        losses.append(total)
+        tqdm.write(f"pass {number + 1}: loss {total:.5f}")
+    for one in learned:
+        one.requires_grad_(False)
+    return losses
+
+
 @torch.no_grad()
-def row(name: str, draws: Draws, tested: list[range], sigmas: Tensor, gains: Tensor | None) -> dict[str, Any]:
-    found = torch.cat([draws.sampled(part, sigmas, gains) for part in tested])
-    target = torch.cat([draws.target[part.start : part.stop] for part in tested])
-    by_band = draws.energies(found) / draws.energies(target)
+def row(name: str, draws: Draws, tested: Tensor, sigmas: Tensor, tuned: Any) -> dict[str, Any]:
+    found = torch.cat([draws.sampled(rows, sigmas, tuned) for rows in tested.split(BATCH)])
+    target = draws.target[tested]
+    error, energy = draws.compared(found, target)
     return {
         "name": name, "relative_error": float((found - target).norm() / target.norm()),
-        "energy": float(found.square().mean() / target.square().mean()), "energy_by_band": by_band.tolist(),
+        "relative_error_by_band": error.sqrt().tolist(), "energy_by_band": energy.tolist(),
     }  # fmt: skip
 
 

@@ -20,10 +20,35 @@ from torch import Tensor, nn
 from stages.diffusion.noise import Level, rows_like
 from stages.diffusion.samplers import Callback, falling
 
-__all__ = ["BANDS", "SpectralDenoiser", "cosine_basis"]
+__all__ = ["BANDS", "SpectralDenoiser", "TunedSteps", "cosine_basis"]
 
 BANDS = (0.5, 2.0, 4.0, 8.0, 16.0, math.inf)  # frequencies up to which bands reach, in half waves per side; first: tint
 NODES = 16  # of the quadrature over a step: to 2e-5 on the default levels, and quick
+
+
+class TunedSteps(nn.Module):
+    """What makes up for few steps: what long steps get wrong is much the same for all fields.
+
+    It is learned from longer sampling by the same weights (train_scripts/tune_steps.py) and belongs to these weights
+    alone. Factors on a solver's steps are the idea of bespoke solvers (Shaul et al. 2023, arXiv 2310.19075); that the
+    network, too, may answer otherwise at each of its few steps is distillation (Salimans and Ho 2022, arXiv
+    2202.00512), here of its modulations only.
+
+    levels: (S,), noise levels at which the steps begin, falling
+    gains: (S, 2, len(BANDS)), factors on the pull of the last answer and on that of its change, by frequency
+    modulation: (S, M), added to what the network's noise code makes of itself in all of its blocks
+    """
+
+    def __init__(self, levels: Tensor | Sequence[float], modulations: int) -> None:
+        super().__init__()
+        steps = len(levels)
+        self.levels: Tensor
+        self.gains: Tensor
+        self.modulation: Tensor
+        # Buffers: training has no part in them.
+        self.register_buffer("levels", torch.as_tensor(levels).float())
+        self.register_buffer("gains", torch.ones(steps, 2, len(BANDS)))
+        self.register_buffer("modulation", torch.zeros(steps, modulations))
 
 
 class SpectralDenoiser(nn.Module):
@@ -87,7 +112,7 @@ class SpectralDenoiser(nn.Module):
         noise: Tensor,
         sigmas: Tensor | Sequence[float],
         callback: Callback | None = None,
-        gains: Tensor | None = None,
+        tuned: TunedSteps | None = None,
         **conditions: Any,
     ) -> Tensor:
         """From white noise (B, C, H, W) of unit spread to a clean field, by an exponential integrator of second order.
@@ -102,29 +127,26 @@ class SpectralDenoiser(nn.Module):
         Ostermann 2010, section 2.5). At 0 only ln(sigma) is singular, and can be integrated, so the last step needs no
         other rule.
 
-        Where steps are few and long, what they get wrong is much the same for all fields, and can be made up for:
-        `gains` are factors on both parts of each step, by frequency, learned from longer sampling
-        (train_scripts/tune_steps.py; the idea is that of bespoke solvers, Shaul et al. 2023, arXiv 2310.19075).
-
         sigmas: falling levels, the last one 0; callback: as for the samplers
-        gains: (steps, 2, len(BANDS)), on the pull of the last answer and on that of its change; None: all of them one
+        tuned: for these levels; the network is then given the `modulation` of each step, (M,)
         """
         levels = falling(sigmas)
         if levels[-1] != 0:
             raise ValueError(f"the last level must be 0; got {levels[-1]}")
-        if gains is not None and gains.shape != (len(levels) - 1, 2, len(BANDS)):
-            raise ValueError(f"gains must be {(len(levels) - 1, 2, len(BANDS))}; got {tuple(gains.shape)}")
+        if tuned is not None and tuned.levels.tolist() != torch.tensor(levels[:-1]).tolist():
+            raise ValueError(f"these steps are tuned for the levels {tuned.levels.tolist()}; got {levels[:-1]}")
         with torch.autocast(noise.device.type, enabled=False):
             z = self.coefficients(noise)
         x = self._noisy(z, levels[0])
         spectrum = self.spectrum.cpu().double()
         before: tuple[float, Tensor] | None = None
         for step, (sigma, lower) in enumerate(zip(levels, levels[1:], strict=False)):
-            guess, answer = self._parts(x, self._level(sigma, x), conditions)
+            own = {} if tuned is None else {"modulation": tuned.modulation[step]}
+            guess, answer = self._parts(x, self._level(sigma, x), conditions | own)
             with torch.autocast(noise.device.type, enabled=False):
                 a = self.coefficients(answer)
             q, pull = _pull(spectrum, sigma, lower)
-            gain, gain_of_change = (1.0, 1.0) if gains is None else gains[step].to(z)[:, self.band]
+            gain, gain_of_change = (1.0, 1.0) if tuned is None else tuned.gains[step][:, self.band]
             z = z + gain * pull.sum(0).to(z) * a
             if before is not None:
                 ahead = torch.log(q / sigma) / math.log(sigma / before[0])

@@ -31,7 +31,8 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a skip (BigGAN-type, as in ADM and SR3), starting as the identity.
 
     embedding: width of a noise code that scales and shifts the second normalization; None where there is none.
-    forward: x (B, C, H, W), code (B, embedding), context (B, C, H, W) added between the convolutions -> (B, C, H, W)
+    forward: x (B, C, H, W), code (B, embedding), context (B, C, H, W) added between the convolutions, modulation (2 C,)
+        added to the code's scale and shift -> (B, C, H, W)
     """
 
     def __init__(self, channels: int, embedding: int | None = None):
@@ -41,13 +42,18 @@ class ResidualBlock(nn.Module):
         self.conv2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
         self.modulation = zero(nn.Linear(embedding, 2 * channels)) if embedding else None
 
-    def forward(self, x: Tensor, code: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, code: Tensor | None = None, context: Tensor | None = None, modulation: Tensor | None = None
+    ) -> Tensor:
         y = self.conv1(F.silu(self.norm1(x)))
         if context is not None:
             y = y + context
         y = self.norm2(y)
         if self.modulation is not None and code is not None:
-            scale, shift = self.modulation(F.silu(code))[:, :, None, None].chunk(2, dim=1)
+            factors = self.modulation(F.silu(code))
+            if modulation is not None:
+                factors = factors + modulation
+            scale, shift = factors[:, :, None, None].chunk(2, dim=1)
             y = y * (1 + scale) + shift
         return x + self.conv2(F.silu(y))
 

@@ -23,8 +23,8 @@ from stages.color import chroma_from_rgb, coarse_from_rgb, merge
 from stages.conditioning import sharp_gray
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
-from stages.diffusion.samplers import SAMPLERS, falling
-from stages.diffusion.spectral import BANDS
+from stages.diffusion.samplers import SAMPLERS
+from stages.diffusion.spectral import TunedSteps
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.prints import printed
@@ -61,8 +61,7 @@ class DiffusionColorizerConfig:
     # sampling
     sampler: str = "dpmpp_2m"  # or "spectral", the denoiser's own
     steps: int = 14
-    levels: tuple[float, ...] = ()  # of the noise, where as many steps are asked for; else they are spread evenly
-    gains: tuple[tuple[float, ...], ...] = ()  # for each of these levels, see `tune_steps.py`
+    tuned: int = 0  # steps that the weights hold `TunedSteps` for: used where as many are asked for
     sigma_min: float = 0.05
     sigma_max: float = 80.0
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
@@ -85,16 +84,9 @@ class DiffusionColorizer(Stage):
         super().__init__(config)
         if config.sampler not in STAGE1_SAMPLERS:
             raise ValueError(f"sampler must be one of {STAGE1_SAMPLERS}; got {config.sampler!r}")
-        if config.levels:
-            falling([*config.levels, 0.0])
-            if len(config.levels) != config.steps:
-                raise ValueError(f"levels must be as many as steps, {config.steps}; got {len(config.levels)}")
-        found = [len(row) for row in config.gains]
-        if found and (found != [2 * len(BANDS)] * len(config.levels) or config.sampler != "spectral"):
+        if config.tuned < 0 or (config.tuned and config.sampler != "spectral"):
             raise ValueError(
-                f"gains must be {2 * len(BANDS)} for each of the {len(config.levels)} levels, of the sampler spectral; "
-                f"got {found} for {config.sampler}. Learn them for these levels (train_scripts/tune_steps.py) or leave "
-                "them out."
+                f"tuned is a number of steps of the sampler spectral, or 0; got {config.tuned} of {config.sampler}"
             )
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
@@ -103,6 +95,10 @@ class DiffusionColorizer(Stage):
         checked_temperature(config.temperature)
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
+        self.tuned: TunedSteps | None = None
+        if config.tuned:
+            levels = geometric_sigmas(config.tuned, config.sigma_min, config.sigma_max)[:-1]
+            self.tuned = TunedSteps(levels, sum(self.network.modulations))
 
     @property
     def network(self) -> ChromaNetwork:
@@ -214,12 +210,12 @@ class DiffusionColorizer(Stage):
         if len(encoded.preview) != batch:
             raise ValueError(f"encoded is of {len(encoded.preview)} pictures; gray64 holds {batch}")
         maps = [m.repeat_interleave(num_samples, 0) for m in encoded.maps]
-        sigmas = self._sigmas(config.steps if num_inference_steps is None else num_inference_steps)
+        steps = config.steps if num_inference_steps is None else num_inference_steps
+        tuned = self.tuned if steps == config.tuned and config.sampler == "spectral" else None
+        sigmas = self._sigmas(steps) if tuned is None else F.pad(tuned.levels, (0, 1))
         noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
         if config.sampler == "spectral":
-            tuned = bool(config.gains) and len(sigmas) == len(config.gains) + 1
-            gains = torch.tensor(config.gains).unflatten(1, (2, -1)) if tuned else None
-            left_open = self.denoiser.sample(noise, sigmas, callback, gains, context=maps)
+            left_open = self.denoiser.sample(noise, sigmas, callback, tuned, context=maps)
         else:
             start = self.denoiser.start(noise, float(sigmas[0]))
             left_open = SAMPLERS[config.sampler](
@@ -254,8 +250,6 @@ class DiffusionColorizer(Stage):
     def _sigmas(self, steps: int) -> Tensor:
         """Falling noise levels of so many steps, and 0."""
         config = self.config
-        if config.levels and steps == len(config.levels):
-            return torch.tensor([*config.levels, 0.0], dtype=torch.float64)
         spread = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
         return spread(steps, config.sigma_min, config.sigma_max)
 
@@ -330,7 +324,7 @@ class ChromaNetwork(nn.Module):
     """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
 
     forward: x (B, 4, 32, 32), what the preview leaves open, noisy, and a first guess at it; c_noise (B,); context: the
-    maps of `prepare` -> (B, 2, 32, 32)
+    maps of `prepare`; modulation (sum of `modulations`,), see `TunedSteps` -> (B, 2, 32, 32)
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
@@ -357,17 +351,26 @@ class ChromaNetwork(nn.Module):
         """The encoder's features (B, C, 16, 16) as one map per block: the part of the network that knows no noise."""
         return [layer(context) for layer in (*self.context, *self.context8)]
 
-    def forward(self, x: Tensor, c_noise: Tensor, context: list[Tensor]) -> Tensor:
+    @property
+    def modulations(self) -> list[int]:
+        """How many scales and shifts each block has, from the first to the last."""
+        return [2 * block.norm2.num_channels for block in (*self.down, *self.middle, *self.up)]
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, context: list[Tensor], modulation: Tensor | None = None
+    ) -> Tensor:
         code, outer = self.embedding(c_noise), len(self.down)
+        widths = self.modulations
+        own = iter([None] * len(widths) if modulation is None else modulation.split(widths))
         x = self.read(F.pixel_unshuffle(x, PATCH))
         for block, extra in zip(self.down, context[:outer], strict=True):
-            x = block(x, code, extra)
+            x = block(x, code, extra, next(own))
         y = self.shrink(x)
         for block, attend, extra in zip(self.middle, self.attention, context[2 * outer :], strict=True):
-            y = attend(block(y, code, extra))
+            y = attend(block(y, code, extra, next(own)))
         x = self.attention16(x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest"))
         for block, extra in zip(self.up, context[outer : 2 * outer], strict=True):
-            x = block(x, code, extra)
+            x = block(x, code, extra, next(own))
         return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
 
 
