@@ -21,8 +21,9 @@ from standins import standin_pipeline
 
 from pipeline.color_pipeline import photo_from
 from stages import color
+from stages.checkpoint import sha256_of
 from stages.images import load_photo, save_photo
-from stages.kinds import kind_of
+from stages.kinds import kind_of, load_stage
 from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import spread_order
@@ -514,20 +515,20 @@ def test_as_many_are_held_out_as_the_configs_say():
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
     asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2",
-             "--evened", "0", "1"]  # fmt: skip
+             "--evened", "0", "1", "--further", "0.5"]  # fmt: skip
     results = scores(choose_candidate, held_out, tmp_path / "out", *asked, "--best-photos", "3")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     names = [row["name"] for row in results["rows"][3:]]
     assert len(names) == 12 and names[2:6] == [
         f"{head}temperature 0.5, vividness 1.5, central of 3, exponent {evened}"
-        for evened in (0.0, 1.0) for head in ("", "best of 2, ")]  # fmt: skip
+        for evened in (0.0, 1.0) for head in ("", "best of 2, further 0.5, ")]  # fmt: skip
     assert names[6] == "temperature 1.0, vividness 1.5, one sample"
     # rows again, by hand
     photos = evaluation.load_photos(held_out, "photos64", "held-out")
     gray64 = color.gray_from_rgb(photos.rgb())
     for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
         drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
-        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened)
+        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened, 0.5)
         pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
         first = ciede2000(pictures[:, 0], photos.pictures)
         assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
@@ -556,6 +557,10 @@ def test_steps(data, tmp_path, monkeypatch):
     more = rows[1]["squeezenet_kid_minus_reference"]["value"]
     assert more == pytest.approx(rows[1]["squeezenet_kid"] - rows[0]["squeezenet_kid"], abs=1e-6)
     assert evaluate_steps.main(["--data", str(data), "--steps", "3", "--out", str(tmp_path / "no")]) == 2
+    stage = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, sampler="spectral", steps=3, tuned=3)).eval()
+    options = ("--reference", "3", "--evaluations", "2", "3", "--samplers", "spectral")
+    rows = scores(evaluate_steps, data, tmp_path / "out", *options)["rows"][2:]
+    assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (3, True), (2, False)]
 
 
 def test_doubt(data, weights, tmp_path, monkeypatch):
@@ -603,25 +608,34 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
     ) and evaluate_doubt.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)
 
 
-def test_gains_bring_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):
+def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = Config.read("configs/tiny/stage1.toml").network
-    stage = kind_of(1, "diffusion")[1](dataclasses.replace(config, sampler="spectral", steps=3, levels=(40, 2, 0.3)))
+    stage = kind_of(1, "diffusion")[1](config)
     for weights in stage.denoiser.parameters():
         weights.data += 0.05 * torch.randn_like(weights)
     stage.save_pretrained(tmp_path / "stage1")
     monkeypatch.setattr(tune_steps, "BATCH", 2)
-    options = ["--photos", "4", "--passes", "8", "--reference", "12", "--weights", str(tmp_path / "stage1")]
+    options = ["--photos", "4", "--passes", "8", "--reference", "12", "--weights", str(tmp_path / "stage1"),
+               "--tuned", str(tmp_path / "tuned"), "--levels", "40", "2", "0.3"]  # fmt: skip
     results = scores(tune_steps, held_out, tmp_path / "out", *options)
     before, after = results["rows"]
-    assert after["relative_error"] < before["relative_error"] and np.shape(results["gains"]) == (3, 12)
-    tuned = dataclasses.replace(stage.config, gains=tuple(map(tuple, results["gains"])))
-    kind_of(1, "diffusion")[1](tuned)  # they are as the stage takes them
+    assert after["relative_error"] < before["relative_error"] and results["learned_from"] == 3
+    assert len(results["loss_by_pass"]) == 8 and results["loss_by_pass"][-1] < results["loss_by_pass"][0]
+    assert results["tuned"]["sha256"] == sha256_of(tmp_path / "tuned" / "model.safetensors")
+    tuned = load_stage(tmp_path / "tuned")
+    assert (tuned.config.sampler, tuned.config.steps, tuned.config.tuned) == ("spectral", 3, 3)
+    assert tuned.tuned.levels.tolist() == pytest.approx([40, 2, 0.3])
+    assert all((value != 0).any() for value in (tuned.tuned.gains - 1, tuned.tuned.modulation))
+    kept = stage.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in tuned.state_dict().items() if name in kept)
     arguments = ["--data", str(held_out), "--out", str(tmp_path / "no")]
-    for wrong in (["--steps", "3"], ["--photos", "2"]):
+    again = [*options, "--weights", str(tmp_path / "tuned"), "--tuned", str(tmp_path / "again")]
+    assert scores(tune_steps, held_out, tmp_path / "out", *again)["rows"] == results["rows"]  # from the beginning
+    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"]):
         assert tune_steps.main([*arguments, *options, *wrong]) == 2
-    stage.config = config
-    stage.save_pretrained(tmp_path / "other")
+    other = kind_of(1, "coltran")[1](Config.read("configs/tiny/stage1_coltran.toml").network)
+    other.save_pretrained(tmp_path / "other")
     assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "other")]) == 2
 
 

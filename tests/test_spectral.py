@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, geometric_sigmas, karras_sigmas
-from stages.diffusion.spectral import BANDS
+from stages.diffusion.spectral import BANDS, TunedSteps
 
 SHAPE = (2, 8, 12)
 
@@ -141,8 +141,20 @@ def test_steps_of_the_own_sampler():
 class Pattern(nn.Module):
     """Says the same field at any x, stronger where there is more noise: a step's pull and its change are then known."""
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def __init__(self) -> None:
+        super().__init__()
+        self.modulations: list[list[float]] = []
+
+    def forward(self, x: Tensor, c_noise: Tensor, modulation: Tensor | None = None) -> Tensor:
+        if modulation is not None:
+            self.modulations.append(modulation.tolist())
         return (1 + c_noise[:, None, None, None]) * torch.linspace(-1, 1, math.prod(SHAPE)).view(1, *SHAPE)
+
+
+def with_gains(sigmas: list[float], gains: Tensor) -> TunedSteps:
+    tuned = TunedSteps(sigmas[:-1], 4)
+    tuned.gains.copy_(gains)
+    return tuned
 
 
 def test_gains_scale_both_parts_of_each_step_by_frequency():
@@ -150,8 +162,9 @@ def test_gains_scale_both_parts_of_each_step_by_frequency():
     denoiser.spectrum.copy_(falling_spectrum())
     noise, sigmas = torch.randn(2, *SHAPE), [20.0, 4.0, 0.6, 0.0]
     shape = (3, 2, len(BANDS))
-    plain, none = denoiser.sample(noise, sigmas), denoiser.sample(noise, sigmas, gains=torch.zeros(shape))
-    assert torch.equal(denoiser.sample(noise, sigmas, gains=torch.ones(shape)), plain)
+    plain = denoiser.sample(noise, sigmas)
+    none = denoiser.sample(noise, sigmas, tuned=with_gains(sigmas, torch.zeros(shape)))
+    assert torch.equal(denoiser.sample(noise, sigmas, tuned=TunedSteps(sigmas[:-1], 4)), plain)
     silent = fitted().sample(noise, sigmas)
     torch.testing.assert_close(none, silent, rtol=0, atol=1e-5)  # nothing of the answers is taken
     total = torch.zeros_like(plain)
@@ -162,16 +175,23 @@ def test_gains_scale_both_parts_of_each_step_by_frequency():
             for band in range(len(BANDS)):
                 gains = torch.zeros(shape)
                 gains[step, part, band] = 1.0
-                alone = denoiser.sample(noise, sigmas, gains=gains) - none
+                alone = denoiser.sample(noise, sigmas, tuned=with_gains(sigmas, gains)) - none
                 total += alone
                 moved = np.abs(scipy.fft.dctn(alone.numpy(), type=2, norm="ortho", axes=(-2, -1))).max((0, 1)) > 1e-5
                 inside = (frequency > below[band]) & (frequency <= below[band + 1])
                 assert not moved[~inside].any()
                 assert moved.any() == (inside.any() and (step, part) != (0, 1)), "a first step knows of no change"
     torch.testing.assert_close(none + total, plain, rtol=0, atol=1e-4)
-    for wrong in (torch.ones(2, 2, len(BANDS)), torch.ones(3, 2, 1)):
-        with pytest.raises(ValueError, match="gains must be"):
-            denoiser.sample(noise, sigmas, gains=wrong)
+    for wrong in ([20.0, 4.0], [20.0, 4.0, 0.5]):
+        with pytest.raises(ValueError, match="these steps are tuned for"):
+            denoiser.sample(noise, sigmas, tuned=TunedSteps(wrong, 4))
+
+
+def test_the_network_is_given_the_modulation_of_each_step():
+    denoiser, tuned = SpectralDenoiser(Pattern(), *SHAPE), TunedSteps([20.0, 4.0], 3)
+    tuned.modulation.copy_(torch.arange(6.0).view(2, 3))
+    denoiser.sample(torch.randn(2, *SHAPE), [20.0, 4.0, 0.0], tuned=tuned)
+    assert denoiser.network.modulations == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_autocast_does_not_reach_the_filter():

@@ -23,7 +23,8 @@ from stages.color import (
     rgb_from_coarse,
     rgb_from_gray_chroma,
 )
-from stages.kinds import KINDS
+from stages.diffusion import geometric_sigmas
+from stages.kinds import KINDS, load_stage
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
 from stages.stage1_coarse.candidates import EVENED_STRENGTH, GRAY_SHARE, expected_error, spread_order
@@ -651,34 +652,53 @@ def test_the_temperature_asked_for_stands_before_the_configs(kind):
         type(stage)(replace(stage.config, temperature=-1.0))
 
 
-def test_diffusion_levels_count_where_as_many_steps_are_asked_for():
-    config = replace(SMALL[1, "diffusion"], sampler="spectral", steps=3, levels=(50.0, 3.0, 0.2))
-    stage, gray = DiffusionColorizer(config).eval(), gray_from_rgb(picture(64))
+def test_tuned_steps_count_where_as_many_are_asked_for(tmp_path):
+    config = replace(SMALL[1, "diffusion"], sampler="spectral", steps=3)
+    plain, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
+    plain.config = config
+    stage = DiffusionColorizer(replace(config, tuned=3)).eval()
+    stage.load_state_dict(plain.state_dict() | stage.tuned.state_dict(prefix="tuned."))
+    stage.tuned.levels.copy_(torch.tensor([50.0, 3.0, 0.2]))
     for steps, expected in ((None, [3.0, 0.2, 0]), (3, [3.0, 0.2, 0]), (2, [0.05, 0]), (1, [0])):
         seen: list[tuple] = []
         stage.sample(gray, 1, num_inference_steps=steps, callback=lambda *step, seen=seen: seen.append(step))
         assert [sigma for _, sigma, _, _ in seen] == pytest.approx(expected)
-    for wrong in ((3.0, 50.0), (3.0, 0.0)):
-        with pytest.raises(ValueError, match="falling"):
-            DiffusionColorizer(replace(config, levels=wrong))
-    shaken = small((1, "diffusion"))
-    torch.nn.init.normal_(shaken.network.write.weight, std=0.1)
-    without = DiffusionColorizer(config).eval()
-    without.load_state_dict(shaken.state_dict())
-    tuned = DiffusionColorizer(replace(config, gains=((1.5,) * 12, (1.0,) * 12, (0.5,) * 12))).eval()
-    tuned.load_state_dict(shaken.state_dict())
-    for steps, same in ((None, False), (3, False), (2, True)):  # gains belong to their levels
-        drawn = [stage.sample_chroma(gray, 1, generators(1, 2), steps) for stage in (without, tuned)]
-        assert torch.equal(*drawn) == same
-    for wrong in (((1.0,) * 12,), ((1.0,) * 6,) * 3):
-        with pytest.raises(ValueError, match="gains must be 12 for each of the 3 levels"):
-            DiffusionColorizer(replace(config, gains=wrong))
-    with pytest.raises(ValueError, match="as many as steps, 4; got 3"):
-        DiffusionColorizer(replace(config, steps=4))
+    stage.tuned.levels.copy_(geometric_sigmas(3, config.sigma_min, config.sigma_max)[:-1])
+    for name in ("gains", "modulation"):  # nothing is tuned yet, then each of them counts
+        value = getattr(stage.tuned, name)
+        for factor in (1.0, 1.5 if name == "gains" else 0.0):
+            value.mul_(factor).add_(0.1 * (factor == 0))
+            for steps, same in ((None, factor == 1), (3, factor == 1), (2, True)):
+                drawn = [one.sample_chroma(gray, 1, generators(1, 2), steps) for one in (plain, stage)]
+                assert torch.equal(*drawn) == same
+        value.fill_(name == "gains")
+    stage.tuned.gains.mul_(1.5)
+    stage.save_pretrained(tmp_path)
+    drawn = [one.sample_chroma(gray, 1, generators(1, 2)) for one in (stage, load_stage(tmp_path))]
+    assert torch.equal(*drawn)
+    for wrong in ({"tuned": -1}, {"tuned": 3, "sampler": "heun"}):
+        with pytest.raises(ValueError, match="tuned is a number of steps of the sampler spectral"):
+            DiffusionColorizer(replace(config, **wrong))
     with pytest.raises(ValueError, match="needs steps >= 1"):
-        DiffusionColorizer(replace(config, levels=())).sample(gray, num_inference_steps=0)
+        plain.sample(gray, num_inference_steps=0)
     with pytest.raises(ValueError, match="sampler must be one of .*spectral"):
         DiffusionColorizer(replace(config, sampler="euler"))
+
+
+def test_a_modulation_is_a_bias_of_each_blocks_own():
+    network = lively((1, "diffusion")).network
+    fine, width = network.read.out_channels, network.context[0].in_channels
+    x, c_noise = torch.randn(2, 4, 32, 32), torch.randn(2)
+    context = network.prepare(torch.randn(2, width, 16, 16))
+    blocks = [*network.down, *network.middle, *network.up]
+    assert network.modulations[0] == 2 * fine and len(network.modulations) == len(blocks)
+    modulation = 0.3 * torch.randn(sum(network.modulations))
+    found = network(x, c_noise, context, modulation)
+    assert torch.equal(network(x, c_noise, context), network(x, c_noise, context, 0 * modulation))
+    assert (found - network(x, c_noise, context)).abs().max() > 1e-3
+    for block, own in zip(blocks, modulation.split(network.modulations), strict=True):
+        block.modulation.bias.data += own
+    torch.testing.assert_close(found, network(x, c_noise, context))
 
 
 def test_diffusion_samplers_agree_where_steps_are_many():

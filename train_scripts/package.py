@@ -41,8 +41,10 @@ def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
     if type(sharpness) not in (int, float):
         raise CheckpointError(f"{path}: sharpness must be a number; got {sharpness!r}")
     table = {stage: {"run": entry} if isinstance(entry, str) else entry for stage, entry in table.items()}
-    names = [(entry.get("run"), entry.get("saved", "")) for entry in table.values() if isinstance(entry, dict)]
-    if set(table) != set(STAGES) or len(names) < len(table) or not all(isinstance(x, str) for both in names for x in both):
+    if set(table) != set(STAGES) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("run"), str) and isinstance(entry.get("saved", ""), str)
+        for entry in table.values()
+    ):
         raise CheckpointError(
             f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else but `sharpness`; got {table}"
         )

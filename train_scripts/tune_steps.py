@@ -27,6 +27,7 @@ from stages import color
 from stages.checkpoint import sha256_of
 from stages.data import data_folder
 from stages.diffusion.noise import draw_noise, geometric_sigmas
+from stages.diffusion.samplers import falling
 from stages.diffusion.spectral import BANDS
 from stages.kinds import load_stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
@@ -119,6 +120,10 @@ def with_levels(stage: Any, levels: list[float]) -> Any:
     """The stage with steps to be tuned at these levels; what it holds of such steps is left out."""
     if not isinstance(stage, DiffusionColorizer):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
+    try:
+        falling([*levels, 0.0])
+    except ValueError as error:
+        raise evaluation.EvaluationError(f"--levels: {error}") from error
     steps = len(levels)
     fresh = DiffusionColorizer(dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps))
     assert fresh.tuned is not None
