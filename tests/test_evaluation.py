@@ -559,8 +559,17 @@ def test_steps(data, tmp_path, monkeypatch):
     assert evaluate_steps.main(["--data", str(data), "--steps", "3", "--out", str(tmp_path / "no")]) == 2
     stage = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, sampler="spectral", steps=3, tuned=3)).eval()
     options = ("--reference", "3", "--evaluations", "2", "3", "--samplers", "spectral")
-    rows = scores(evaluate_steps, data, tmp_path / "out", *options)["rows"][2:]
-    assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (3, True), (2, False)]
+    other = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, steps=2, tuned=2)).eval()
+    more = ["--tuned", str(tmp_path / "two")]
+    for weights, status in ((other.state_dict(), 2), (stage.state_dict() | other.tuned.state_dict(prefix="tuned."), 0)):
+        other.load_state_dict(weights)
+        other.save_pretrained(tmp_path / "two")
+        arguments = ["--data", str(data), "--out", str(tmp_path / "out"), *options, *more]
+        assert evaluate_steps.main(arguments) == status
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][2:]
+    assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (2, False), (3, True), (2, True)]
+    kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, tuned=0)).save_pretrained(tmp_path / "none")
+    assert evaluate_steps.main([*arguments, "--tuned", str(tmp_path / "none")]) == 2
 
 
 def test_doubt(data, weights, tmp_path, monkeypatch):

@@ -639,8 +639,9 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
 
     own = tmp_path / "own.toml"
     text = (TINY / "pipeline_coltran.toml").read_text()
-    wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys")
-    for settings, code, message in (("pool = 3", 0, ""), *wrong):
+    wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run")
+    shutil.copytree(tmp_path / "runs/stage1_coltran/final", tmp_path / "runs/stage1_coltran/again")
+    for settings, code, message in (('saved = "again", pool = 3', 0, ""), ('saved = "no"', 1, "no"), *wrong):
         own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
         assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
     changed = ColorPipeline.from_pretrained(tmp_path / "pipeline").stages["stage1"]
@@ -662,7 +663,7 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
     assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
-    assert "stage1/final" in capsys.readouterr().err
+    assert "stage1/tuned" in capsys.readouterr().err
 
 
 def test_without_photographs_the_script_says_what_to_do(tmp_path):

@@ -5,8 +5,9 @@
 One plain sample per photograph and row, before rounding to 3 bits, from the same start noise in every row. Rows differ
 in the sampler and in how often the denoiser is asked; beside each stand the seconds of one draw (several photographs at
 once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. Where the
-weights hold tuned steps (train_scripts/tune_steps.py), as many steps of that sampler stand twice: tuned and not. A
-sampler of two evaluations per step gets half of the steps, rounded up; its last step is one evaluation.
+weights hold tuned steps (train_scripts/tune_steps.py), as many steps of that sampler stand twice: tuned and not; so do
+those of `--tuned`, other tunings of the same weights. A sampler of two evaluations per step gets half of the steps,
+rounded up; its last step is one evaluation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
+from stages.diffusion.spectral import TunedSteps
+from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
 from train_scripts import evaluation
@@ -38,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         "--samplers", nargs="+", default=["spectral", "dpmpp_2m"], choices=STAGE1_SAMPLERS,
         help="the reference's first",
     )  # fmt: skip
+    options.add_argument("--tuned", type=Path, nargs="+", default=[], metavar="FOLDER",
+                         help="stages 1 with other tuned steps of the same weights")  # fmt: skip
     return options
 
 
@@ -54,11 +59,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
     # Those of two evaluations per step can not do every number; each row comes once.
     wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
-    both = {row: [0, own.tuned] if own.tuned and row == (own.sampler, own.tuned) else [0] for row in wanted}
+    tunings = tunings_of(stage, args.tuned) if hasattr(own, "tuned") else {}
     report.record["sampler"] = report.record["steps"] = "by row"
     reference: Any = None
-    for (sampler, steps), tuned in ((row, tuned) for row, tunings in both.items() for tuned in tunings):
-        stage.config = dataclasses.replace(own, sampler=sampler, tuned=tuned)
+    rows = [(*row, False) for row in wanted]
+    rows += [("spectral", steps, True) for name, steps in wanted if name == "spectral" and steps in tunings]
+    for sampler, steps, tuned in rows:
+        stage.config = dataclasses.replace(own, sampler=sampler, tuned=steps if tuned else 0)
+        stage.tuned = tunings.get(steps)
         pictures: list[Tensor] = []
         seconds, asked[0] = 0.0, 0
         for part in tqdm(evaluation.batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
@@ -72,7 +80,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         name = f"{sampler}, {evaluations:g} evaluations" + (", tuned" if tuned else "")
         report.add(name, torch.cat(pictures), sheet=name)
         row = report.rows[-1]
-        row |= {"sampler": sampler, "tuned": bool(tuned), "evaluations": evaluations}
+        row |= {"sampler": sampler, "tuned": tuned, "evaluations": evaluations}
         row |= {"seconds_per_draw": seconds / len(photos)}
         kid = report.scores[name].kid
         if reference is None:
@@ -84,6 +92,22 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.note(f"{name}: {row['seconds_per_draw']:.3f} s per draw, squeezenet_kid {more.value:+.1f} "
                     f"[{more.low:+.1f}, {more.high:+.1f}] against the reference")  # fmt: skip
     return report.finish()
+
+
+def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
+    """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
+    tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
+    own = {name: value for name, value in stage.state_dict().items() if not name.startswith("tuned.")}
+    for folder in folders:
+        other: Any = load_stage(evaluation.stage_weights(folder, 1))
+        if getattr(other, "tuned", None) is None:
+            raise evaluation.EvaluationError(f"{folder} holds no tuned steps; train_scripts/tune_steps.py learns them")
+        found = other.state_dict()
+        # One of the two may have been through float16.
+        if not all(name in found and torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own):
+            raise evaluation.EvaluationError(f"{folder} holds tuned steps of other weights than those of stage 1")
+        tunings[other.config.tuned] = other.tuned
+    return tunings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -33,7 +33,7 @@ from stages.kinds import load_stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
 from train_scripts import evaluation
 
-LEVELS = [95.0, 25.6, 10.8, 4.6, 1.83, 0.72, 0.24, 0.06]
+LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
 RATES = {"gains": 0.01, "modulation": 0.005}  # of learning
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
