@@ -116,6 +116,9 @@ class Config:
         if type(table.get("stage")) is not int or type(table.get("kind")) is not str:
             raise CheckpointError(f'{path} must begin with stage and kind, like: stage = 1, kind = "diffusion"')
         network_class, _ = kind_of(table["stage"], table["kind"])
+        if "tuned" in table.get("network", {}):
+            raise CheckpointError(f"{path}: steps are tuned once training is finished (train_scripts/tune_steps.py); "
+                                  "leave out `tuned`")
         return Config(
             path.stem, table["stage"], table["kind"],
             config_from_dict(network_class, table.get("network", {})),

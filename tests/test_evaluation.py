@@ -515,25 +515,27 @@ def test_as_many_are_held_out_as_the_configs_say():
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
     asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2",
-             "--evened", "0", "1", "--further", "0.5"]  # fmt: skip
+             "--evened", "0", "1", "--further", "0", "0.9"]  # fmt: skip
     results = scores(choose_candidate, held_out, tmp_path / "out", *asked, "--best-photos", "3")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     names = [row["name"] for row in results["rows"][3:]]
-    assert len(names) == 12 and names[2:6] == [
+    assert len(names) == 18 and names[3:9] == [
         f"{head}temperature 0.5, vividness 1.5, central of 3, exponent {evened}"
-        for evened in (0.0, 1.0) for head in ("", "best of 2, further 0.5, ")]  # fmt: skip
-    assert names[6] == "temperature 1.0, vividness 1.5, one sample"
+        for evened in (0.0, 1.0) for head in ("", "best of 2, further 0.0, ", "best of 2, further 0.9, ")]  # fmt: skip
+    assert names[9] == "temperature 1.0, vividness 1.5, one sample"
     # rows again, by hand
     photos = evaluation.load_photos(held_out, "photos64", "held-out")
     gray64 = color.gray_from_rgb(photos.rgb())
-    for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
+    for row, pool, temperature, evened in ((-3, 3, 1.0, 1), (-6, 3, 1.0, 0), (-9, 1, 1.0, 0), (-12, 3, 0.5, 1)):
         drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
-        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened, 0.5)
-        pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
-        first = ciede2000(pictures[:, 0], photos.pictures)
-        assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
-        both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
-        assert results["rows"][row + 1]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
+        merged = color.merge(gray64[:, None], drawn)
+        for place, further in ((1, 0.0), (2, 0.9)):
+            order = spread_order(gray64, color.coarse_from_rgb(merged), pool, evened, further)
+            pictures = picture_from_rgb(merged)[torch.arange(4)[:, None], order[:, :2]]
+            first = ciede2000(pictures[:, 0], photos.pictures)
+            assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
+            both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
+            assert results["rows"][row + place]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
 
 
 def test_steps(data, tmp_path, monkeypatch):
@@ -558,18 +560,27 @@ def test_steps(data, tmp_path, monkeypatch):
     assert more == pytest.approx(rows[1]["squeezenet_kid"] - rows[0]["squeezenet_kid"], abs=1e-6)
     assert evaluate_steps.main(["--data", str(data), "--steps", "3", "--out", str(tmp_path / "no")]) == 2
     stage = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, sampler="spectral", steps=3, tuned=3)).eval()
+    torch.nn.init.normal_(stage.network.write.weight, std=0.1)
+    stage.tuned.gains.fill_(0.5)
     options = ("--reference", "3", "--evaluations", "2", "3", "--samplers", "spectral")
     other = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, steps=2, tuned=2)).eval()
     more = ["--tuned", str(tmp_path / "two")]
     for weights, status in ((other.state_dict(), 2), (stage.state_dict() | other.tuned.state_dict(prefix="tuned."), 0)):
+        weights["tuned.modulation"] = torch.full_like(weights["tuned.modulation"], 0.2)
         other.load_state_dict(weights)
         other.save_pretrained(tmp_path / "two")
         arguments = ["--data", str(data), "--out", str(tmp_path / "out"), *options, *more]
         assert evaluate_steps.main(arguments) == status
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][2:]
-    assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (2, False), (3, True), (2, True)]
-    kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, tuned=0)).save_pretrained(tmp_path / "none")
-    assert evaluate_steps.main([*arguments, "--tuned", str(tmp_path / "none")]) == 2
+    assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (2, False), (2, True), (3, True)]
+    assert len({row["ciede2000"] for row in rows}) == 4
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["tuned"] == {
+        more[1]: sha256_of(tmp_path / "two" / "model.safetensors")}  # fmt: skip
+    smaller = dataclasses.replace(stage.config, steps=4, tuned=4, encoder_channels=(32, 32))
+    untuned, copy = dataclasses.replace(stage.config, tuned=0), stage.config
+    for config in (untuned, copy, smaller):
+        kind_of(1, "diffusion")[1](config).save_pretrained(tmp_path / "other")
+        assert evaluate_steps.main([*arguments[:-1], str(tmp_path / "other")]) == 2
 
 
 def test_doubt(data, weights, tmp_path, monkeypatch):
@@ -641,7 +652,8 @@ def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch)
     arguments = ["--data", str(held_out), "--out", str(tmp_path / "no")]
     again = [*options, "--weights", str(tmp_path / "tuned"), "--tuned", str(tmp_path / "again")]
     assert scores(tune_steps, held_out, tmp_path / "out", *again)["rows"] == results["rows"]  # from the beginning
-    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"]):
+    own = ["--tuned", str(tmp_path / "stage1")]
+    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"], own):
         assert tune_steps.main([*arguments, *options, *wrong]) == 2
     other = kind_of(1, "coltran")[1](Config.read("configs/tiny/stage1_coltran.toml").network)
     other.save_pretrained(tmp_path / "other")

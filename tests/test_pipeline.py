@@ -545,6 +545,8 @@ def test_the_default_weights(tmp_path):
     pipe = ColorPipeline.from_pretrained()
     alone = pipe(gray, generator=3).images[0]
     assert np.ptp(np.asarray(alone), 2).max() > 5
+    stage1 = pipe.stages["stage1"]
+    assert stage1.config.tuned == stage1.config.steps and (stage1.tuned.gains != 1).any(), "its few steps are tuned"
     luma = np.asarray(alone) @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luma - gray).max() <= 0.5
     assert same(pipe([other, gray], generator=[5, 3]).images[1:], [alone])

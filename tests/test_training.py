@@ -641,7 +641,7 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     text = (TINY / "pipeline_coltran.toml").read_text()
     wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run")
     shutil.copytree(tmp_path / "runs/stage1_coltran/final", tmp_path / "runs/stage1_coltran/again")
-    for settings, code, message in (('saved = "again", pool = 3', 0, ""), ('saved = "no"', 1, "no"), *wrong):
+    for settings, code, message in (('saved = "again", pool = 3', 0, ""), ('saved = "no"', 1, "there is no"), *wrong):
         own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
         assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
     changed = ColorPipeline.from_pretrained(tmp_path / "pipeline").stages["stage1"]
@@ -737,6 +737,7 @@ def test_configs_that_ship_can_be_read(path):
     ("[data]", "[date]", r"unknown keys \['date'\]"),
     ("limit", "limits", r"unknown keys \['limits'\] in DataConfig"),
     ("warmup", "warm_up", r"unknown keys \['warm_up'\] in TrainingConfig"),
+    ("encoder_blocks", "tuned = 3\nencoder_blocks", "steps are tuned once training is finished"),
     ("encoder_blocks", "blocks", r"unknown keys \['blocks'\] in DiffusionColorizerConfig"),
     ("samples = 48", "samples = 48.5", "samples must be int; got 48.5"),
     ("samples = 48", 'samples = "48"', "samples must be int; got '48'"),

@@ -76,20 +76,21 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 chroma = vividness * drawn
                 seen = chroma[:, : max(pool, DRAWS * args.candidates)]
                 symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
-                orders = [spread_order(gray64, symbols, pool, evened, exponent) for exponent in further]
+                orders = {exponent: spread_order(gray64, symbols, pool, evened, exponent)
+                          for exponent in (further if of_best else further[:1])}  # fmt: skip
                 name = f"temperature {temperature}, vividness {vividness}, " + (
                     "one sample" if pool == 1 else f"central of {pool}, exponent {evened}")  # fmt: skip
                 rows = torch.arange(len(part))[:, None]
-                firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, orders[0][:, :1]])[:, 0])
-                for exponent, order in zip(further if of_best else [], orders, strict=False):
+                firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, orders[further[0]][:, :1]])[:, 0])
+                for exponent, order in orders.items() if of_best else ():
                     chosen = chroma[rows, order[:, : args.candidates]][:of_best]
                     head = f"best of {args.candidates}, further {exponent}"
                     best.setdefault(name, {}).setdefault(head, []).append(_pictures(gray[:of_best], chosen))
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
     for name, parts in firsts.items():
         report.add(name, torch.cat(parts))
-        for head, of_best in best[name].items():
-            report.add_candidates(f"{head}, {name}", torch.cat(of_best), sheet=False)
+        for head, pictures in best[name].items():
+            report.add_candidates(f"{head}, {name}", torch.cat(pictures), sheet=False)
     return report.finish()
 
 

@@ -5,8 +5,8 @@
 One plain sample per photograph and row, before rounding to 3 bits, from the same start noise in every row. Rows differ
 in the sampler and in how often the denoiser is asked; beside each stand the seconds of one draw (several photographs at
 once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. Where the
-weights hold tuned steps (train_scripts/tune_steps.py), as many steps of that sampler stand twice: tuned and not; so do
-those of `--tuned`, other tunings of the same weights. A sampler of two evaluations per step gets half of the steps,
+weights hold tuned steps (train_scripts/tune_steps.py), as many steps stand there once more, tuned, and so do those of
+`--tuned`, other tunings of the same weights. A sampler of two evaluations per step gets half of the steps,
 rounded up; its last step is one evaluation.
 """
 
@@ -59,11 +59,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
     # Those of two evaluations per step can not do every number; each row comes once.
     wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
-    tunings = tunings_of(stage, args.tuned) if hasattr(own, "tuned") else {}
+    tunings = tunings_of(stage, args.tuned)
     report.record["sampler"] = report.record["steps"] = "by row"
     reference: Any = None
-    rows = [(*row, False) for row in wanted]
-    rows += [("spectral", steps, True) for name, steps in wanted if name == "spectral" and steps in tunings]
+    report.record["tuned"] = {str(folder): evaluation.weights_of(folder)["sha256"] for folder in args.tuned}
+    rows = [(*row, False) for row in wanted] + [("spectral", steps, True) for steps in sorted(tunings)]
     for sampler, steps, tuned in rows:
         stage.config = dataclasses.replace(own, sampler=sampler, tuned=steps if tuned else 0)
         stage.tuned = tunings.get(steps)
@@ -81,7 +81,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add(name, torch.cat(pictures), sheet=name)
         row = report.rows[-1]
         row |= {"sampler": sampler, "tuned": tuned, "evaluations": evaluations}
-        row |= {"seconds_per_draw": seconds / len(photos)}
+        row["seconds_per_draw"] = seconds / len(photos)
         kid = report.scores[name].kid
         if reference is None:
             reference = kid
@@ -100,11 +100,15 @@ def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
     own = {name: value for name, value in stage.state_dict().items() if not name.startswith("tuned.")}
     for folder in folders:
         other: Any = load_stage(evaluation.stage_weights(folder, 1))
-        if getattr(other, "tuned", None) is None:
-            raise evaluation.EvaluationError(f"{folder} holds no tuned steps; train_scripts/tune_steps.py learns them")
+        if getattr(other, "tuned", None) is None or other.config.tuned in tunings:
+            raise evaluation.EvaluationError(
+                f"{folder} holds no tuned steps (train_scripts/tune_steps.py), or as many as another; known so far: "
+                f"{sorted(tunings)}"
+            )
         found = other.state_dict()
         # One of the two may have been through float16.
-        if not all(name in found and torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own):
+        same = own.keys() <= found.keys() and all(found[name].shape == own[name].shape for name in own)
+        if not same or not all(torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own):
             raise evaluation.EvaluationError(f"{folder} holds tuned steps of other weights than those of stage 1")
         tunings[other.config.tuned] = other.tuned
     return tunings

@@ -46,7 +46,8 @@ def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
         for entry in table.values()
     ):
         raise CheckpointError(
-            f"{path} must name a run for each of {', '.join(STAGES)}, and nothing else but `sharpness`; got {table}"
+            f"{path} must name a run for each of {', '.join(STAGES)}, a folder in it where `saved` is given, and nothing "
+            f"else but `sharpness`; got {table}"
         )
     return {stage: table[stage] for stage in STAGES}, sharpness
 
@@ -85,6 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
             folder, changes = getattr(options, stage), {}
             if folder is None:
                 folder = options.runs / entry["run"] / entry.get("saved", "final")
+                if "saved" in entry and not folder.is_dir():
+                    raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
+                                          "train_scripts/tune_steps.py has learned its few steps.")
                 changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
             stages.append(opened(folder, number, changes))
         ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)

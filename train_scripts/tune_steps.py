@@ -2,7 +2,7 @@
 
     python train_scripts/tune_steps.py
 
-One draw of each of the first photographs held out of training, by `--reference` steps of the spectral sampler and, from
+One draw of each photograph held out of training, by `--reference` steps of the spectral sampler and, from
 the same noise, by few, at `--levels`. Factors on both parts of each few step, by frequency, and the modulations of the
 network at each (`TunedSteps`) are learned so that the draws end where those of many steps end: the mean over frequency
 bands of the squared error relative to the band's energy, so that fine detail, which has little energy, counts as much
@@ -28,7 +28,7 @@ from stages.checkpoint import sha256_of
 from stages.data import data_folder
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.samplers import falling
-from stages.diffusion.spectral import BANDS
+from stages.diffusion.spectral import BANDS, TunedSteps
 from stages.kinds import load_stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
 from train_scripts import evaluation
@@ -71,8 +71,8 @@ class Draws:
         self.noise, self.target = torch.cat(noise), torch.cat(target)
         self.maps = [torch.cat(one) for one in zip(*encoded, strict=True)]
 
-    def sampled(self, rows: Tensor, sigmas: Tensor, tuned: Any = None) -> Tensor:
-        return self.denoiser.sample(self.noise[rows], sigmas, None, tuned, context=[m[rows] for m in self.maps])
+    def sampled(self, rows: Tensor, sigmas: TunedSteps | list[float]) -> Tensor:
+        return self.denoiser.sample(self.noise[rows], sigmas, context=[m[rows] for m in self.maps])
 
     def compared(self, found: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """By band: squared error relative to the target's energy, and energy relative to it, (len(BANDS),) each."""
@@ -88,6 +88,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
         raise evaluation.EvaluationError("--levels and --reference say how many steps; leave out --steps")
     folder = evaluation.stage_weights(args.weights, 1)
+    if args.tuned.is_file() or (args.tuned.resolve() == folder.resolve()):
+        raise evaluation.EvaluationError(f"--tuned {args.tuned}: name a folder of its own, beside {folder}")
     stage = with_levels(load_stage(folder), args.levels)
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = evaluation.Account(args, photos)
@@ -95,13 +97,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     test = len(photos) // 4
     if test < 1:
         raise evaluation.EvaluationError(f"at least 4 photographs are needed; got {len(photos)}")
-    sigmas = torch.tensor([*stage.tuned.levels.tolist(), 0.0], dtype=torch.float64)
+    tuned = stage.tuned
+    assert tuned is not None
     with torch.no_grad():
         draws = Draws(stage, photos, args.seed, args.reference)
     tested = torch.arange(len(photos) - test, len(photos))
-    account.rows.append(row("as they are", draws, tested, sigmas, None))
-    losses = learn(stage.tuned, draws, len(photos) - test, sigmas, args)
-    account.rows.append(row("tuned", draws, tested, sigmas, stage.tuned))
+    account.rows.append(row("as they are", draws, tested, tuned.sigmas))
+    losses = learn(tuned, draws, len(photos) - test, args)
+    account.rows.append(row("tuned", draws, tested, tuned))
     for one in account.rows:
         print("{name}: relative error {relative_error:.4f}".format(**one))
         for key in ("relative_error_by_band", "energy_by_band"):
@@ -116,8 +119,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def with_levels(stage: Any, levels: list[float]) -> Any:
-    """The stage with steps to be tuned at these levels; what it holds of such steps is left out."""
+def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
+    """The stage with steps to be tuned at these levels, instead of any that it holds."""
     if not isinstance(stage, DiffusionColorizer):
         raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
     try:
@@ -125,16 +128,12 @@ def with_levels(stage: Any, levels: list[float]) -> Any:
     except ValueError as error:
         raise evaluation.EvaluationError(f"--levels: {error}") from error
     steps = len(levels)
-    fresh = DiffusionColorizer(dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps))
-    assert fresh.tuned is not None
-    kept = {name: value for name, value in stage.state_dict().items() if not name.startswith("tuned.")}
-    fresh.load_state_dict(kept | {f"tuned.{name}": value for name, value in fresh.tuned.state_dict().items()})
-    fresh.tuned.levels.copy_(torch.tensor(levels))
-    fresh.trained = stage.trained
-    return fresh.eval().requires_grad_(False)
+    stage.config = dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps)
+    stage.tuned = TunedSteps(levels, sum(stage.network.modulations))
+    return stage.eval().requires_grad_(False)
 
 
-def learn(tuned: Any, draws: Draws, count: int, sigmas: Tensor, args: argparse.Namespace) -> list[float]:
+def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace) -> list[float]:
     """Learns the tuned steps from the first `count` draws; the mean loss of each pass."""
     learned = [getattr(tuned, name).requires_grad_(True) for name in RATES]
     groups = [{"params": [one], "lr": rate} for one, rate in zip(learned, RATES.values(), strict=True)]
@@ -146,7 +145,7 @@ def learn(tuned: Any, draws: Draws, count: int, sigmas: Tensor, args: argparse.N
     for number in range(args.passes):
         order, total = torch.randperm(count, generator=generator), 0.0
         for rows in tqdm(order.split(BATCH), desc=f"pass {number + 1}", unit="batch"):
-            error, energy = draws.compared(draws.sampled(rows, sigmas, tuned), draws.target[rows])
+            error, energy = draws.compared(draws.sampled(rows, tuned), draws.target[rows])
             loss = error.mean() + ENERGY * energy.log().square().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -161,8 +160,8 @@ def learn(tuned: Any, draws: Draws, count: int, sigmas: Tensor, args: argparse.N
 
 
 @torch.no_grad()
-def row(name: str, draws: Draws, tested: Tensor, sigmas: Tensor, tuned: Any) -> dict[str, Any]:
-    found = torch.cat([draws.sampled(rows, sigmas, tuned) for rows in tested.split(BATCH)])
+def row(name: str, draws: Draws, tested: Tensor, sigmas: TunedSteps | list[float]) -> dict[str, Any]:
+    found = torch.cat([draws.sampled(rows, sigmas) for rows in tested.split(BATCH)])
     target = draws.target[tested]
     error, energy = draws.compared(found, target)
     return {

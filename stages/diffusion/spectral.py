@@ -50,6 +50,11 @@ class TunedSteps(nn.Module):
         self.register_buffer("gains", torch.ones(steps, 2, len(BANDS)))
         self.register_buffer("modulation", torch.zeros(steps, modulations))
 
+    @property
+    def sigmas(self) -> list[float]:
+        """The levels, and 0 at the end."""
+        return [*self.levels.tolist(), 0.0]
+
 
 class SpectralDenoiser(nn.Module):
     """A network beside Wiener's filter, in the cosine basis:
@@ -110,9 +115,8 @@ class SpectralDenoiser(nn.Module):
     def sample(
         self,
         noise: Tensor,
-        sigmas: Tensor | Sequence[float],
+        sigmas: Tensor | Sequence[float] | TunedSteps,
         callback: Callback | None = None,
-        tuned: TunedSteps | None = None,
         **conditions: Any,
     ) -> Tensor:
         """From white noise (B, C, H, W) of unit spread to a clean field, by an exponential integrator of second order.
@@ -127,14 +131,13 @@ class SpectralDenoiser(nn.Module):
         Ostermann 2010, section 2.5). At 0 only ln(sigma) is singular, and can be integrated, so the last step needs no
         other rule.
 
-        sigmas: falling levels, the last one 0; callback: as for the samplers
-        tuned: for these levels; the network is then given the `modulation` of each step, (M,)
+        sigmas: falling levels, the last one 0, or tuned steps, of which the network is then given the `modulation` of
+            each, (M,); callback: as for the samplers
         """
-        levels = falling(sigmas)
+        tuned = sigmas if isinstance(sigmas, TunedSteps) else None
+        levels = falling(sigmas.sigmas if isinstance(sigmas, TunedSteps) else sigmas)
         if levels[-1] != 0:
             raise ValueError(f"the last level must be 0; got {levels[-1]}")
-        if tuned is not None and tuned.levels.tolist() != torch.tensor(levels[:-1]).tolist():
-            raise ValueError(f"these steps are tuned for the levels {tuned.levels.tolist()}; got {levels[:-1]}")
         with torch.autocast(noise.device.type, enabled=False):
             z = self.coefficients(noise)
         x = self._noisy(z, levels[0])

@@ -11,7 +11,7 @@ from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
 EVENED_STRENGTH = 0.9  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
-EVENED_FURTHER = 0.0  # the same for further ones
+EVENED_FURTHER = 0.5  # the same for further ones: with 0 they are rather strong ones
 
 GRAY_SHARE = 0.15  # of the truths that a map of doubt reckons with: strong colors are wrong more often than draws know
 
@@ -31,8 +31,8 @@ def spread_order(
     strength before: what is compared is where which hues are.
 
     Each further one is the draw that most lowers the mean distance of all draws from the nearest one before it
-    (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of what is there already lowers
-    it by nothing and comes late, an answer that many draws share comes early.
+    (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990), at half evened strength: a near-copy of what
+    is there already lowers it by nothing and comes late, an answer that many draws share comes early.
 
     gray64: (B, 1, H, W) in [0, 1]; coarse: (B, N, H, W) int64; pool: 1 to N, None: N -> (B, N) int64 on the CPU
     evened, further: how equal the strengths are made before the first and before the others are chosen, 0: not at all,

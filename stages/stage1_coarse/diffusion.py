@@ -84,9 +84,10 @@ class DiffusionColorizer(Stage):
         super().__init__(config)
         if config.sampler not in STAGE1_SAMPLERS:
             raise ValueError(f"sampler must be one of {STAGE1_SAMPLERS}; got {config.sampler!r}")
-        if config.tuned < 0 or (config.tuned and config.sampler != "spectral"):
+        if config.tuned and (config.tuned, "spectral") != (config.steps, config.sampler):
             raise ValueError(
-                f"tuned is a number of steps of the sampler spectral, or 0; got {config.tuned} of {config.sampler}"
+                f"these weights hold {config.tuned} tuned steps of the sampler spectral; got steps {config.steps} and "
+                f"sampler {config.sampler!r}. Tune others (train_scripts/tune_steps.py) or take the untuned weights."
             )
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
@@ -211,12 +212,12 @@ class DiffusionColorizer(Stage):
             raise ValueError(f"encoded is of {len(encoded.preview)} pictures; gray64 holds {batch}")
         maps = [m.repeat_interleave(num_samples, 0) for m in encoded.maps]
         steps = config.steps if num_inference_steps is None else num_inference_steps
-        tuned = self.tuned if steps == config.tuned and config.sampler == "spectral" else None
-        sigmas = self._sigmas(steps) if tuned is None else F.pad(tuned.levels, (0, 1))
         noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
         if config.sampler == "spectral":
-            left_open = self.denoiser.sample(noise, sigmas, callback, tuned, context=maps)
+            tuned = self.tuned if steps == config.tuned else None
+            left_open = self.denoiser.sample(noise, tuned or self._sigmas(steps), callback, context=maps)
         else:
+            sigmas = self._sigmas(steps)
             start = self.denoiser.start(noise, float(sigmas[0]))
             left_open = SAMPLERS[config.sampler](
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback, generator
@@ -359,18 +360,18 @@ class ChromaNetwork(nn.Module):
     def forward(
         self, x: Tensor, c_noise: Tensor, context: list[Tensor], modulation: Tensor | None = None
     ) -> Tensor:
-        code, outer = self.embedding(c_noise), len(self.down)
-        widths = self.modulations
-        own = iter([None] * len(widths) if modulation is None else modulation.split(widths))
+        code, outer, inner = self.embedding(c_noise), len(self.down), len(self.middle)
+        parts = [None] * len(self.modulations) if modulation is None else modulation.split(self.modulations)
         x = self.read(F.pixel_unshuffle(x, PATCH))
-        for block, extra in zip(self.down, context[:outer], strict=True):
-            x = block(x, code, extra, next(own))
+        for block, extra, own in zip(self.down, context[:outer], parts[:outer], strict=True):
+            x = block(x, code, extra, own)
         y = self.shrink(x)
-        for block, attend, extra in zip(self.middle, self.attention, context[2 * outer :], strict=True):
-            y = attend(block(y, code, extra, next(own)))
+        middle = zip(self.middle, self.attention, context[2 * outer :], parts[outer : outer + inner], strict=True)
+        for block, attend, extra, own in middle:
+            y = attend(block(y, code, extra, own))
         x = self.attention16(x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest"))
-        for block, extra in zip(self.up, context[outer : 2 * outer], strict=True):
-            x = block(x, code, extra, next(own))
+        for block, extra, own in zip(self.up, context[outer : 2 * outer], parts[outer + inner :], strict=True):
+            x = block(x, code, extra, own)
         return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
 
 
