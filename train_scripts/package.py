@@ -46,8 +46,8 @@ def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
         for entry in table.values()
     ):
         raise CheckpointError(
-            f"{path} must name a run for each of {', '.join(STAGES)}, a folder in it where `saved` is given, and nothing "
-            f"else but `sharpness`; got {table}"
+            f"{path} must name a run for each of {', '.join(STAGES)}, a folder in it where `saved` is given, and "
+            f"nothing else but `sharpness`; got {table}"
         )
     return {stage: table[stage] for stage in STAGES}, sharpness
 
