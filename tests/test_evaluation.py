@@ -340,6 +340,22 @@ def test_stage3(data, weights, tmp_path):
     assert rows["bicubic, true rgb64"]["ciede2000"] < 3 < rows["bicubic, sampled rgb64"]["ciede2000"]
 
 
+def test_stage3_in_other_numbers_of_steps(data, weights, tmp_path):
+    torch.manual_seed(0)
+    stage = kind_of(3, "diffusion")[1](Config.read("configs/tiny/stage3.toml").network)
+    for weight in stage.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    stage.save_pretrained(tmp_path / "stage3")
+    options = ["--weights", str(tmp_path / "stage3"), "--more-steps", "5", "2", "--steps", "2"]
+    rows = by_name(scores(evaluate_stage3, data, tmp_path / "out", *options))
+    for name in ("true", "sampled"):
+        two, same, most = (rows[f"stage 3{way}, {name} rgb64"] for way in ("", " in 2 steps", " in 5 steps"))
+        key = "squeezenet_kid_minus_most_steps"
+        assert {**two, "name": ""} == {**same, "name": ""} and two["ciede2000"] != most["ciede2000"]
+        assert most[key]["value"] == 0
+        assert two[key]["value"] == pytest.approx(two["squeezenet_kid"] - most["squeezenet_kid"], abs=1e-6)
+
+
 def test_missing_stage1_is_said(data, weights, tmp_path):
     (weights / "stage1" / "config.json").unlink()
     results = scores(evaluate_stage2, data, tmp_path / "out")
@@ -566,14 +582,14 @@ def test_steps(data, tmp_path, monkeypatch):
     other = kind_of(1, "diffusion")[1](dataclasses.replace(stage.config, steps=2, tuned=2)).eval()
     more = ["--tuned", str(tmp_path / "two")]
     for weights, status in ((other.state_dict(), 2), (stage.state_dict() | other.tuned.state_dict(prefix="tuned."), 0)):
-        weights["tuned.modulation"] = torch.full_like(weights["tuned.modulation"], 0.2)
+        weights["tuned.gains"] = torch.full_like(weights["tuned.gains"], 0.7)
         other.load_state_dict(weights)
         other.save_pretrained(tmp_path / "two")
         arguments = ["--data", str(data), "--out", str(tmp_path / "out"), *options, *more]
         assert evaluate_steps.main(arguments) == status
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][2:]
     assert [(row["evaluations"], row["tuned"]) for row in rows] == [(3, False), (2, False), (2, True), (3, True)]
-    assert len({row["ciede2000"] for row in rows}) == 4
+    assert len({row["ciede2000"] for row in rows}) == 4, [(row["name"], row["ciede2000"]) for row in rows]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["tuned"] == {
         more[1]: sha256_of(tmp_path / "two" / "model.safetensors")}  # fmt: skip
     smaller = dataclasses.replace(stage.config, steps=4, tuned=4, encoder_channels=(32, 32))

@@ -5,8 +5,9 @@
 Three ways from 64 to 256, each with the same rgb64: bicubic enlargement of its chroma, enlargement guided by
 the luma (`stages.resize.enlarge_chroma`), stage 3. First with the true rgb64 (the photograph reduced by
 area), then, where weights of stages 1 and 2 are there, with a sampled one (the most central of stage 1's pool
-through stage 2). The luma is the true gray256 in every row. Where the stage knows likelihoods, the mean is noted: bits
-per dimension of the originals given their gray and themselves at 64x64.
+through stage 2). The luma is the true gray256 in every row. With `--more-steps` stage 3 stands there again in these
+numbers of steps, each with the paired difference of `squeezenet_kid` to the largest of them. Where the stage knows
+likelihoods, the mean is noted: bits per dimension of the originals given their gray and themselves at 64x64.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
             metavar="FOLDER",
             help=f"stage {number}, for a sampled rgb64 (default: the packaged one)",
         )
+    options.add_argument(
+        "--more-steps", type=evaluation.positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
+    )
     return options
 
 
@@ -61,6 +65,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if not {1, 2} <= set(stages):
         report.note("no weights of stages 1 and 2 (--stage1, --stage2): no rows with a sampled rgb64")
 
+    in_steps = {f"stage 3 in {steps} steps": steps for steps in sorted(set(args.more_steps))}
     pictures: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 3", unit="batch"):
@@ -88,17 +93,25 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             }
             for way, larger in enlarged.items():
                 made[f"{way}, {name} rgb64"] = color.merge(gray256, larger)
-            made[f"stage 3, {name} rgb64"] = stages[3].sample(
-                gray256,
-                rgb64,
-                generator=evaluation.generators(args.seed, part, 1, "stage 3"),
-                num_inference_steps=args.steps,
-            )
+            for way, steps in {"stage 3": args.steps, **in_steps}.items():
+                made[f"{way}, {name} rgb64"] = stages[3].sample(
+                    gray256,
+                    rgb64,
+                    generator=evaluation.generators(args.seed, part, 1, "stage 3"),
+                    num_inference_steps=steps,
+                )
         for name, rgb in made.items():
             pictures.setdefault(name, []).append(picture_from_rgb(rgb))
 
     for name, parts in pictures.items():
         report.add(name, torch.cat(parts), sheet=name.removesuffix(" rgb64"))
+    for row in report.rows if in_steps else []:
+        way, _, ending = row["name"].partition(", ")
+        if way in ("stage 3", *in_steps):
+            more = report.scores[row["name"]].kid.minus(report.scores[f"{list(in_steps)[-1]}, {ending}"].kid)
+            row["squeezenet_kid_minus_most_steps"] = {"value": more.value, "interval_95": [more.low, more.high]}
+            report.note(f"{row['name']}: squeezenet_kid {more.value:+.2f} [{more.low:+.2f}, {more.high:+.2f}] against "
+                        "the most steps")  # fmt: skip
     report.add_bits(bits, "dimension", "; knowing nothing costs 8")
     return report.finish()
 
