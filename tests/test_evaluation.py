@@ -535,27 +535,25 @@ def test_as_many_are_held_out_as_the_configs_say():
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
     asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2",
-             "--evened", "0", "1", "--further", "0", "0.9"]  # fmt: skip
+             "--evened", "0", "1"]  # fmt: skip
     results = scores(choose_candidate, held_out, tmp_path / "out", *asked, "--best-photos", "3")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     names = [row["name"] for row in results["rows"][3:]]
-    assert len(names) == 18 and names[3:9] == [
+    assert len(names) == 12 and names[2:6] == [
         f"{head}temperature 0.5, vividness 1.5, central of 3, exponent {evened}"
-        for evened in (0.0, 1.0) for head in ("", "best of 2, further 0.0, ", "best of 2, further 0.9, ")]  # fmt: skip
-    assert names[9] == "temperature 1.0, vividness 1.5, one sample"
+        for evened in (0.0, 1.0) for head in ("", "best of 2, ")]  # fmt: skip
+    assert names[6] == "temperature 1.0, vividness 1.5, one sample"
     # rows again, by hand
     photos = evaluation.load_photos(held_out, "photos64", "held-out")
     gray64 = color.gray_from_rgb(photos.rgb())
-    for row, pool, temperature, evened in ((-3, 3, 1.0, 1), (-6, 3, 1.0, 0), (-9, 1, 1.0, 0), (-12, 3, 0.5, 1)):
+    for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
         drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
-        merged = color.merge(gray64[:, None], drawn)
-        for place, further in ((1, 0.0), (2, 0.9)):
-            order = spread_order(gray64, color.coarse_from_rgb(merged), pool, evened, further)
-            pictures = picture_from_rgb(merged)[torch.arange(4)[:, None], order[:, :2]]
-            first = ciede2000(pictures[:, 0], photos.pictures)
-            assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
-            both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
-            assert results["rows"][row + place]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
+        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened)
+        pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
+        first = ciede2000(pictures[:, 0], photos.pictures)
+        assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
+        both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
+        assert results["rows"][row + 1]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
 
 
 def test_steps(data, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from stages.diffusion import geometric_sigmas
 from stages.kinds import KINDS, load_stage
 from stages.nn.axial_encoder import AxialEncoder
 from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import EVENED_FURTHER, EVENED_STRENGTH, GRAY_SHARE, expected_error, spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, GRAY_SHARE, expected_error, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
@@ -893,8 +893,8 @@ def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return gray, coarse_from_rgb(merge(gray[:, None], chroma))
 
 
-def brute_force_distances(gray: Tensor, coarse: Tensor, *, evened: float = EVENED_FURTHER) -> np.ndarray:
-    """Mean distance in a and b at 16x16 of each two, their strengths evened by an exponent; gray (1, 64, 64), coarse
+def brute_force_distances(gray: Tensor, coarse: Tensor, *, equal: bool = False) -> np.ndarray:
+    """Mean distance in a and b at 16x16 of each two, brought nearly to equal strength or not; gray (1, 64, 64), coarse
     (N, 64, 64) -> (N, N).
     """
     ab = []
@@ -905,7 +905,8 @@ def brute_force_distances(gray: Tensor, coarse: Tensor, *, evened: float = EVENE
             for j in range(16):
                 small[:, i, j] = rgb[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((1, 2))
         ab.append(lab_from_rgb(torch.from_numpy(small))[1:].numpy())
-    ab = [a / np.hypot(*a).mean() ** evened for a in ab]
+    if equal:
+        ab = [a / np.hypot(*a).mean() ** EVENED_STRENGTH for a in ab]
     return np.array([[np.hypot(*(a - b)).mean() for b in ab] for a in ab])
 
 
@@ -919,7 +920,7 @@ def test_first_candidate_is_the_medoid(any_luma):
     for pool in (8, 5):
         order = spread_order(gray, coarse, pool)
         for index in range(12):
-            sums = brute_force_distances(gray[index], coarse[index, :pool], evened=EVENED_STRENGTH).sum(1)
+            sums = brute_force_distances(gray[index], coarse[index, :pool], equal=True).sum(1)
             assert sums[order[index, 0]] <= sums.min() + 1e-4  # to rounding; near ties may stand either way
             assert sums.max() - sums.min() > 0.01
 
@@ -938,13 +939,12 @@ def test_each_further_candidate_covers_the_draws_best():
 
 def test_a_pale_draw_is_no_more_central_than_another():
     gray, coarse = candidates(1, 5, seed=4)
-    odd = int(brute_force_distances(gray[0], coarse[0], evened=EVENED_STRENGTH).sum(1).argmax())
+    odd = int(brute_force_distances(gray[0], coarse[0], equal=True).sum(1).argmax())
     chroma = chroma_from_rgb(rgb_from_coarse(coarse))
     chroma[:, odd] *= 0.4
     pale = coarse_from_rgb(merge(gray[:, None], chroma))
-    assert brute_force_distances(gray[0], pale[0], evened=0).sum(1).argmin() == odd  # the plain medoid
-    evened = brute_force_distances(gray[0], pale[0], evened=EVENED_STRENGTH)
-    assert spread_order(gray, pale)[0, 0] == evened.sum(1).argmin() != odd
+    assert brute_force_distances(gray[0], pale[0]).sum(1).argmin() == odd  # the plain medoid
+    assert spread_order(gray, pale)[0, 0] == brute_force_distances(gray[0], pale[0], equal=True).sum(1).argmin() != odd
 
 
 def test_a_gray_draw_is_not_the_first():

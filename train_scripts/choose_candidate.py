@@ -2,12 +2,12 @@
 
     python train_scripts/choose_candidate.py --set photos256
 
-For each temperature, vividness, size of the pool and exponent that evens the strengths of draws, all from the same
+Two rows per temperature, vividness, size of the pool and exponent that evens the strengths of draws, all from the same
 draws before rounding to 3 bits: the first picture of `spread_order`, and best of K over the first photographs, of the
-pictures that it puts first among as many draws as the pipeline makes, for each exponent of further ones. Chroma is
-enlarged bicubically where photographs have more than 64x64 pixels. Nothing is written into the weights: the choice is
-made by reading (docs/results.md) and set as `temperature`, `vividness` and `pool` of stage 1 in configs/pipeline.toml,
-the exponents as EVENED_STRENGTH and EVENED_FURTHER in stages/stage1_coarse/candidates.py.
+pictures that it puts first among as many draws as the pipeline makes. Chroma is enlarged bicubically where photographs
+have more than 64x64 pixels. Nothing is written into the weights: the choice is made by reading (docs/results.md) and
+set as `temperature`, `vividness` and `pool` of stage 1 in configs/pipeline.toml, the exponent as EVENED_STRENGTH in
+stages/stage1_coarse/candidates.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.color_pipeline import DRAWS
 from stages import color
 from stages.metrics import picture_from_rgb
 from stages.resize import resize
-from stages.stage1_coarse.candidates import EVENED_FURTHER, EVENED_STRENGTH, spread_order
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from stages.stage1_coarse.temperature import checked_temperature
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened
@@ -41,7 +41,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.25], metavar="V")
     options.add_argument("--pools", type=evaluation.positive, nargs="+", default=[1, 8], metavar="N")
     options.add_argument("--evened", type=float, nargs="+", default=[EVENED_STRENGTH], metavar="E", help="exponent")
-    options.add_argument("--further", type=float, nargs="+", default=[EVENED_FURTHER], metavar="E", help="of others")
     options.add_argument("--best-photos", type=evaluation.positive, default=64, metavar="N", help="of best of K")
     options.add_argument("--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K")
     return options
@@ -56,11 +55,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         stage.config = dataclasses.replace(stage.config, vividness=1.0)
     temperatures, pools = list(dict.fromkeys(args.temperatures)), list(dict.fromkeys(args.pools))
     livelier, evener = list(dict.fromkeys(args.vividness)), list(dict.fromkeys(args.evened))
-    further = list(dict.fromkeys(args.further))
     most = max(*pools, DRAWS * args.candidates)
     previews: list[Tensor] = []
     firsts: dict[str, list[Tensor]] = {}
-    best: dict[str, dict[str, list[Tensor]]] = {}
+    best: dict[str, list[Tensor]] = {}
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         gray = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
         gray64, sharp = evaluation.seen_by_stage1(stage, gray)
@@ -76,21 +74,18 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 chroma = vividness * drawn
                 seen = chroma[:, : max(pool, DRAWS * args.candidates)]
                 symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
-                orders = {exponent: spread_order(gray64, symbols, pool, evened, exponent)
-                          for exponent in (further if of_best else further[:1])}  # fmt: skip
+                order = spread_order(gray64, symbols, pool, evened)
                 name = f"temperature {temperature}, vividness {vividness}, " + (
                     "one sample" if pool == 1 else f"central of {pool}, exponent {evened}")  # fmt: skip
                 rows = torch.arange(len(part))[:, None]
-                firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, orders[further[0]][:, :1]])[:, 0])
-                for exponent, order in orders.items() if of_best else ():
+                firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])
+                if of_best:
                     chosen = chroma[rows, order[:, : args.candidates]][:of_best]
-                    head = f"best of {args.candidates}, further {exponent}"
-                    best.setdefault(name, {}).setdefault(head, []).append(_pictures(gray[:of_best], chosen))
+                    best.setdefault(name, []).append(_pictures(gray[:of_best], chosen))
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
     for name, parts in firsts.items():
         report.add(name, torch.cat(parts))
-        for head, pictures in best[name].items():
-            report.add_candidates(f"{head}, {name}", torch.cat(pictures), sheet=False)
+        report.add_candidates(f"best of {args.candidates}, {name}", torch.cat(best[name]), sheet=False)
     return report.finish()
 
 

@@ -11,17 +11,12 @@ from stages.resize import resize
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
 EVENED_STRENGTH = 0.9  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
-EVENED_FURTHER = 0.5  # the same for further ones: with 0 they are rather strong ones
 
 GRAY_SHARE = 0.15  # of the truths that a map of doubt reckons with: strong colors are wrong more often than draws know
 
 
 def spread_order(
-    gray64: Tensor,
-    coarse: Tensor,
-    pool: int | None = None,
-    evened: float = EVENED_STRENGTH,
-    further: float = EVENED_FURTHER,
+    gray64: Tensor, coarse: Tensor, pool: int | None = None, evened: float = EVENED_STRENGTH
 ) -> Tensor:
     """Indices that sort draws so that the first K, for every K, stand for all of them.
 
@@ -31,12 +26,11 @@ def spread_order(
     strength before: what is compared is where which hues are.
 
     Each further one is the draw that most lowers the mean distance of all draws from the nearest one before it
-    (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990), at half evened strength: a near-copy of what
-    is there already lowers it by nothing and comes late, an answer that many draws share comes early.
+    (k-medoids, the greedy BUILD phase of PAM: Kaufman and Rousseeuw 1990): a near-copy of what is there already lowers
+    it by nothing and comes late, an answer that many draws share comes early.
 
     gray64: (B, 1, H, W) in [0, 1]; coarse: (B, N, H, W) int64; pool: 1 to N, None: N -> (B, N) int64 on the CPU
-    evened, further: how equal the strengths are made before the first and before the others are chosen, 0: not at all,
-        1: quite
+    evened: how equal the strengths are made before the first is chosen, 0: not at all, 1: quite
     """
     if gray64.ndim != 4 or coarse.ndim != 4 or gray64.shape != (len(coarse), 1, *coarse.shape[2:]):
         raise ValueError(
@@ -49,12 +43,11 @@ def spread_order(
     rgb = merge(gray64[:, None], chroma_from_rgb(rgb_from_coarse(coarse)))
     ab = lab_from_rgb(F.adaptive_avg_pool2d(rgb.flatten(0, 1), COMPARED_SIDE))[:, 1:].unflatten(0, coarse.shape[:2])
     strength = ab.square().sum(2).sqrt().mean((-2, -1))[:, :, None, None, None]
-    strength = strength.clamp_min(1e-3)
-    apart = _distances((ab / strength**evened)[:, :pool]).sum(-1)
+    apart = _distances((ab / strength.clamp_min(1e-3) ** evened)[:, :pool]).sum(-1)
     # No exponent makes a gray draw stronger, and unlike hues are further from each other than from gray.
-    gray = strength[:, :pool, 0, 0, 0].cpu() <= 1e-3
+    gray = strength[:, :pool, 0, 0, 0].cpu() < 1e-3
     chosen = [apart.masked_fill(gray & ~gray.all(1, keepdim=True), torch.inf).argmin(-1)]
-    distance = _distances(ab / strength**further)
+    distance = _distances(ab)
     photos = torch.arange(len(coarse))
     nearest = distance[photos, chosen[0]]  # of each draw from those chosen, (B, N)
     left = torch.ones_like(nearest, dtype=torch.bool)
