@@ -108,8 +108,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for row in report.rows if in_steps else []:
         way, _, ending = row["name"].partition(", ")
         if way in ("stage 3", *in_steps):
-            more = report.scores[row["name"]].kid.minus(report.scores[f"{list(in_steps)[-1]}, {ending}"].kid)
-            row["squeezenet_kid_minus_most_steps"] = {"value": more.value, "interval_95": [more.low, more.high]}
+            more = report.compare(row, "most_steps", f"{list(in_steps)[-1]}, {ending}")
             report.note(f"{row['name']}: squeezenet_kid {more.value:+.2f} [{more.low:+.2f}, {more.high:+.2f}] against "
                         "the most steps")  # fmt: skip
     report.add_bits(bits, "dimension", "; knowing nothing costs 8")

@@ -61,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
     tunings = tunings_of(stage, args.tuned)
     report.record["sampler"] = report.record["steps"] = "by row"
-    reference: Any = None
+    reference = ""  # the first row's name
     report.record["tuned"] = {str(folder): evaluation.weights_of(folder)["sha256"] for folder in args.tuned}
     rows = [(*row, False) for row in wanted] + [("spectral", steps, True) for steps in sorted(tunings)]
     for sampler, steps, tuned in rows:
@@ -82,13 +82,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         row = report.rows[-1]
         row |= {"sampler": sampler, "tuned": tuned, "evaluations": evaluations}
         row["seconds_per_draw"] = seconds / len(photos)
-        kid = report.scores[name].kid
-        if reference is None:
-            reference = kid
+        if not reference:
+            reference = name
             report.note(f"{name}: {row['seconds_per_draw']:.3f} s per draw")
             continue
-        more = kid.minus(reference)
-        row["squeezenet_kid_minus_reference"] = {"value": more.value, "interval_95": [more.low, more.high]}
+        more = report.compare(row, "reference", reference)
         report.note(f"{name}: {row['seconds_per_draw']:.3f} s per draw, squeezenet_kid {more.value:+.1f} "
                     f"[{more.low:+.1f}, {more.high:+.1f}] against the reference")  # fmt: skip
     return report.finish()

@@ -405,13 +405,20 @@ class Report(Account):
         row["squeezenet_kid"] = kid.value
         row["squeezenet_kid_95"] = [kid.low, kid.high]
         if name not in (ORIGINALS, GRAY, PREVIEW) and PREVIEW in self.scores:
-            less = kid.minus(self.scores[PREVIEW].kid)
-            row["squeezenet_kid_minus_preview"] = {"value": less.value, "interval_95": [less.low, less.high]}
+            self.compare(row, "preview", PREVIEW)
         if self.gray is not None:
             row["luma_error_max"] = float(metrics.luma_error(outputs, self.gray).max())
         self._append(row)
         if sheet:
             self.columns.append((sheet, outputs[: self.args.sheet_photos]))
+
+    def compare(self, row: dict[str, Any], what: str, other: str) -> metrics.Estimate:
+        """The paired difference of a row's `squeezenet_kid` to that of the row called `other`, also kept in the row as
+        `squeezenet_kid_minus_<what>`.
+        """
+        more = self.scores[row["name"]].kid.minus(self.scores[other].kid)
+        row[f"squeezenet_kid_minus_{what}"] = {"value": more.value, "interval_95": [more.low, more.high]}
+        return more
 
     def add_candidates(self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool) -> None:
         """A row of best of K and diversity over the first n photographs: uint8 (n, K, 3, H, W), drawing

@@ -134,8 +134,10 @@ class SpectralDenoiser(nn.Module):
         sigmas: falling levels, the last one 0, or tuned steps, of which the network is then given the `modulation` of
             each, (M,); callback: as for the samplers
         """
-        tuned = sigmas if isinstance(sigmas, TunedSteps) else None
-        levels = falling(sigmas.sigmas if isinstance(sigmas, TunedSteps) else sigmas)
+        tuned: TunedSteps | None = None
+        if isinstance(sigmas, TunedSteps):
+            tuned, sigmas = sigmas, sigmas.sigmas
+        levels = falling(sigmas)
         if levels[-1] != 0:
             raise ValueError(f"the last level must be 0; got {levels[-1]}")
         with torch.autocast(noise.device.type, enabled=False):
