@@ -6,8 +6,9 @@ Three ways from 64 to 256, each with the same rgb64: bicubic enlargement of its 
 the luma (`stages.resize.enlarge_chroma`), stage 3. First with the true rgb64 (the photograph reduced by
 area), then, where weights of stages 1 and 2 are there, with a sampled one (the most central of stage 1's pool
 through stage 2). The luma is the true gray256 in every row. With `--more-steps` stage 3 stands there again in these
-numbers of steps, each with the paired difference of `squeezenet_kid` to the largest of them. Where the stage knows
-likelihoods, the mean is noted: bits per dimension of the originals given their gray and themselves at 64x64.
+numbers of steps, each with the paired difference of `squeezenet_kid` to the largest of them. `--sharpness` sharpens
+the colors of stage 3 as the pipeline does. Where the stage knows likelihoods, the mean is noted: bits per dimension of
+the originals given their gray and themselves at 64x64.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.fullres import sharpened
 from stages import color
 from stages.data import data_folder
 from stages.kinds import load_stage
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--more-steps", type=evaluation.positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
     )
+    options.add_argument("--sharpness", type=float, default=0.0, help="sharpen the colors of stage 3, as the pipeline does")
     return options
 
 
@@ -94,12 +97,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             for way, larger in enlarged.items():
                 made[f"{way}, {name} rgb64"] = color.merge(gray256, larger)
             for way, steps in {"stage 3": args.steps, **in_steps}.items():
-                made[f"{way}, {name} rgb64"] = stages[3].sample(
+                rgb256 = stages[3].sample(
                     gray256,
                     rgb64,
                     generator=evaluation.generators(args.seed, part, 1, "stage 3"),
                     num_inference_steps=steps,
                 )
+                made[f"{way}, {name} rgb64"] = sharpened(gray256, rgb256, args.sharpness)
         for name, rgb in made.items():
             pictures.setdefault(name, []).append(picture_from_rgb(rgb))
 
