@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--more-steps", type=evaluation.positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
     )
-    options.add_argument("--sharpness", type=float, default=0.0, help="sharpen the colors of stage 3, as the pipeline does")
+    options.add_argument("--sharpness", type=float, default=0.0, help="sharpen stage 3, as the pipeline does")
     return options
 
 
