@@ -19,7 +19,7 @@ Sources: Binkowski et al. 2018 (arXiv 1801.01401) for MMD^2 with the cubic kerne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -31,16 +31,15 @@ from torch import Tensor, nn
 from stages import color
 
 __all__ = [
+    "CandidateScores",
     "Estimate",
     "HalfSplits",
     "MetricsError",
     "Reference",
     "Scores",
     "SqueezeNetFeatures",
-    "best_of_k",
     "ciede2000",
     "colorfulness",
-    "diversity",
     "luma_error",
     "mmd2_unbiased",
     "picture_from_rgb",
@@ -350,6 +349,27 @@ class Scores:
         }
 
 
+@dataclass(frozen=True)
+class CandidateScores:
+    """Best of K and diversity of n photographs' candidates: (n,) float64 each, in the order of the list."""
+
+    ciede2000: Tensor  # of the nearest candidate
+    squeezenet_distance: Tensor  # of the nearest one in features, maybe another
+    diversity: Tensor  # mean feature distance between consecutive candidates
+
+    def means(self) -> dict[str, float]:
+        return {field.name: float(getattr(self, field.name).mean()) for field in fields(self)}
+
+    def minus(self, other: CandidateScores) -> dict[str, tuple[float, float, float]]:
+        """Mean difference on the same photographs, and its 95 % interval by the normal distribution."""
+        found = {}
+        for field in fields(self):
+            more = getattr(self, field.name) - getattr(other, field.name)
+            half = 1.96 * float(more.std()) / len(more) ** 0.5
+            found[field.name] = (float(more.mean()), float(more.mean()) - half, float(more.mean()) + half)
+        return found
+
+
 class Reference:
     """The originals of an evaluation, measured once, and the half-splits that every system shares.
 
@@ -383,22 +403,24 @@ class Reference:
             kid=self.splits.kid(self.features, features),
         )
 
-    def candidates(self, candidates: Tensor | Sequence[Sequence[Tensor]]) -> dict[str, float]:
+    def candidates(self, candidates: Tensor | Sequence[Sequence[Tensor]]) -> CandidateScores:
         """Best of K and diversity of the first n photographs' candidates, uint8 (n, K, 3, H, W) in drawing
         order.
         """
         n, k = len(candidates), len(candidates[0])
+        if k < 2:
+            raise MetricsError("diversity needs at least two candidates per photograph")
         originals = self.originals[:n]
         drawn = [[row[i] for row in candidates] for i in range(k)]
         # One candidate of every photo at a time: equal candidates then have bit-equal features.
         features = torch.stack([self.features_of(pictures) for pictures in drawn], dim=1)
         differences = torch.stack([ciede2000(pictures, originals) for pictures in drawn], dim=1)
         distances = (features - self.features[:n, None]).norm(dim=2)
-        return {
-            "ciede2000": best_of_k(differences),
-            "squeezenet_distance": best_of_k(distances),
-            "diversity": diversity(features),
-        }
+        return CandidateScores(
+            ciede2000=differences.amin(1),
+            squeezenet_distance=distances.amin(1),
+            diversity=(features[:, 1:] - features[:, :-1]).norm(dim=2).mean(1),
+        )
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
@@ -415,15 +437,3 @@ def spearman(a: Tensor, b: Tensor) -> float:
         ranks.append(rank - rank.mean())
     spread = ranks[0].norm() * ranks[1].norm()
     return float(ranks[0] @ ranks[1] / spread) if spread else 0.0
-
-
-def best_of_k(values: Tensor) -> float:
-    """Per picture the smallest of its K candidates' values, then the mean: (n, K) -> a number."""
-    return float(values.amin(1).mean())
-
-
-def diversity(features: Tensor) -> float:
-    """Mean feature distance between consecutive candidates of one photo: (n, K, d), K > 1 -> a number."""
-    if features.shape[1] < 2:
-        raise MetricsError("diversity needs at least two candidates per photograph")
-    return float((features[:, 1:] - features[:, :-1]).norm(dim=2).mean())

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from standins import standin_pipeline
 
 from pipeline.color_pipeline import photo_from
+from pipeline.fullres import sharpened
 from stages import color
 from stages.checkpoint import sha256_of
 from stages.images import load_photo, save_photo
 from stages.kinds import kind_of, load_stage
-from stages.metrics import SqueezeNetFeatures, ciede2000, picture_from_rgb
+from stages.metrics import CandidateScores, SqueezeNetFeatures, ciede2000, picture_from_rgb
 from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.candidates import spread_order
 from stages.training import Config
@@ -107,13 +108,15 @@ class StandInPipeline:
     def from_pretrained(cls, folder=None):
         return cls()
 
-    def __call__(self, gray, num_samples=1, generator=None, preview=False, pool=None, output_type="pil"):
+    def __call__(
+        self, gray, num_samples=1, generator=None, preview=False, pool=None, output_type="pil", num_inference_steps=0
+    ):
         assert output_type == "np" and len(generator) == len(gray)
         images, info = [], []
         for photo, seed in zip(gray, generator, strict=True):
             assert photo.ndim == 2 and photo.dtype == np.uint8
             for candidate in reversed(range(num_samples)):
-                tint = np.array([0, 0, 0] if preview else [seed, 0, 10 * candidate])
+                tint = np.array([0, 0, 0] if preview else [seed, num_inference_steps, 10 * candidate])
                 images.append(np.clip(photo[..., None].astype(int) + tint, 0, 255).astype(np.uint8))
                 info.append(SimpleNamespace(candidate=None if preview else candidate))
         return SimpleNamespace(images=images, info=info)
@@ -358,6 +361,20 @@ def test_stage3_in_other_numbers_of_steps(data, weights, tmp_path, monkeypatch):
         assert {**two, "name": ""} == {**same, "name": ""} and two["ciede2000"] != most["ciede2000"]
         assert most[key]["value"] == 0
         assert two[key]["value"] == pytest.approx(two["squeezenet_kid"] - most["squeezenet_kid"], abs=1e-6)
+        assert f"stage 3, sharpened, {name} rgb64" not in rows
+    seen: list[float] = []
+    monkeypatch.setattr(evaluate_stage3, "sharpened",
+                        lambda gray, rgb, sharpness: seen.append(sharpness) or sharpened(gray, rgb, sharpness))
+    sharper = by_name(scores(evaluate_stage3, data, tmp_path / "out", *options, "--sharpness", "0.7"))
+    assert set(seen) == {0, 0.7}
+    for name in ("true", "sampled"):
+        row, plain = (sharper[f"stage 3{form}, {name} rgb64"] for form in (", sharpened", ""))
+        assert plain["ciede2000"] == rows[f"stage 3, {name} rgb64"]["ciede2000"] != row["ciede2000"]
+        assert row["colorfulness_ratio"] > plain["colorfulness_ratio"]
+        for what in ("", ", sharpened"):
+            most = sharper[f"stage 3 in 5 steps{what}, {name} rgb64"]
+            more = row[f"squeezenet_kid_minus_most_steps{what.replace(', ', '_')}"]["value"]
+            assert more == pytest.approx(row["squeezenet_kid"] - most["squeezenet_kid"], abs=1e-6)
 
 
 def test_missing_stage1_is_said(data, weights, tmp_path):
@@ -375,6 +392,21 @@ def test_pipeline(data, weights, tmp_path):
     assert rows["best of 3"]["photos"] == 3 and rows["best of 3, chosen"]["diversity"] > 0
     assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
     assert rows["default output"]["luma_error_max"] == pytest.approx(3 * 0.299)  # the seed, added to red
+
+
+def test_candidates_in_more_steps_are_compared_photo_by_photo(data, tmp_path):
+    options = ("--candidates", "2", "--best-photos", "3", "--more-steps", "9")
+    rows = by_name(scores(evaluate_pipeline, data, tmp_path / "out", *options))
+    few, many = rows["best of 2, chosen"], rows["best of 2, chosen, in 9 steps"]
+    for key in ("ciede2000", "squeezenet_distance", "diversity"):
+        more = few["minus_more_steps"][key]
+        assert more["value"] == pytest.approx(few[key] - many[key], abs=1e-9) != 0
+        assert more["interval_95"][0] < more["value"] < more["interval_95"][1]
+    a = CandidateScores(*torch.tensor([[1.0, 2, 6], [0, 0, 0], [1, 1, 1]]).double())
+    b = CandidateScores(*torch.zeros(3, 3).double())
+    # Standard deviation of 1, 2, 6: sqrt(7).
+    assert a.minus(b)["ciede2000"] == pytest.approx((3, 3 - 1.96 * (7 / 3) ** 0.5, 3 + 1.96 * (7 / 3) ** 0.5))
+    assert a.minus(b)["diversity"] == (1, 1, 1)
 
 
 def test_pipeline_candidates_come_in_drawing_order():

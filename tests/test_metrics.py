@@ -184,7 +184,8 @@ def test_best_of_k_and_diversity_are_loops_over_photos(network):
     originals = pictures(5)
     reference = Reference(originals, network)
     candidates = torch.stack([pictures(4, seed=seed) for seed in (1, 2, 3)], dim=1)  # (4, 3, 3, H, W)
-    found = reference.candidates(candidates)
+    scores = reference.candidates(candidates)
+    found = scores.means()
     best, near, steps = [], [], []
     for photo in range(4):
         own = [reference.features_of(candidates[photo, k : k + 1])[0] for k in range(3)]
@@ -205,7 +206,7 @@ def test_diversity_of_a_deterministic_model_is_exactly_zero(network):
     originals = pictures(37)  # more than one batch, the last one smaller
     outputs = pictures(37, seed=9)
     candidates = outputs[:, None].expand(-1, 3, -1, -1, -1)
-    assert Reference(originals, network).candidates(candidates)["diversity"] == 0
+    assert Reference(originals, network).candidates(candidates).means()["diversity"] == 0
 
 
 # The network

@@ -5,7 +5,8 @@
 
 The pipeline is given the 8-bit luma of each photograph; photograph i uses the seed `--seed + i`. Rows: the
 one-pass preview, the default output, one random sample (`pool=1`), best of 8 and diversity over the first
-photographs, of the pictures that the pipeline gives ("chosen") and of plain samples.
+photographs, of the pictures that the pipeline gives ("chosen") and of plain samples. With `--more-steps` the chosen
+ones stand there again, drawn in that many steps of stage 1, and the paired differences of the default's to them.
 
 With --outputs, the pictures of each folder are matched to those of --originals by file stem and scored as
 they are; rows of the originals, plain gray and, unless --no-preview is given, this pipeline's preview stand
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
     )
+    options.add_argument("--more-steps", type=evaluation.positive, metavar="N", help="best of K in N steps too")
     options.add_argument(
         "--outputs",
         type=Path,
@@ -110,6 +112,12 @@ def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     few, best = gray[: args.best_photos], f"best of {args.candidates}"
     chosen = colorize(pipe, few, args.seed, num_samples=args.candidates, name=f"{best}, chosen", **steps)
     report.add_candidates(f"{best}, chosen", chosen, sheet=True)
+    if args.more_steps:
+        row, longer = report.rows[-1], f"{best}, chosen, in {args.more_steps} steps"
+        more = {"num_inference_steps": args.more_steps}
+        chosen = colorize(pipe, few, args.seed, num_samples=args.candidates, name=longer, **more)
+        report.add_candidates(longer, chosen, sheet=False)
+        report.compare_candidates(row, "more_steps", longer)
     plain = colorize(pipe, few, args.seed, num_samples=args.candidates, pool=1, name=best, **steps)
     report.add_candidates(best, plain, sheet=False)
     return report.finish()

@@ -6,9 +6,9 @@ Three ways from 64 to 256, each with the same rgb64: bicubic enlargement of its 
 the luma (`stages.resize.enlarge_chroma`), stage 3. First with the true rgb64 (the photograph reduced by
 area), then, where weights of stages 1 and 2 are there, with a sampled one (the most central of stage 1's pool
 through stage 2). The luma is the true gray256 in every row. With `--more-steps` stage 3 stands there again in these
-numbers of steps, each with the paired difference of `squeezenet_kid` to the largest of them. `--sharpness` sharpens
-the colors of stage 3 as the pipeline does. Where the stage knows likelihoods, the mean is noted: bits per dimension of
-the originals given their gray and themselves at 64x64.
+numbers of steps, each with the paired difference of `squeezenet_kid` to the largest of them; with `--sharpness` all
+these stand there sharpened too, as the pipeline does it. Where the stage knows likelihoods, the mean is noted: bits per
+dimension of the originals given their gray and themselves at 64x64.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--more-steps", type=evaluation.positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
     )
-    options.add_argument("--sharpness", type=float, default=0.0, help="sharpen stage 3, as the pipeline does")
+    options.add_argument("--sharpness", type=float, default=0.0, help="rows of stage 3 sharpened by this")
     return options
 
 
@@ -69,6 +69,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.note("no weights of stages 1 and 2 (--stage1, --stage2): no rows with a sampled rgb64")
 
     in_steps = {f"stage 3 in {steps} steps": steps for steps in sorted(set(args.more_steps))}
+    forms = {"": 0.0, **({", sharpened": args.sharpness} if args.sharpness else {})}
     pictures: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 3", unit="batch"):
@@ -103,18 +104,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                     generator=evaluation.generators(args.seed, part, 1, "stage 3"),
                     num_inference_steps=steps,
                 )
-                made[f"{way}, {name} rgb64"] = sharpened(gray256, rgb256, args.sharpness)
+                for form, sharpness in forms.items():
+                    made[f"{way}{form}, {name} rgb64"] = sharpened(gray256, rgb256, sharpness)
         for name, rgb in made.items():
             pictures.setdefault(name, []).append(picture_from_rgb(rgb))
 
     for name, parts in pictures.items():
         report.add(name, torch.cat(parts), sheet=name.removesuffix(" rgb64"))
-    for row in report.rows if in_steps else []:
-        way, _, ending = row["name"].partition(", ")
-        if way in ("stage 3", *in_steps):
-            more = report.compare(row, "most_steps", f"{list(in_steps)[-1]}, {ending}")
+    for row in [row for row in report.rows if in_steps and row["name"].startswith("stage 3")]:
+        for form in forms:
+            most = f"{list(in_steps)[-1]}{form}, {row['name'].rpartition(', ')[2]}"
+            more = report.compare(row, f"most_steps{form.replace(', ', '_')}", most)
             report.note(f"{row['name']}: squeezenet_kid {more.value:+.2f} [{more.low:+.2f}, {more.high:+.2f}] against "
-                        "the most steps")  # fmt: skip
+                        f"{most}")  # fmt: skip
     report.add_bits(bits, "dimension", "; knowing nothing costs 8")
     return report.finish()
 

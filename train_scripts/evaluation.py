@@ -387,6 +387,7 @@ class Report(Account):
         self.gray = gray
         self.reference = metrics.Reference(photos.pictures, network, seed=SPLIT_SEED)
         self.scores: dict[str, metrics.Scores] = {}
+        self.candidates: dict[str, metrics.CandidateScores] = {}
         self.columns: list[tuple[str, metrics.Pictures]] = []
         splits = self.reference.splits
         self.record |= {
@@ -420,6 +421,15 @@ class Report(Account):
         row[f"squeezenet_kid_minus_{what}"] = {"value": more.value, "interval_95": [more.low, more.high]}
         return more
 
+    def compare_candidates(self, row: dict[str, Any], what: str, other: str) -> None:
+        """Paired differences of a row of candidates to that called `other`, noted and kept as `minus_<what>`."""
+        found = self.candidates[row["name"]].minus(self.candidates[other])
+        row[f"minus_{what}"] = {
+            key: {"value": value, "interval_95": [low, high]} for key, (value, low, high) in found.items()
+        }
+        for key, (value, low, high) in found.items():
+            self.note(f"{row['name']}: {key} {value:+.2f} [{low:+.2f}, {high:+.2f}] against {other}")
+
     def add_candidates(self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool) -> None:
         """A row of best of K and diversity over the first n photographs: uint8 (n, K, 3, H, W), drawing
         order.
@@ -427,7 +437,8 @@ class Report(Account):
         sheet: show the first three candidates on the picture sheet
         """
         row = {"name": name, "photos": len(candidates), "candidates": len(candidates[0])}
-        self._append(row | self.reference.candidates(candidates))
+        self.candidates[name] = self.reference.candidates(candidates)
+        self._append(row | self.candidates[name].means())
         if sheet:
             shown = candidates[: self.args.sheet_photos]
             for k in range(min(3, len(candidates[0]))):
