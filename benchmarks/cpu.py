@@ -32,12 +32,14 @@ BOUNDS = {
     "1 megapixel, PIL to PIL": (1.5, 1.5),
     "1 megapixel, 8 pictures": (3.0, 1.5),
     "1 megapixel, preview": (None, 1.5),
+    "1 megapixel, map of doubt": (None, 1.5),
     "1 megapixel, 8 photos": (None, 1.5),
     "24 megapixels, PIL to PIL": (5.0, 1.5),
     "24 megapixels, file to file": (None, 1.5),
     "cold start of the command": (6.0, None),
 }
-CALLS: dict[str, dict[str, Any]] = {"8 pictures": {"num_samples": 8}, "preview": {"preview": True}}
+CALLS: dict[str, dict[str, Any]] = {"8 pictures": {"num_samples": 8}, "preview": {"preview": True},
+                                    "map of doubt": {"doubt": True}}
 
 
 def main() -> int:
@@ -221,12 +223,15 @@ def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, A
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(photo)], check=True)
         pipe = opened(options)
         pipe(picture((320, 240)), generator=0)  # the first call of all
-        report = color_files(pipe, [photo], Path(folder) / "out", Settings())
-        if report.failed:
-            raise RuntimeError(report.failed[0][1])
+        found = []
+        for number in range(options.repeats):
+            report = color_files(pipe, [photo], Path(folder) / f"out{number}", Settings())
+            if report.failed:
+                raise RuntimeError(report.failed[0][1])
+            found.append(report.seconds)
         peak = peak_memory()
         spent = parts(pipe, lambda: color_files(pipe, [photo], Path(folder) / "again", Settings()))
-    return {"seconds": report.seconds, "peak_gb": peak, "parts": spent}
+    return {"seconds": min(found), "peak_gb": peak, "parts": spent}
 
 
 def cold_start(options: argparse.Namespace) -> dict[str, float]:

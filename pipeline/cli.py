@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=_temperature, metavar="T",
         help="of stage 1's draws: less is surer and less varied, 1 as it has learned them (default: its own)")
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
-    add("--doubt", action="store_true", help="also write NAME-doubt.png: white where other answers differ from it")
+    add("--doubt", action="store_true", help="also write NAME-doubt.png: white where it may well be wrong")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")

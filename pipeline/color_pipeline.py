@@ -255,7 +255,7 @@ class ColorPipeline:
             or floats in [0, 1], which count as 16 bits. Of a color picture only the luma is used.
         num_samples: pictures per photo: first the one that is given where one is asked for, then, chosen among three
             times as many draws, those that best stand for what else there is; or likeliest first (`rank_with`)
-        num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: what each stage was tuned for
+        num_inference_steps: steps of stage 1, or a pair for stages 1 and 3; None: each stage's own
         generator: None (fresh; the seed is in the output's info), an int, a torch.Generator (one seed is drawn
             from it), each for all photos of the call, or a list with one of them per photo
         preview: one pass of stage 1 instead of the cascade: fast, averaged colors, nothing random

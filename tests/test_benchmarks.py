@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cpu import judged, line
 from benchmarks.training import convolution_backward_flop
 
 
@@ -20,3 +21,14 @@ def test_gradients_of_convolutions_cost_what_the_forward_pass_costs(groups, froz
         F.conv2d(x, weight, None, 1, 1, 1, groups).sum().backward()
     forward = 2 * 2 * 64 * 32 * (32 // groups) * 9
     assert counter.get_total_flops() == forward * (2 if frozen else 3)
+
+
+def test_bounds_are_judged_at_the_rate_of_the_processor():
+    """1.5 s and 1.5 GB at 200 GFLOP/s; at half of that rate 3 s, and no more memory."""
+    name = "1 megapixel, PIL to PIL"
+    for seconds, gigabytes, gflops, met in ((1.5, 1.5, 200, True), (1.6, 1.0, 200, False), (2.9, 1.0, 100, True),
+                                            (0.9, 1.0, 400, False), (0.1, 1.6, 100, False)):  # fmt: skip
+        row = judged(name, {"seconds": seconds, "peak_gb": gigabytes, "gflops": gflops})
+        assert (row["met"], row["scaled_bound_seconds"]) == (met, 300 / gflops) and name in line(row)
+    free = judged("1 megapixel, preview", {"seconds": 1e3, "peak_gb": 1.0, "gflops": 1})
+    assert free["met"] and free["scaled_bound_seconds"] is None and "NOT MET" not in line(free)

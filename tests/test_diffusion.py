@@ -44,40 +44,6 @@ def gaussian_path(x: Tensor, sigma: float, lower: float) -> Tensor:
 # --- samplers
 
 
-def ancestral(denoise, x, sigmas, callback=None, generator=None):
-    """DDPM's sampling in VE form, as a later kind would bring it: noise of its own at every step, from `generator`."""
-    levels = [float(sigma) for sigma in sigmas]
-    for sigma, lower in zip(levels, levels[1:], strict=False):
-        x0 = denoise(x, torch.tensor(sigma, dtype=torch.float64))
-        kept = lower**2 / sigma**2
-        x = x0 + kept * (x - x0) + lower * math.sqrt(1 - kept) * draw_noise(x.shape, generator)
-    return x
-
-
-def test_an_ancestral_sampler_can_join(monkeypatch):
-    """There is room for one: rows draw from generators of their own, and the law is that of the data."""
-    monkeypatch.setitem(SAMPLERS, "ancestral", ancestral)
-    sigmas = karras_sigmas(400, 0.01, 20.0)
-
-    def run(seeds: range) -> Tensor:
-        own = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return SAMPLERS["ancestral"](gaussian, 20 * draw_noise((len(own), 50), own), sigmas, None, own)
-
-    end = run(range(200))
-    assert abs(end.mean() - MEAN) < 0.02 and abs(end.std() - SPREAD) < 0.02
-    torch.testing.assert_close(end[5:7], run(range(5, 7)))
-
-
-@ALL
-def test_samplers_without_noise_leave_the_generator_alone(name):
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    x = torch.randn(3)
-    assert torch.equal(SAMPLERS[name](gaussian, x, [2.0, 1.0, 0.0], None, generator),
-                       SAMPLERS[name](gaussian, x, [2.0, 1.0, 0.0]))  # fmt: skip
-    assert torch.equal(generator.get_state(), before)
-
-
 @pytest.mark.parametrize("name, order", [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
 @pytest.mark.parametrize("start", [80.0, 2.0])
 def test_order_of_convergence(name, order, start):

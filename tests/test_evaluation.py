@@ -353,6 +353,9 @@ def test_stage3_in_other_numbers_of_steps(data, weights, tmp_path, monkeypatch):
     others = evaluate_stage3.load_stage
     monkeypatch.setattr(evaluate_stage3, "load_stage",
                         lambda folder: load_stage(folder) if folder == tmp_path / "stage3" else others(folder))
+    for wrong in (["--sharpness", "-1"], ["--sharpness", "3"]):
+        assert evaluate_stage3.main(["--data", str(data), "--out", str(tmp_path / "no"), *wrong]) == 2
+    assert evaluate_stage3.main(["--data", str(data), "--out", str(tmp_path / "no"), "--more-steps", "2"]) == 2  # none
     options = ["--weights", str(tmp_path / "stage3"), "--more-steps", "5", "2", "--steps", "2"]
     rows = by_name(scores(evaluate_stage3, data, tmp_path / "out", *options))
     for name in ("true", "sampled"):
@@ -495,6 +498,8 @@ def test_outputs_that_do_not_fit_are_errors(folders, data, weights, tmp_path, ca
 
 def test_outputs_need_originals(tmp_path, capsys):
     assert evaluate_pipeline.main(["--outputs", str(tmp_path)]) == 2
+    both = ["--outputs", str(tmp_path), "--originals", str(tmp_path)]
+    assert evaluate_pipeline.main([*both, "--more-steps", "9"]) == 2
     assert "belong together" in capsys.readouterr().err
 
 
@@ -581,6 +586,7 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
     for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
         drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
         order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened)
+        order = torch.arange(6).expand(4, -1) if pool == 1 else order
         pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
         first = ciede2000(pictures[:, 0], photos.pictures)
         assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
@@ -703,8 +709,12 @@ def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch)
     again = [*options, "--weights", str(tmp_path / "tuned"), "--tuned", str(tmp_path / "again")]
     assert scores(tune_steps, held_out, tmp_path / "out", *again)["rows"] == results["rows"]  # from the beginning
     own = ["--tuned", str(tmp_path / "stage1")]
-    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"], own):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("kept")
+    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"], own, ["--tuned", str(tmp_path / "run")],
+                  ["--levels", "1e20", "1", "--tuned", str(tmp_path / "no")]):  # fmt: skip
         assert tune_steps.main([*arguments, *options, *wrong]) == 2
+    assert (tmp_path / "run" / "log.jsonl").read_text() == "kept" and not (tmp_path / "no").exists()
     other = kind_of(1, "coltran")[1](Config.read("configs/tiny/stage1_coltran.toml").network)
     other.save_pretrained(tmp_path / "other")
     assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "other")]) == 2

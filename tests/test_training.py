@@ -640,8 +640,13 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     own = tmp_path / "own.toml"
     text = (TINY / "pipeline_coltran.toml").read_text()
     wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run")
-    shutil.copytree(tmp_path / "runs/stage1_coltran/final", tmp_path / "runs/stage1_coltran/again")
-    for settings, code, message in (('saved = "again", pool = 3', 0, ""), ('saved = "no"', 1, "there is no"), *wrong):
+    for name in ("again", "older"):
+        shutil.copytree(tmp_path / "runs/stage1_coltran/final", tmp_path / "runs/stage1_coltran" / name)
+    older = load_stage(tmp_path / "runs/stage1_coltran/older")
+    next(older.parameters()).data += 0.1
+    older.save_pretrained(tmp_path / "runs/stage1_coltran/older")
+    wrong += ('saved = "no"', 1, "there is no"), ('saved = "older"', 1, "was not made from")
+    for settings, code, message in (('saved = "again", pool = 3', 0, ""), *wrong):
         own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
         assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
     changed = ColorPipeline.from_pretrained(tmp_path / "pipeline").stages["stage1"]

@@ -80,7 +80,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 rows = torch.arange(len(part))[:, None]
                 firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])
                 if of_best:
-                    chosen = chroma[rows, order[:, : args.candidates]][:of_best]
+                    # As the pipeline does it: from a pool of one, draws are given as they come.
+                    picked = order if pool > 1 else torch.arange(args.candidates).expand(len(part), -1)
+                    chosen = chroma[rows, picked[:, : args.candidates]][:of_best]
                     best.setdefault(name, []).append(_pictures(gray[:of_best], chosen))
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
     for name, parts in firsts.items():

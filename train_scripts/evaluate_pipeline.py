@@ -90,6 +90,8 @@ def first_of(made: list[list[Tensor]]) -> list[Tensor]:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    if args.outputs and args.more_steps:
+        raise evaluation.EvaluationError("--outputs scores pictures as they are; leave out --more-steps")
     if bool(args.outputs) != bool(args.originals):
         raise evaluation.EvaluationError("--outputs and --originals belong together: give both folders")
     return evaluate_outputs(args) if args.outputs else evaluate_pipeline(args)

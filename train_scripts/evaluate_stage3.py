@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline.color_pipeline import MAX_SHARPNESS
 from pipeline.fullres import sharpened
 from stages import color
 from stages.data import data_folder
@@ -57,12 +58,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         3: evaluation.stage_weights(args.weights, 3),
     }
     photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
+    if not 0 <= args.sharpness <= MAX_SHARPNESS:
+        raise evaluation.EvaluationError(f"--sharpness must be in [0, {MAX_SHARPNESS}]; got {args.sharpness}")
     report = evaluation.Report(args, photos)
     stages: dict[int, Any] = {}
     for number, folder in folders.items():
         if folder:
             stages[number] = load_stage(folder).eval()
             report.use_weights(f"stage{number}", folder, stages[number], args.steps if number == 3 else None)
+    if args.more_steps and not hasattr(stages[3], "denoiser"):
+        raise evaluation.EvaluationError(f"stage 3 of kind {stages[3].kind!r} takes no steps; leave out --more-steps")
     if 1 not in stages:
         report.note("no stage-1 weights (--stage1): the row of the one-pass preview is missing")
     if not {1, 2} <= set(stages):
@@ -98,14 +103,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             for way, larger in enlarged.items():
                 made[f"{way}, {name} rgb64"] = color.merge(gray256, larger)
             for way, steps in {"stage 3": args.steps, **in_steps}.items():
-                rgb256 = stages[3].sample(
+                colored256 = stages[3].sample(
                     gray256,
                     rgb64,
                     generator=evaluation.generators(args.seed, part, 1, "stage 3"),
                     num_inference_steps=steps,
                 )
                 for form, sharpness in forms.items():
-                    made[f"{way}{form}, {name} rgb64"] = sharpened(gray256, rgb256, sharpness)
+                    made[f"{way}{form}, {name} rgb64"] = sharpened(gray256, colored256, sharpness)
         for name, rgb in made.items():
             pictures.setdefault(name, []).append(picture_from_rgb(rgb))
 

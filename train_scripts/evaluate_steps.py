@@ -29,6 +29,7 @@ from stages.metrics import picture_from_rgb
 from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
 from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened, shown
+from train_scripts.tune_steps import same_but_tuned
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,7 +96,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
     """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
     tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
-    own = {name: value for name, value in stage.state_dict().items() if not name.startswith("tuned.")}
     for folder in folders:
         other: Any = load_stage(evaluation.stage_weights(folder, 1))
         if getattr(other, "tuned", None) is None or other.config.tuned in tunings:
@@ -103,10 +103,7 @@ def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
                 f"{folder} holds no tuned steps (train_scripts/tune_steps.py), or as many as another; known so far: "
                 f"{sorted(tunings)}"
             )
-        found = other.state_dict()
-        # One of the two may have been through float16.
-        same = own.keys() <= found.keys() and all(found[name].shape == own[name].shape for name in own)
-        if not same or not all(torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own):
+        if not same_but_tuned(stage, other):
             raise evaluation.EvaluationError(f"{folder} holds tuned steps of other weights than those of stage 1")
         tunings[other.config.tuned] = other.tuned
     return tunings

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
-from stages.checkpoint import sha256_of
+from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Stage, sha256_of
 from stages.data import data_folder
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.samplers import falling
@@ -36,6 +37,7 @@ from train_scripts import evaluation
 LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
 RATES = {"gains": 0.01, "modulation": 0.005}  # of learning
+STAGE_FILES = {CONFIG_NAME, WEIGHTS_NAME}
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
 
 
@@ -44,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     options.set_defaults(split=evaluation.HELD_OUT)
     options.add_argument("--weights", type=Path, metavar="FOLDER", default=Path("runs/stage1/final"),
                          help="stage 1 (default: %(default)s)")  # fmt: skip
-    options.add_argument("--tuned", type=Path, metavar="FOLDER", default=Path("runs/stage1/tuned"),
-                         help="where to write it with its tuned steps (default: %(default)s)")  # fmt: skip
+    options.add_argument("--tuned", type=Path, metavar="FOLDER",
+                         help="where to write it with its tuned steps (default: `tuned` beside --weights)")  # fmt: skip
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--levels", type=float, nargs="+", default=LEVELS, metavar="SIGMA",
                          help="of the noise where the few steps begin (default: %(default)s)")  # fmt: skip
@@ -88,8 +90,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
         raise evaluation.EvaluationError("--levels and --reference say how many steps; leave out --steps")
     folder = evaluation.stage_weights(args.weights, 1)
-    if args.tuned.is_file() or (args.tuned.resolve() == folder.resolve()):
-        raise evaluation.EvaluationError(f"--tuned {args.tuned}: name a folder of its own, beside {folder}")
+    target = args.tuned or folder.parent / "tuned"
+    if target.resolve() == folder.resolve() or not is_free(target):  # said before the work, not after it
+        raise evaluation.EvaluationError(
+            f"--tuned {target}: name a folder that is new, or holds tuned steps and nothing else, beside {folder}"
+        )
     stage = with_levels(load_stage(folder), args.levels)
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = evaluation.Account(args, photos)
@@ -109,14 +114,26 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         print("{name}: relative error {relative_error:.4f}".format(**one))
         for key in ("relative_error_by_band", "energy_by_band"):
             print(f"    {key}: " + " ".join(f"{value:.3f}" for value in one[key]))
-    stage.save_pretrained(args.tuned)
+    stage.save_pretrained(target)
     account.record |= {
         "reference": args.reference, "levels": args.levels, "passes": args.passes, "learned_from": len(photos) - test,
-        "loss_by_pass": losses, "tuned": {"sha256": sha256_of(args.tuned / "model.safetensors")},
+        "loss_by_pass": losses, "tuned": {"sha256": sha256_of(target / "model.safetensors")},
     }  # fmt: skip
     results = account.write()
-    print(f"written: {args.tuned}, {args.out / 'results.json'}")
+    print(f"written: {target}, {args.out / 'results.json'}")
     return results
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a stage can be saved there without anything else being lost."""
+    return not folder.exists() or folder.is_dir() and {path.name for path in folder.iterdir()} <= STAGE_FILES
+
+
+def same_but_tuned(stage: Stage, other: Stage) -> bool:
+    """Whether two stages are one but for their tuned steps; one of the two may have been through float16."""
+    own, found = ({k: v for k, v in one.state_dict().items() if not k.startswith("tuned.")} for one in (stage, other))
+    same = own.keys() == found.keys() and all(found[name].shape == own[name].shape for name in own)
+    return same and all(torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own)
 
 
 def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
@@ -134,7 +151,9 @@ def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
 
 
 def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace) -> list[float]:
-    """Learns the tuned steps from the first `count` draws; the mean loss of each pass."""
+    """Learns the tuned steps from the first `count` draws; the mean loss of each pass. Raises EvaluationError where it
+    is no longer finite.
+    """
     learned = [getattr(tuned, name).requires_grad_(True) for name in RATES]
     groups = [{"params": [one], "lr": rate} for one, rate in zip(learned, RATES.values(), strict=True)]
     optimizer = torch.optim.Adam(groups)
@@ -152,6 +171,8 @@ def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace)
             optimizer.step()
             schedule.step()
             total += loss.item() / batches
+        if not math.isfinite(total):
+            raise evaluation.EvaluationError(f"the loss of pass {number + 1} is {total}; try other --levels")
         losses.append(total)
         tqdm.write(f"pass {number + 1}: loss {total:.5f}")
     for one in learned:

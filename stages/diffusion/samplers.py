@@ -14,7 +14,6 @@ Common to all:
     sigmas: falling levels, 1-d, two or more; the last is 0 for a clean picture, or where to stop
     callback(step, sigma, x, x0): after each step, counted from 0: the level reached (a float), x there, and
         the clean estimate the step began with
-    generator: for samplers that add noise on the way, as `draw_noise` takes it; these three do not
     returns: x at sigmas[-1]; at 0 that is the last clean estimate
 """
 
@@ -24,14 +23,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 __all__ = ["SAMPLERS", "Callback", "Denoise", "falling", "sample_ddim", "sample_dpmpp_2m", "sample_heun"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, float, Tensor, Tensor], object]
-Randomness = Generator | Sequence[Generator] | None
-Sampler = Callable[[Denoise, Tensor, Tensor | Sequence[float], Callback | None, Randomness], Tensor]
+Sampler = Callable[[Denoise, Tensor, Tensor | Sequence[float], Callback | None], Tensor]
 
 
 def sample_ddim(
@@ -39,7 +37,6 @@ def sample_ddim(
     x: Tensor,
     sigmas: Tensor | Sequence[float],
     callback: Callback | None = None,
-    generator: Randomness = None,
 ) -> Tensor:
     """DDIM without noise (Song et al. 2021, arXiv 2010.02502, eta = 0): in sigma it is Euler's method."""
     levels = falling(sigmas)
@@ -56,7 +53,6 @@ def sample_heun(
     x: Tensor,
     sigmas: Tensor | Sequence[float],
     callback: Callback | None = None,
-    generator: Randomness = None,
 ) -> Tensor:
     """Heun's method without added noise (Karras et al. 2022, arXiv 2206.00364, Algorithm 1, S_churn = 0)."""
     levels = falling(sigmas)
@@ -78,7 +74,6 @@ def sample_dpmpp_2m(
     x: Tensor,
     sigmas: Tensor | Sequence[float],
     callback: Callback | None = None,
-    generator: Randomness = None,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, Algorithm 2) in VE form, where lambda = -ln sigma.
 

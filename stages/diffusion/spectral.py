@@ -133,6 +133,7 @@ class SpectralDenoiser(nn.Module):
 
         sigmas: falling levels, the last one 0, or tuned steps, of which the network is then given the `modulation` of
             each, (M,); callback: as for the samplers
+        Raises ValueError for levels that do not fall to 0.
         """
         tuned: TunedSteps | None = None
         if isinstance(sigmas, TunedSteps):

@@ -178,6 +178,8 @@ class DiffusionColorizer(Stage):
         """Coarse colors, `num_samples` independent draws per picture.
 
         gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
+        num_inference_steps: None: the config's. Steps are tuned where their number is the config's `tuned`
+        callback: as for the samplers (`stages.diffusion.samplers`), of what the preview leaves open, (B * K, 2, 32, 32)
         sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
         temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
             truth and less varied; None: the config's. The config's vividness is a factor on all of them
@@ -220,7 +222,7 @@ class DiffusionColorizer(Stage):
             sigmas = self._sigmas(steps)
             start = self.denoiser.start(noise, float(sigmas[0]))
             left_open = SAMPLERS[config.sampler](
-                lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback, generator
+                lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback
             )
         chroma = encoded.preview.repeat_interleave(num_samples, 0) + temperature * left_open
         chroma = self._enlarged(config.vividness * chroma)

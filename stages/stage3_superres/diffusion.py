@@ -103,6 +103,8 @@ class SuperResolution(Stage):
         """Color at 256x256 with the luma of gray256.
 
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]; generator: as `draw_noise` for B rows
+        num_inference_steps: None: the config's. One step draws nothing: `generator` is not read
+        callback: as for the samplers, of the residual in its own spread, as patches (B, 32, 64, 64)
         returns: rgb256 (B, 3, 256, 256)
         """
         low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
@@ -122,7 +124,7 @@ class SuperResolution(Stage):
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return self.denoiser(x, sigma, context=maps)
 
-        residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback, generator)
+        residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
         return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
 
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
