@@ -181,16 +181,21 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
     from pipeline import batch, color_pipeline
 
     spent: dict[str, float] = {}
+    running: list[str] = []
 
     def clocked(owner: Any, name: str, part: str) -> None:
         whole = getattr(owner, name)
 
         def measured(*args: Any, **kwargs: Any) -> Any:
+            if running:  # within another part, whose seconds these are
+                return whole(*args, **kwargs)
+            running.append(part)
             start = time.perf_counter()
             try:
                 return whole(*args, **kwargs)
             finally:
                 spent[part] = spent.get(part, 0.0) + time.perf_counter() - start
+                running.pop()
 
         setattr(owner, name, measured)
 
@@ -204,6 +209,7 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
     clocked(stage1, "order", "order")
     clocked(stage2, "sample", "stage 2")
     clocked(stage3, "sample", "stage 3")
+    clocked(pipe, "doubt_maps", "map of doubt")
     clocked(pipe, "full_size", "merge")
     clocked(batch, "save_photo", "write")
     start = time.perf_counter()
