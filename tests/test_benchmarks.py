@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from standins import standin_pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cpu import judged, line
+from benchmarks import cpu
+from benchmarks.cpu import judged, line, parts
 from benchmarks.training import convolution_backward_flop
+from pipeline import batch, color_pipeline
 
 
 @pytest.mark.parametrize("groups", [1, 4, 32])
@@ -32,3 +38,22 @@ def test_bounds_are_judged_at_the_rate_of_the_processor():
         assert (row["met"], row["scaled_bound_seconds"]) == (met, 300 / gflops) and name in line(row)
     free = judged("1 megapixel, preview", {"seconds": 1e3, "peak_gb": 1.0, "gflops": 1})
     assert free["met"] and free["scaled_bound_seconds"] is None and "NOT MET" not in line(free)
+
+
+def test_parts_add_up_to_the_call(monkeypatch):
+    """Work within a part is that part's: the draws of a map of doubt are not those of the picture."""
+    for module, name in ((color_pipeline, "load_photo"), (batch, "load_photo"), (batch, "save_photo")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # `parts` replaces them; put back at the end
+    pipe, clock = standin_pipeline(), [0]
+    monkeypatch.setattr(cpu, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    sample = pipe.stages["stage1"].sample
+
+    def slow(*args, **kwargs):
+        clock[0] += 1
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr(pipe.stages["stage1"], "sample", slow)
+    spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, doubt=True))
+    of_picture, of_map = (draws // color_pipeline.CANDIDATES for draws in (8, color_pipeline.DOUBT_DRAWS))
+    assert (spent["draws"], spent["map of doubt"]) == (of_picture, of_map) and of_map > of_picture > 0
+    assert sum(spent.values()) == clock[0] == of_picture + of_map

@@ -592,6 +592,11 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
         assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
         both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
         assert results["rows"][row + 1]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
+        of = SqueezeNetFeatures.from_file(held_out / "features" / "squeezenet1_1.safetensors").of
+        deviation = of(photos.pictures).double().std(0)
+        one, other = (of(pictures[:3, k].contiguous()).double() for k in (0, 1))
+        steps = torch.where(deviation > 0, (one - other) / deviation, 0).norm(dim=1)
+        assert results["rows"][row + 1]["diversity"] == pytest.approx(float(steps.mean()), rel=1e-4)
 
 
 def test_steps(data, tmp_path, monkeypatch):
@@ -624,7 +629,7 @@ def test_steps(data, tmp_path, monkeypatch):
     for weights, status in ((other.state_dict(), 2), (stage.state_dict() | other.tuned.state_dict(prefix="tuned."), 0)):
         weights["tuned.gains"] = torch.full_like(weights["tuned.gains"], 0.7)
         other.load_state_dict(weights)
-        other.save_pretrained(tmp_path / "two")
+        other.save_pretrained(tmp_path / "two", dtype=torch.float16)
         arguments = ["--data", str(data), "--out", str(tmp_path / "out"), *options, *more]
         assert evaluate_steps.main(arguments) == status
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][2:]
@@ -709,15 +714,26 @@ def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch)
     again = [*options, "--weights", str(tmp_path / "tuned"), "--tuned", str(tmp_path / "again")]
     assert scores(tune_steps, held_out, tmp_path / "out", *again)["rows"] == results["rows"]  # from the beginning
     own = ["--tuned", str(tmp_path / "stage1")]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "log.jsonl").write_text("kept")
-    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"], own, ["--tuned", str(tmp_path / "run")],
+    for wrong in (["--steps", "3"], ["--photos", "2"], ["--levels", "1", "2"], own,
                   ["--levels", "1e20", "1", "--tuned", str(tmp_path / "no")]):  # fmt: skip
         assert tune_steps.main([*arguments, *options, *wrong]) == 2
-    assert (tmp_path / "run" / "log.jsonl").read_text() == "kept" and not (tmp_path / "no").exists()
+    assert not (tmp_path / "no").exists()
     other = kind_of(1, "coltran")[1](Config.read("configs/tiny/stage1_coltran.toml").network)
     other.save_pretrained(tmp_path / "other")
     assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "other")]) == 2
+
+    # Where it would go is looked at before the work.
+    monkeypatch.setattr(tune_steps, "Draws", None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("kept")
+    shutil.copytree(tmp_path / "stage1", tmp_path / "copy")
+    for taken in ("run", "copy", "other"):
+        assert tune_steps.main([*arguments, *options, "--tuned", str(tmp_path / taken)]) == 2
+    with pytest.raises(TypeError):  # that `Draws` is none: an earlier tuning may be replaced
+        tune_steps.main([*arguments, *options])
+    (tmp_path / "model_index.json").write_text("{}")
+    assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "stage1")]) == 2
+    assert tune_steps.is_free(tmp_path / "new") and tune_steps.is_free(tmp_path / "again")
 
 
 def test_choosing_on_photographs_of_another_size(data, weights, tmp_path, monkeypatch):

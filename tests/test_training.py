@@ -640,12 +640,10 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     own = tmp_path / "own.toml"
     text = (TINY / "pipeline_coltran.toml").read_text()
     wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run")
-    for name in ("again", "older"):
-        shutil.copytree(tmp_path / "runs/stage1_coltran/final", tmp_path / "runs/stage1_coltran" / name)
-    older = load_stage(tmp_path / "runs/stage1_coltran/older")
-    next(older.parameters()).data += 0.1
-    older.save_pretrained(tmp_path / "runs/stage1_coltran/older")
-    wrong += ('saved = "no"', 1, "there is no"), ('saved = "older"', 1, "was not made from")
+    another = load_stage(tmp_path / "runs/stage1_coltran/final")
+    next(another.parameters()).data += 0.1  # another average of the run
+    another.save_pretrained(tmp_path / "runs/stage1_coltran/again")
+    wrong += (('saved = "no"', 1, "there is no"),)
     for settings, code, message in (('saved = "again", pool = 3', 0, ""), *wrong):
         own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
         assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
@@ -669,6 +667,27 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
     assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
     assert "stage1/tuned" in capsys.readouterr().err
+
+
+def test_tuned_steps_are_packaged_with_the_weights_of_their_run(tmp_path, capsys):
+    runs, config = tmp_path / "runs", Config.read(TINY / "stage1.toml").network
+    run = runs / "mine"
+    stage = kind_of(1, "diffusion")[1](dataclasses.replace(config, sampler="spectral", steps=2, tuned=2))
+    stage.save_pretrained(run / "tuned", dtype=torch.float16)
+    (tmp_path / "own.toml").write_text('stage1 = { run = "mine", saved = "tuned" }\nstage2 = "b"\nstage3 = "c"\n')
+    for number, kind, name in ((2, "coltran", "b"), (3, "diffusion", "c")):
+        network = Config.read(TINY / f"stage{number}.toml").network
+        kind_of(number, kind)[1](network).save_pretrained(runs / name / "final")
+    options = ["--config", str(tmp_path / "own.toml"), "--runs", str(runs), "--out", str(tmp_path / "pipe")]
+    assert package.main(options) == 1 and "none of []" in capsys.readouterr().err
+    untuned = kind_of(1, "diffusion")[1](config)
+    untuned.load_state_dict({name: value for name, value in stage.state_dict().items() if "tuned." not in name})
+    next(untuned.parameters()).data += 0.1
+    untuned.save_pretrained(run / "final")
+    assert package.main(options) == 1 and "none of ['final']" in capsys.readouterr().err
+    next(untuned.parameters()).data -= 0.1
+    untuned.save_pretrained(run / "final-0.05")
+    assert package.main(options) == 0, capsys.readouterr().err
 
 
 def test_without_photographs_the_script_says_what_to_do(tmp_path):

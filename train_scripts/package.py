@@ -4,7 +4,8 @@
 
 Which runs: configs/pipeline.toml, or another such file (`--config`), says for each stage the config it was trained by,
 and what of its settings is to be different in use, like the size of the pool; `saved` is the folder of the run that is
-taken, if it is not `final`, with the same weights but for tuned steps; `sharpness` is the pipeline's own.
+taken, if it is not `final`, and where that holds tuned steps, they must be of the run's weights; `sharpness` is the
+pipeline's own.
 Weights are stored as float16: half the size, and no visible difference (they are float32 again when loaded).
 """
 
@@ -70,11 +71,13 @@ def opened(folder: Path, number: int, changes: dict[str, Any]) -> Stage:
     return changed
 
 
-def check_source(folder: Path, final: Path) -> None:
-    """Raises CheckpointError where `folder`, of a run, is not of the weights that the run ended with."""
-    if not same_but_tuned(load_stage(folder), load_stage(final)):
-        raise CheckpointError(f"{folder} was not made from {final}, or {final} has been trained further since: make it "
-                              "again, or name a saved stage that is to be taken as it is")  # fmt: skip
+def check_tuned(folder: Path) -> None:
+    """Raises CheckpointError where a run's `folder` holds tuned steps of other weights than the run's final ones."""
+    stage = load_stage(folder)
+    finals = sorted(folder.parent.glob("final*"))
+    if getattr(stage.config, "tuned", 0) and not any(same_but_tuned(stage, load_stage(final)) for final in finals):
+        raise CheckpointError(f"{folder} holds tuned steps of weights that are none of {[one.name for one in finals]} "
+                              "beside it: tune the run's own again (train_scripts/tune_steps.py)")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,8 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if "saved" in entry and not folder.is_dir():
                     raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
                                           "train_scripts/tune_steps.py has learned its few steps.")
-                if "saved" in entry:
-                    check_source(folder, folder.with_name("final"))
+                check_tuned(folder)
                 changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
             stages.append(opened(folder, number, changes))
         ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)

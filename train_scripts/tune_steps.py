@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
-from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Stage, sha256_of
+from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Stage, read_description, sha256_of
 from stages.data import data_folder
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.samplers import falling
@@ -37,7 +37,6 @@ from train_scripts import evaluation
 LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
 RATES = {"gains": 0.01, "modulation": 0.005}  # of learning
-STAGE_FILES = {CONFIG_NAME, WEIGHTS_NAME}
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
 
 
@@ -90,10 +89,12 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
         raise evaluation.EvaluationError("--levels and --reference say how many steps; leave out --steps")
     folder = evaluation.stage_weights(args.weights, 1)
+    if args.tuned is None and (folder.parent / "model_index.json").exists():
+        raise evaluation.EvaluationError(f"{folder} is a pipeline's: --tuned must say where its tuned steps are to go")
     target = args.tuned or folder.parent / "tuned"
     if target.resolve() == folder.resolve() or not is_free(target):  # said before the work, not after it
         raise evaluation.EvaluationError(
-            f"--tuned {target}: name a folder that is new, or holds tuned steps and nothing else, beside {folder}"
+            f"--tuned {target}: name a folder that is new, or holds an earlier tuned stage 1, beside {folder}"
         )
     stage = with_levels(load_stage(folder), args.levels)
     photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
@@ -125,12 +126,17 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a stage can be saved there without anything else being lost."""
-    return not folder.exists() or folder.is_dir() and {path.name for path in folder.iterdir()} <= STAGE_FILES
+    """Whether a stage can be saved there without anything being lost but an earlier tuning."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != {CONFIG_NAME, WEIGHTS_NAME}:
+        return False
+    description = read_description(folder)
+    return description["stage"] == 1 and bool(description["config"].get("tuned"))
 
 
 def same_but_tuned(stage: Stage, other: Stage) -> bool:
-    """Whether two stages are one but for their tuned steps; one of the two may have been through float16."""
+    """Whether two stages have the same weights but for tuned steps; one of the two may have been through float16."""
     own, found = ({k: v for k, v in one.state_dict().items() if not k.startswith("tuned.")} for one in (stage, other))
     same = own.keys() == found.keys() and all(found[name].shape == own[name].shape for name in own)
     return same and all(torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own)
