@@ -73,16 +73,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                     continue  # one is not chosen
                 chroma = vividness * drawn
                 seen = chroma[:, : max(pool, DRAWS * args.candidates)]
-                symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
-                order = spread_order(gray64, symbols, pool, evened)
+                order = torch.arange(seen.shape[1]).expand(len(part), -1)
+                if pool > 1:  # from a pool of one the pipeline, too, gives draws as they come
+                    symbols = color.coarse_from_rgb(color.merge(gray64[:, None], seen))
+                    order = spread_order(gray64, symbols, pool, evened)
                 name = f"temperature {temperature}, vividness {vividness}, " + (
                     "one sample" if pool == 1 else f"central of {pool}, exponent {evened}")  # fmt: skip
                 rows = torch.arange(len(part))[:, None]
                 firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])
                 if of_best:
-                    # As the pipeline does it: from a pool of one, draws are given as they come.
-                    picked = order if pool > 1 else torch.arange(args.candidates).expand(len(part), -1)
-                    chosen = chroma[rows, picked[:, : args.candidates]][:of_best]
+                    chosen = chroma[rows, order[:, : args.candidates]][:of_best]
                     best.setdefault(name, []).append(_pictures(gray[:of_best], chosen))
     report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
     for name, parts in firsts.items():

@@ -71,9 +71,8 @@ def opened(folder: Path, number: int, changes: dict[str, Any]) -> Stage:
     return changed
 
 
-def check_tuned(folder: Path) -> None:
-    """Raises CheckpointError where a run's `folder` holds tuned steps of other weights than the run's final ones."""
-    stage = load_stage(folder)
+def check_tuned(stage: Stage, folder: Path) -> None:
+    """Raises CheckpointError where a stage from a run's `folder` holds tuned steps of other weights than the run's."""
     finals = sorted(folder.parent.glob("final*"))
     if getattr(stage.config, "tuned", 0) and not any(same_but_tuned(stage, load_stage(final)) for final in finals):
         raise CheckpointError(f"{folder} holds tuned steps of weights that are none of {[one.name for one in finals]} "
@@ -94,15 +93,16 @@ def main(arguments: list[str] | None = None) -> int:
         names, sharpness = named(options.config)
         stages = []
         for number, (stage, entry) in enumerate(names.items(), 1):
-            folder, changes = getattr(options, stage), {}
-            if folder is None:
-                folder = options.runs / entry["run"] / entry.get("saved", "final")
-                if "saved" in entry and not folder.is_dir():
-                    raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
-                                          "train_scripts/tune_steps.py has learned its few steps.")
-                check_tuned(folder)
-                changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
+            if folder := getattr(options, stage):
+                stages.append(opened(folder, number, {}))
+                continue
+            folder = options.runs / entry["run"] / entry.get("saved", "final")
+            if "saved" in entry and not folder.is_dir():
+                raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
+                                      "train_scripts/tune_steps.py has learned its few steps.")
+            changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
             stages.append(opened(folder, number, changes))
+            check_tuned(stages[-1], folder)
         ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)
     except (ValueError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
