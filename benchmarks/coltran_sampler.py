@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cpu import commit, parsed, processor
-from stages.nn.coltran_core import ColTranCore, CoreSizes
+from stages.nn.coltran.core import ColTranCore, CoreSizes
 from stages.stage1_coarse.coltran import ColTranColorizer, drawn
-from stages.training import Config
+from stages.training.config import Config
 
 ROWS = (16, 32, 64)
 

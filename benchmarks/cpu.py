@@ -56,7 +56,7 @@ def main() -> int:
 
     import torch
 
-    from pipeline.color_pipeline import why_not
+    from pipeline.placement import why_not
 
     if reason := why_not(torch.device("cpu"), getattr(torch, options.dtype)):
         parser.error(f"--dtype {options.dtype}: {reason}")
@@ -178,7 +178,8 @@ def opened(options: argparse.Namespace) -> Any:
 
 def parts(pipe: Any, call: Any) -> dict[str, float]:
     """Seconds of one call, part by part; what is left is reducing the photo, and Python."""
-    from pipeline import batch, color_pipeline
+    from pipeline import sources
+    from pipeline.files import run
 
     spent: dict[str, float] = {}
     running: list[str] = []
@@ -200,7 +201,7 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
         setattr(owner, name, measured)
 
     stage1, stage2, stage3 = pipe.stages.values()
-    for module in (color_pipeline, batch):
+    for module in (sources, run):
         clocked(module, "load_photo", "read")
     if hasattr(stage1, "encode"):
         clocked(stage1, "encode", "encode")
@@ -211,7 +212,7 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
     clocked(stage3, "sample", "stage 3")
     clocked(pipe, "doubt_maps", "map of doubt")
     clocked(pipe, "full_size", "merge")
-    clocked(batch, "save_photo", "write")
+    clocked(run, "save_photo", "write")
     start = time.perf_counter()
     call()
     whole = time.perf_counter() - start
@@ -220,7 +221,8 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
 
 def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, Any]:
     """The command's own work, JPEG in, JPEG out: reading, coloring, writing."""
-    from pipeline.batch import Settings, color_files
+    from pipeline.files.records import Settings
+    from pipeline.files.run import color_files
 
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / "photo.jpg"

@@ -27,10 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.cpu import commit, parsed, processor  # noqa: E402
-from stages.averages import Averaged, half_life  # noqa: E402
-from stages.data import augmented  # noqa: E402
-from stages.kinds import kind_of  # noqa: E402
-from stages.training import Config, build_optimizer, freeze, precision_of, recompute_blocks  # noqa: E402
+from stages.registry import kind_of  # noqa: E402
+from stages.training.augmentation import augmented  # noqa: E402
+from stages.training.config import Config  # noqa: E402
+from stages.training.ema import Averaged, half_life  # noqa: E402
+from stages.training.loop import precision_of  # noqa: E402
+from stages.training.optimizers import build_optimizer, freeze, recompute_blocks  # noqa: E402
 
 DEFAULT = [f"configs/{name}.toml" for name in ("stage1", "stage2", "stage3")]
 TYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

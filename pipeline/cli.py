@@ -1,4 +1,4 @@
-"""The command `trichrome`. The work is in batch.py; here are options, messages and exit codes.
+"""The command `trichrome`. The work is in pipeline/files; here are options, messages and exit codes.
 
 Exit codes: 0 all photos are colored, 1 some are not (each has its line on stderr), 2 wrong usage, 130
 interrupted.
@@ -85,16 +85,17 @@ def _colorize(options: argparse.Namespace) -> int:
     if options.output.exists() and not options.output.is_dir():
         return _misuse(f"{options.output} is a file; -o names a folder")
 
-    from . import batch
-    from .color_pipeline import ColorPipeline
-    from .progress import StepBar
+    from pipeline.color_pipeline import ColorPipeline
+    from pipeline.files.records import Settings
+    from pipeline.files.run import color_files
+    from pipeline.progress import StepBar
 
     try:
         pipe = ColorPipeline.from_pretrained(options.weights)
         pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
-    settings = batch.Settings(
+    settings = Settings(
         samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
         preview=options.preview, pool=options.pool, temperature=options.temperature,
         doubt=options.doubt, format=options.format, quality=options.quality,
@@ -104,7 +105,7 @@ def _colorize(options: argparse.Namespace) -> int:
     # Stages that draw row by row may need minutes for one photo.
     steps = StepBar(leave=False) if show and hasattr(pipe.stages["stage1"], "rows") else None
     try:
-        report = batch.color_files(
+        report = color_files(
             pipe, options.paths, options.output, settings,
             overwrite=options.overwrite, say=bar.say, progress=bar.update, step=steps,
         )
@@ -124,7 +125,7 @@ def _placement(device: str, dtype: str):
     """(torch.device, torch.dtype) for the words of the command line."""
     import torch
 
-    from .color_pipeline import why_not
+    from pipeline.placement import why_not
 
     if device == "auto":
         device = "mps" if torch.backends.mps.is_available() else "cpu"

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,75 +25,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.folder import FORMAT, MAX_SHARPNESS, STAGES, _check_files, _locate, read_index
+from pipeline.full_resolution import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
+from pipeline.images.photo import Photo
+from pipeline.options import ColorPipelineOutput, ImageInfo, Rows, Seed, SmallPicture, Source, StepCallback
+from pipeline.placement import why_not
+from pipeline.sources import _listed, _seeds, candidate_generator, photo_from
 from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
-from stages.color import chroma_from_rgb, rgb_from_coarse
-from stages.conditioning import sharp_gray
-from stages.images import Photo, load_photo
-from stages.kinds import KINDS, load_stage
-from stages.precision import hardware_has_bfloat16
-from stages.resize import resize
-from stages.stage1_coarse.candidates import expected_error
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, rgb_from_coarse
+from stages.corruptions.conditioning import sharp_gray
+from stages.registry import load_stage
 from stages.stage1_coarse.temperature import checked_temperature
+from stages.stage1_coarse.uncertainty import expected_error
 
-from .fullres import FullSize, full_size_doubt, full_size_rgb, is_out_of_memory, sharpened
-
-__all__ = ["ColorPipeline", "ColorPipelineOutput", "ImageInfo", "SmallPicture"]
-
-FORMAT = 1  # of model_index.json
-MAX_SHARPNESS = 2.0
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
-STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
 CANDIDATES = 4  # candidates of stage 1 in one call: candidate k always sits at place k mod 4
 DOUBT_DRAWS, DOUBT_SIDE = 32, 256  # of the map of doubt
 DRAWS = 3  # for each picture, where several are asked for: see `spread_order`
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-
-Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
-Seed = int | torch.Generator | None
-Rows = list[tuple[int | None, Tensor, float | None]]  # of one photo: candidate number, small rgb, bits
-StepCallback = Callable[["ColorPipeline", int, float, dict[str, Any]], Any]
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """How one picture came about.
-
-    photo: index of its photo in the call
-    candidate: number k of the draw (the pool is ordered afterwards, so the first picture may be any k);
-        None for a preview, which draws nothing
-    seed: of its photo: the same photo, seed and settings give this picture again, and its map of doubt; None for a
-        preview without such a map
-    notes: what went another way than planned, in words (memory ran out, smaller strips were used)
-    bits: what its coarse colors cost the model that candidates are ranked with (see `rank_with`); None without one
-    """
-
-    photo: int
-    candidate: int | None
-    seed: int | None
-    notes: tuple[str, ...] = ()
-    bits: float | None = None
-
-
-@dataclass(frozen=True)
-class SmallPicture:
-    """rgb: (3, 256, 256) float32 on the CPU (64 for a preview), not yet at the photo's size; its `info`."""
-
-    rgb: Tensor
-    info: ImageInfo
-
-
-@dataclass(frozen=True)
-class ColorPipelineOutput:
-    """images: flat list, all candidates of the first photo first, in their order; info: one for each.
-
-    doubt: where it was asked for, one map per photo at its size: how wrong its first picture is to be expected there,
-        as the mean CIEDE2000 difference of 32 draws at temperature 1, and of gray, from it. "np" and "pt": float32
-        (H, W); "pil": 8-bit gray, see `full_size_doubt`
-    """
-
-    images: list[Any]
-    info: list[ImageInfo]
-    doubt: list[Any] | None = None
 
 
 class ColorPipeline:
@@ -512,85 +458,6 @@ class ColorPipeline:
         return step_end
 
 
-def candidate_generator(seed: int, candidate: int, stage: str = "stage1") -> torch.Generator:
-    """Randomness of one candidate of one photo: SHA-256 of all three, so that no two share a stream."""
-    digest = hashlib.sha256(f"trichrome {seed} {candidate} {stage}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def photo_from(source: Source) -> Photo:
-    """Any input of the pipeline as a `Photo`."""
-    if isinstance(source, Photo):
-        return source
-    if isinstance(source, Tensor):
-        if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[0] not in (1, 3)):
-            raise ValueError(f"a tensor must be (H, W), (1, H, W) or (3, H, W); got {tuple(source.shape)}")
-        planes = (source if source.ndim == 3 else source.unsqueeze(0)).detach().cpu()
-        planes = planes.float() if planes.is_floating_point() else planes
-        return load_photo(planes.permute(1, 2, 0).numpy())
-    return load_photo(source)
-
-
-def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the networks can not run on `device` in `dtype`; None when they can."""
-    if device.type not in ("cpu", "cuda", "mps"):
-        return "the device must be cpu, cuda or mps"
-    if device.type == "cuda" and not torch.cuda.is_available():
-        return "this torch sees no CUDA device; use cpu"
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        return "this torch sees no Apple GPU; use cpu"
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return "the dtype must be float32, bfloat16 or float16"
-    if dtype == torch.bfloat16:
-        if device.type == "cuda" and not hardware_has_bfloat16("cuda"):
-            return "the card has no bfloat16 (compute capability below 8.0); use float32 or float16"
-        if device.type == "mps":
-            return "bfloat16 is not offered on Apple GPUs; use float32 or float16"
-        if device.type == "cpu" and not hardware_has_bfloat16("cpu"):
-            return ("no bfloat16 instructions (amx_bf16 or avx512_bf16 in /proc/cpuinfo) were found, and "
-                    "emulation is several times slower than float32; use float32")
-    if dtype == torch.float16 and device.type == "cpu":
-        return "float16 is for GPUs; use float32"
-    return None
-
-
-# ---------------------------------------------------------------------- arguments
-
-
-def _listed(gray: Source | Sequence[Source]) -> list[Source]:
-    if isinstance(gray, (Tensor, np.ndarray)) and gray.ndim == 4:
-        return list(gray)
-    if isinstance(gray, (list, tuple)):
-        return list(gray)
-    return [gray]  # type: ignore[list-item]
-
-
-def _seeds(generator: Seed | Sequence[Seed], count: int) -> list[int]:
-    """One integer seed per photo."""
-    if isinstance(generator, (list, tuple)):
-        if len(generator) != count:
-            raise ValueError(f"generator is a list of {len(generator)}, but there are {count} photos; "
-                             "give one for each")
-        return [_seed(one) for one in generator]
-    if generator is None:
-        return [_seed(None) for _ in range(count)]
-    return [_seed(generator)] * count  # type: ignore[arg-type]
-
-
-def _seed(generator: Seed) -> int:
-    if generator is None:
-        return secrets.randbits(48)
-    if isinstance(generator, torch.Generator):
-        return int(torch.randint(2**48, (), generator=generator, device=generator.device))
-    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
-        return int(generator)
-    raise TypeError("generator must be None, an integer seed, a torch.Generator, or a list of these per "
-                    f"photo; got {type(generator).__name__}")
-
-
-# ---------------------------------------------------------------------- batches
-
-
 def _grays(photos: Sequence[Photo], side: int) -> Tensor:
     """(B, 1, side, side) on the CPU: each photo resized whatever its aspect."""
     planes = [torch.from_numpy(photo.gray)[None, None] for photo in photos]
@@ -607,82 +474,3 @@ def _checked(rgb: Tensor, stage: str) -> Tensor:
     if not bool(rgb.isfinite().all()):
         raise RuntimeError(f"{stage} gave colors that are not finite; if this is float16, use float32")
     return rgb.float()
-
-
-# ---------------------------------------------------------------------- files
-
-
-def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
-    """The checked content of model_index.json: for each stage its kind and the SHA-256 of its weights; sharpness."""
-    path = folder / "model_index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no pipeline folder: it has no model_index.json") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can not be read: {error}") from None
-    if not isinstance(index, Mapping) or index.get("format") != FORMAT:
-        found = index.get("format") if isinstance(index, Mapping) else None
-        raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
-    stages = index.get("stages")
-    if not isinstance(stages, Mapping) or set(stages) != set(STAGES):
-        raise CheckpointError(f"{path} must name exactly {', '.join(STAGES)}; it names {stages!r}")
-    for name, entry in stages.items():
-        if not isinstance(entry, Mapping) or set(entry) != {"kind", "sha256"}:
-            raise CheckpointError(f"{path}: {name} must have a kind and a sha256; got {entry!r}")
-        kinds = KINDS.get(STAGES[name], {})
-        if entry["kind"] not in kinds:
-            known = ", ".join(kinds)
-            raise CheckpointError(f"{path}: {name} is of kind {entry['kind']!r}; known here: {known}")
-    sharpness = index.get("sharpness", 0.0)
-    if type(sharpness) not in (int, float) or not 0 <= sharpness <= MAX_SHARPNESS:
-        raise CheckpointError(f"{path}: sharpness must be a number in [0, {MAX_SHARPNESS}]; got {sharpness!r}")
-    return {name: dict(stages[name]) for name in STAGES}, sharpness
-
-
-def _locate(source: str | Path | None, revision: str | None) -> tuple[Path, Path]:
-    """The pipeline folder, and the folder that its files must not leave."""
-    if source is None:
-        if not (DEFAULT_WEIGHTS / "model_index.json").is_file():
-            raise CheckpointError(f"the default weights are missing: {DEFAULT_WEIGHTS} has no "
-                                  "model_index.json. Install the package again, or name a folder.")
-        return DEFAULT_WEIGHTS, DEFAULT_WEIGHTS
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder, folder
-    if folder.exists():
-        raise CheckpointError(f"{folder} is a file; name the folder that holds model_index.json")
-    text = str(source)
-    is_path = isinstance(source, Path) or text.startswith((".", "/", "\\", "~"))
-    if is_path or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
-        raise CheckpointError(f"there is no folder {text!r}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors"]
-        snapshot = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{text!r} is no folder in {Path.cwd()}, and as a name on the hub it can not "
-                              f"be loaded: {reason}") from error
-    # The hub's cache keeps the files of all revisions in blobs/, beside snapshots/, and links to them.
-    return snapshot, snapshot.parent.parent
-
-
-def _check_files(folder: Path, inside: Path) -> None:
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing")
-    for path in _walk(folder):
-        if not path.resolve().is_relative_to(inside.resolve()):
-            raise CheckpointError(f"{path} is a link that leaves {inside}; copy the file itself there")
-        if path.suffix.lower() in PICKLES:
-            raise CheckpointError(f"{path} is a pickle file, which can run code when loaded and is refused; "
-                                  "a stage is config.json and model.safetensors only")
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing")
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    yield folder
-    yield from sorted(folder.rglob("*"))

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
     from pipeline import ColorPipeline
-    from stages.images import ImageError, load_photo, save_photo
+    from pipeline.images.photo import ImageError
+    from pipeline.images.read import load_photo
+    from pipeline.images.write import save_photo
 
     pipe = ColorPipeline.from_pretrained()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
 Config = TypeVar("Config")
 FORMAT = 1
@@ -27,70 +26,6 @@ CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 
 class CheckpointError(ValueError):
     """A saved stage or pipeline that is incomplete, damaged, or not what its description says."""
-
-
-class Stage(nn.Module):
-    """What all stages share: a dataclass config, and saving and loading.
-
-    Subclasses set `stage` (1, 2 or 3), `kind` and `config_class`, and are built from the config alone.
-    """
-
-    stage: ClassVar[int]
-    kind: ClassVar[str]
-    config_class: ClassVar[type]
-
-    def __init__(self, config: Any):
-        super().__init__()
-        self.config = config
-        self.trained: dict[str, Any] | None = None  # where the weights come from, kept beside them: `train` fills it
-
-    def fit_to(self, batches: Iterable[Tensor]) -> None:
-        """What a stage takes from photographs (B, 3, S, S) before it is trained: nothing, for most."""
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes config.json and model.safetensors; `folder` appears complete or not at all.
-
-        dtype: of the stored floating-point weights, as they are by default
-        Raises CheckpointError where the folder holds other files, or dtype cannot hold the weights.
-        """
-        folder = Path(folder)
-        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if others := sorted(found - {CONFIG_NAME, WEIGHTS_NAME}):  # the folder is replaced: nobody's files go with it
-            raise CheckpointError(f"{folder} also holds {others[:3]}; choose another, or one with a saved stage alone")
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        if dtype is not None:
-            for name, value in weights.items():
-                if value.is_floating_point():
-                    weights[name] = value.to(dtype)
-                    if not torch.equal(weights[name].isfinite(), value.isfinite()):
-                        raise CheckpointError(f"{name} has values up to {value.abs().max():.3g}, too large for {dtype}")
-        config = dataclasses.asdict(self.config)
-        description = {"format": FORMAT, "stage": self.stage, "kind": self.kind, "config": config}
-        if self.trained is not None:
-            description["trained"] = self.trained
-        with replaced_folder(folder) as fresh:
-            save_file(weights, fresh / WEIGHTS_NAME)
-            (fresh / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it the user's own
-            (fresh / CONFIG_NAME).write_text(json.dumps(description, indent=1) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path) -> Self:
-        """The stage saved in a folder or on the hub ("owner/name"), in evaluation mode, float32.
-
-        Raises CheckpointError where a file is missing or damaged, the kind is another one, or a name or shape does
-        not fit.
-        """
-        folder = local_folder(source)
-        description = read_description(folder)
-        if (description.get("stage"), description.get("kind")) != (cls.stage, cls.kind):
-            raise CheckpointError(
-                f"{folder} must hold a stage {cls.stage} of kind {cls.kind!r}; got stage {description.get('stage')} of "
-                f"kind {description.get('kind')!r}. stages.kinds.load_stage opens any kind."
-            )
-        stage = cls(config_from_dict(cls.config_class, description["config"]))
-        load_weights(stage, folder / WEIGHTS_NAME)
-        stage.trained = description.get("trained")
-        return stage.eval()
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -223,3 +158,4 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+

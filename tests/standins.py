@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.color_pipeline import ColorPipeline
-from stages.checkpoint import Stage
-from stages.color import coarse_from_rgb, merge, rgb_from_coarse
+from stages.color.resample import resize
+from stages.color.spaces import coarse_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_noise
-from stages.resize import resize
+from stages.stage import Stage
 from stages.stage1_coarse.candidates import spread_order
 
 
@@ -89,7 +89,7 @@ def standin_pipeline() -> ColorPipeline:
 
 def known_standins(monkeypatch) -> None:
     """Adds the stand-ins to the table of kinds, so that a saved stand-in pipeline can be loaded."""
-    from stages import kinds
+    from stages import registry as kinds
 
     for stage, kind in KINDS.items():
         table = {**kinds.KINDS.get(stage, {}), "standin": (StandInConfig, kind)}

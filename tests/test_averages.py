@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.averages import Averaged, exponent_of, half_life, power
-from stages.checkpoint import Stage
+from stages.stage import Stage
+from stages.training.ema import Averaged, exponent_of, half_life, power
 
 
 class Number(Stage):

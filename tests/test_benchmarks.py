@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import cpu
 from benchmarks.cpu import judged, line, parts
 from benchmarks.training import convolution_backward_flop
-from pipeline import batch, color_pipeline
+from pipeline import sources
+from pipeline.color_pipeline import CANDIDATES, DOUBT_DRAWS
+from pipeline.files import run
 
 
 @pytest.mark.parametrize("groups", [1, 4, 32])
@@ -42,7 +44,7 @@ def test_bounds_are_judged_at_the_rate_of_the_processor():
 
 def test_parts_add_up_to_the_call(monkeypatch):
     """Work within a part is that part's: the draws of a map of doubt are not those of the picture."""
-    for module, name in ((color_pipeline, "load_photo"), (batch, "load_photo"), (batch, "save_photo")):
+    for module, name in ((sources, "load_photo"), (run, "load_photo"), (run, "save_photo")):
         monkeypatch.setattr(module, name, getattr(module, name))  # `parts` replaces them; put back at the end
     pipe, clock = standin_pipeline(), [0]
     monkeypatch.setattr(cpu, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
@@ -54,6 +56,6 @@ def test_parts_add_up_to_the_call(monkeypatch):
 
     monkeypatch.setattr(pipe.stages["stage1"], "sample", slow)
     spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, doubt=True))
-    of_picture, of_map = (draws // color_pipeline.CANDIDATES for draws in (8, color_pipeline.DOUBT_DRAWS))
+    of_picture, of_map = (draws // CANDIDATES for draws in (8, DOUBT_DRAWS))
     assert (spent["draws"], spent["map of doubt"]) == (of_picture, of_map) and of_map > of_picture > 0
     assert sum(spent.values()) == clock[0] == of_picture + of_map

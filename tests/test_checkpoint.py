@@ -13,15 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages import checkpoint
-from stages.checkpoint import (
-    CheckpointError,
-    config_from_dict,
-    local_folder,
-    replaced_folder,
-    sha256_of,
-)
-from stages.kinds import KINDS, load_stage
+from stages import stage
+from stages.checkpoint import CheckpointError, config_from_dict, local_folder, replaced_folder, sha256_of
+from stages.registry import KINDS, load_stage
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution
 
@@ -183,7 +177,7 @@ def test_a_failing_save_changes_nothing(error, saved, monkeypatch):
         path.write_bytes(b"half of it")
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", fails)
+    monkeypatch.setattr(stage, "save_file", fails)
     for folder in (saved, saved.with_name("new")):
         with pytest.raises(type(error)):
             small(2, "coltran").save_pretrained(folder)

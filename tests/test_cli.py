@@ -16,10 +16,13 @@ import torch
 from PIL import Image
 from standins import StandIn1, known_standins, standin_pipeline
 
-from pipeline import batch, cli
-from pipeline.batch import MANIFEST, Report, Settings, find_inputs, plan
+from pipeline import cli
 from pipeline.color_pipeline import ColorPipeline
-from stages.images import load_photo
+from pipeline.files import run
+from pipeline.files.manifest import MANIFEST
+from pipeline.files.names import find_inputs, plan
+from pipeline.files.records import Report, Settings
+from pipeline.images.read import load_photo
 
 
 @pytest.fixture
@@ -135,13 +138,13 @@ def test_every_sample_photo_keeps_its_luma(trichrome, tmp_path, data_folder):
 
 def test_warnings_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
     photo = write(tmp_path / "a.png")
-    real = batch.load_photo
+    real = run.load_photo
 
     def load_photo(path):
         warnings.warn("its profile is broken:\nignored", stacklevel=1)
         return real(path)
 
-    monkeypatch.setattr(batch, "load_photo", load_photo)
+    monkeypatch.setattr(run, "load_photo", load_photo)
     code, _, said = trichrome(photo, "-o", tmp_path / "out")
     assert code == 0 and said == [f"{photo}: note: its profile is broken: ignored"]
 
@@ -504,7 +507,7 @@ def test_groups_for_a_card_give_the_same_files(trichrome, tmp_path, monkeypatch)
     assert trichrome.pipe.stages["stage2"].batches == [4, 4]
     one, four = tree(tmp_path / "one"), tree(tmp_path / "four")
     assert set(one) == set(four) and len(one) == 5
-    monkeypatch.setattr(batch, "GROUP_PIXELS", 1)
+    monkeypatch.setattr(run, "GROUP_PIXELS", 1)
     trichrome.pipe.stages["stage2"].batches.clear()
     trichrome(tmp_path / "in", "-o", tmp_path / "memory")
     assert trichrome.pipe.stages["stage2"].batches == [4] * 5

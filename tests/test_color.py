@@ -12,7 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages import color
+from stages.color.difference import ciede2000, colorfulness
+from stages.color.spaces import (
+    CB_SCALE,
+    COARSE_COLORS,
+    CR_SCALE,
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    lab_from_rgb,
+    lab_from_xyz,
+    linear_rgb_from_rgb,
+    merge,
+    rgb_from_coarse,
+    rgb_from_gray_chroma,
+    rgb_from_lab,
+    rgb_from_linear_rgb,
+    xyz_from_linear_rgb,
+)
 
 CORNERS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)  # of the sRGB cube
 
@@ -28,16 +45,16 @@ def random_rgb(*shape: int, dtype=torch.float64) -> Tensor:
 
 def test_channels_are_the_third_last_axis():
     rgb = random_rgb(2, 4, 3, 5, 7)
-    assert color.gray_from_rgb(rgb).shape == (2, 4, 1, 5, 7)
-    assert color.chroma_from_rgb(rgb).shape == (2, 4, 2, 5, 7)
-    assert color.colorfulness(rgb).shape == (2, 4)
-    assert color.coarse_from_rgb(rgb).shape == (2, 4, 5, 7)
-    lab = color.lab_from_rgb(rgb)
+    assert gray_from_rgb(rgb).shape == (2, 4, 1, 5, 7)
+    assert chroma_from_rgb(rgb).shape == (2, 4, 2, 5, 7)
+    assert colorfulness(rgb).shape == (2, 4)
+    assert coarse_from_rgb(rgb).shape == (2, 4, 5, 7)
+    lab = lab_from_rgb(rgb)
     assert lab.shape == rgb.shape
-    assert torch.allclose(lab[1, 2], color.lab_from_rgb(rgb[1, 2]))
-    difference = color.ciede2000(lab, lab.flip(-1))
+    assert torch.allclose(lab[1, 2], lab_from_rgb(rgb[1, 2]))
+    difference = ciede2000(lab, lab.flip(-1))
     assert difference.shape == (2, 4, 5, 7)
-    assert torch.allclose(difference[1, 2], color.ciede2000(lab[1, 2], lab[1, 2].flip(-1)))
+    assert torch.allclose(difference[1, 2], ciede2000(lab[1, 2], lab[1, 2].flip(-1)))
 
 
 # Luma, chroma and their merging
@@ -45,8 +62,8 @@ def test_channels_are_the_third_last_axis():
 
 def test_luma_and_chroma_of_the_primaries():
     rgb = pixels(torch.eye(3))
-    assert color.gray_from_rgb(rgb).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
-    cb, cr = color.chroma_from_rgb(rgb)[:, 0].tolist()
+    assert gray_from_rgb(rgb).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
+    cb, cr = chroma_from_rgb(rgb)[:, 0].tolist()
     # ITU-R BT.601-7, table 3: red and blue reach 0.5 in their own difference.
     assert cb == pytest.approx([-0.168736, -0.331264, 0.5], abs=1e-6)
     assert cr == pytest.approx([0.5, -0.418688, -0.081312], abs=1e-6)
@@ -54,9 +71,9 @@ def test_luma_and_chroma_of_the_primaries():
 
 def test_gray_and_chroma_give_rgb_back():
     rgb = torch.cat([random_rgb(3, 1, 999), pixels(CORNERS)], dim=-1).float()
-    gray, chroma = color.gray_from_rgb(rgb), color.chroma_from_rgb(rgb)
-    assert (color.rgb_from_gray_chroma(gray, chroma) - rgb).abs().max() < 1e-6
-    assert (color.merge(gray, chroma) - rgb).abs().max() < 1e-6  # in gamut, so nothing is scaled
+    gray, chroma = gray_from_rgb(rgb), chroma_from_rgb(rgb)
+    assert (rgb_from_gray_chroma(gray, chroma) - rgb).abs().max() < 1e-6
+    assert (merge(gray, chroma) - rgb).abs().max() < 1e-6  # in gamut, so nothing is scaled
 
 
 def adversarial_chroma(levels: int) -> tuple[Tensor, Tensor]:
@@ -80,7 +97,7 @@ def adversarial_chroma(levels: int) -> tuple[Tensor, Tensor]:
     halves = []
     for red, green, blue in ((-91, 85, -199), (91, -85, 199), (81, -3, -197), (-81, 3, 197)):
         assert 299 * red + 587 * green + 114 * blue == 0  # no luma
-        half = torch.tensor([blue / color.CB_SCALE, red / color.CR_SCALE]) / 2 / levels
+        half = torch.tensor([blue / CB_SCALE, red / CR_SCALE]) / 2 / levels
         halves.append(half.view(2, 1, 1).expand(shape))
     chroma = torch.stack(uniform + of_any_size + saturated + halves)
     return gray.double().expand(len(chroma), 1, 1, -1), chroma
@@ -90,14 +107,14 @@ def adversarial_chroma(levels: int) -> tuple[Tensor, Tensor]:
 def test_merge_keeps_luma(levels):
     whole, chroma = adversarial_chroma(levels)
     gray = (whole / levels).float()
-    rgb = color.merge(gray, chroma)
+    rgb = merge(gray, chroma)
     assert rgb.dtype == torch.float32
     assert rgb.min() >= 0 and rgb.max() <= 1  # also fails for NaN
-    assert (color.gray_from_rgb(rgb) - gray).abs().max() < 5e-7  # the contract asks for 1e-4
+    assert (gray_from_rgb(rgb) - gray).abs().max() < 5e-7  # the contract asks for 1e-4
     # Written to a file: the luma of whole levels, without float error of its own.
     written = torch.round(rgb.double() * levels)
     assert (written - rgb.double() * levels).abs().max() <= 0.5
-    error = (color.gray_from_rgb(written) - whole).abs().max()
+    error = (gray_from_rgb(written) - whole).abs().max()
     assert error <= 0.5 + 1e-6, f"luma off by {error:.4f} levels"
 
 
@@ -105,16 +122,16 @@ def test_merge_keeps_luma(levels):
 @given(gray=st.floats(0, 1, width=32), cb=st.floats(-(2.0**100), 2.0**100, width=32),
        cr=st.floats(-(2.0**100), 2.0**100, width=32))
 def test_merge_keeps_luma_of_any_pixel(gray, cb, cr):
-    rgb = color.merge(torch.tensor([[[gray]]]), torch.tensor([[[cb]], [[cr]]]))
+    rgb = merge(torch.tensor([[[gray]]]), torch.tensor([[[cb]], [[cr]]]))
     assert rgb.min() >= 0 and rgb.max() <= 1
-    assert abs(color.gray_from_rgb(rgb).item() - gray) < 5e-7
+    assert abs(gray_from_rgb(rgb).item() - gray) < 5e-7
 
 
 def test_merge_keeps_hue_and_as_much_chroma_as_fits():
     gray = random_rgb(1, 1, 2000)
     chroma = 2 * random_rgb(2, 1, 2000) - 1
-    rgb = color.merge(gray, chroma)
-    share = (color.chroma_from_rgb(rgb) / chroma)
+    rgb = merge(gray, chroma)
+    share = (chroma_from_rgb(rgb) / chroma)
     assert torch.allclose(share[0], share[1], atol=1e-9)  # straight toward gray
     assert share.max() < 1 + 1e-9
     touching = torch.minimum(rgb.amin(0), 1 - rgb.amax(0)) < 1e-12
@@ -125,31 +142,31 @@ def test_merge_keeps_hue_and_as_much_chroma_as_fits():
 
 def test_gray_has_no_color():
     gray = (torch.arange(65536) / 65535).view(1, 1, -1)  # float32, every 16-bit level
-    lab = color.lab_from_rgb(gray.expand(3, -1, -1))
+    lab = lab_from_rgb(gray.expand(3, -1, -1))
     assert lab[1:].abs().max() < 1e-4
     assert lab[0, 0, 0] == pytest.approx(0, abs=1e-4) and lab[0, 0, -1] == pytest.approx(100, abs=1e-4)
-    assert color.chroma_from_rgb(gray.expand(3, -1, -1)).abs().max() < 1e-6
-    assert torch.equal(color.merge(gray, torch.zeros(2, 1, 65536)), gray.expand(3, -1, -1))
+    assert chroma_from_rgb(gray.expand(3, -1, -1)).abs().max() < 1e-6
+    assert torch.equal(merge(gray, torch.zeros(2, 1, 65536)), gray.expand(3, -1, -1))
 
 
 # Coarse symbols
 
 
 def test_coarse_symbols():
-    symbols = torch.arange(color.COARSE_COLORS).view(1, 16, 32)
-    rgb = color.rgb_from_coarse(symbols)
+    symbols = torch.arange(COARSE_COLORS).view(1, 16, 32)
+    rgb = rgb_from_coarse(symbols)
     assert rgb.shape == (1, 3, 16, 32) and rgb.dtype == torch.float32
-    assert torch.equal(color.coarse_from_rgb(rgb), symbols)
+    assert torch.equal(coarse_from_rgb(rgb), symbols)
     assert rgb[0, :, 0, 1].tolist() == [0.0625, 0.0625, 0.1875]  # the last bits are blue's
     edges = pixels([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.124, 0.125, 0.249]])
-    assert color.coarse_from_rgb(edges).flatten().tolist() == [0, 511, 448, 56, 7, 9]
+    assert coarse_from_rgb(edges).flatten().tolist() == [0, 511, 448, 56, 7, 9]
     outside = pixels([[-0.1, 1.2, 0.5]])
-    assert color.coarse_from_rgb(outside).item() == 0 * 64 + 7 * 8 + 4
+    assert coarse_from_rgb(outside).item() == 0 * 64 + 7 * 8 + 4
 
 
 def test_coarse_keeps_rgb_to_half_a_bin():
     rgb = random_rgb(1, 3, 40, 50)
-    assert (color.rgb_from_coarse(color.coarse_from_rgb(rgb)) - rgb).abs().max() <= 1 / 16
+    assert (rgb_from_coarse(coarse_from_rgb(rgb)) - rgb).abs().max() <= 1 / 16
 
 
 # sRGB, XYZ and Lab
@@ -157,11 +174,11 @@ def test_coarse_keeps_rgb_to_half_a_bin():
 
 def test_srgb_transfer():
     # IEC 61966-2-1; the middle value is the well-known 21.4 % of code 0.5.
-    linear = color.linear_rgb_from_rgb(torch.tensor([0.0, 0.02, 0.04045, 0.5, 1.0], dtype=torch.float64))
+    linear = linear_rgb_from_rgb(torch.tensor([0.0, 0.02, 0.04045, 0.5, 1.0], dtype=torch.float64))
     assert linear.tolist() == pytest.approx([0, 0.02 / 12.92, 0.0031308, 0.21404114, 1], abs=1e-8)
     rgb = torch.linspace(-0.1, 1.1, 5001)
-    assert (color.rgb_from_linear_rgb(color.linear_rgb_from_rgb(rgb)) - rgb).abs().max() < 1e-6
-    assert bool((color.linear_rgb_from_rgb(rgb).diff() > 0).all())
+    assert (rgb_from_linear_rgb(linear_rgb_from_rgb(rgb)) - rgb).abs().max() < 1e-6
+    assert bool((linear_rgb_from_rgb(rgb).diff() > 0).all())
 
 
 @pytest.mark.parametrize("rgb, lab", [
@@ -175,32 +192,32 @@ def test_srgb_transfer():
     ((0, 0, 0), (0, 0, 0)),
 ])
 def test_published_lab_of_srgb_colors(rgb, lab):
-    assert color.lab_from_rgb(pixels([rgb])).flatten().tolist() == pytest.approx(lab, abs=0.006)
-    assert color.rgb_from_lab(pixels([lab])).flatten().tolist() == pytest.approx(rgb, abs=1e-3)
+    assert lab_from_rgb(pixels([rgb])).flatten().tolist() == pytest.approx(lab, abs=0.006)
+    assert rgb_from_lab(pixels([lab])).flatten().tolist() == pytest.approx(rgb, abs=1e-3)
 
 
 def test_lab_equals_skimage():
     skimage_color = pytest.importorskip("skimage.color")
     rgb = torch.cat([random_rgb(3, 1, 4000), random_rgb(3, 1, 1000) / 50, pixels(CORNERS)], dim=-1)
-    xyz = color.xyz_from_linear_rgb(color.linear_rgb_from_rgb(rgb))
+    xyz = xyz_from_linear_rgb(linear_rgb_from_rgb(rgb))
     # From the same XYZ scikit-image agrees to its rounded constants 0.008856 and 7.787 ...
     expected = torch.from_numpy(skimage_color.xyz2lab(xyz.numpy(), channel_axis=0))
-    assert (color.lab_from_xyz(xyz) - expected).abs().max() < 2e-3
+    assert (lab_from_xyz(xyz) - expected).abs().max() < 2e-3
     bright = xyz.amin(0).squeeze() > 0.01
-    assert (color.lab_from_xyz(xyz) - expected)[..., bright].abs().max() < 1e-4  # its white has Y = 1.0000000
+    assert (lab_from_xyz(xyz) - expected)[..., bright].abs().max() < 1e-4  # its white has Y = 1.0000000
     # ... and its matrix differs in the sixth digit.
     assert (xyz - torch.from_numpy(skimage_color.rgb2xyz(rgb.numpy(), channel_axis=0))).abs().max() < 1e-4
     expected = torch.from_numpy(skimage_color.rgb2lab(rgb.numpy(), channel_axis=0))
-    assert (color.lab_from_rgb(rgb) - expected).abs().max() < 0.006
+    assert (lab_from_rgb(rgb) - expected).abs().max() < 0.006
 
 
 def test_lab_round_trip():
     dark = random_rgb(3, 1, 2000) / 30  # on the straight parts of both curves
     rgb = torch.cat([random_rgb(3, 1, 2000), dark, pixels(CORNERS), -dark, 1 + dark], dim=-1)
-    assert (color.rgb_from_lab(color.lab_from_rgb(rgb)) - rgb).abs().max() < 1e-7
+    assert (rgb_from_lab(lab_from_rgb(rgb)) - rgb).abs().max() < 1e-7
     rgb = rgb.float().clamp(0, 1)
-    assert (color.rgb_from_lab(color.lab_from_rgb(rgb)) - rgb).abs().max() < 2e-5
-    assert (color.lab_from_rgb(rgb) - color.lab_from_rgb(rgb.double())).abs().max() < 2e-4
+    assert (rgb_from_lab(lab_from_rgb(rgb)) - rgb).abs().max() < 2e-5
+    assert (lab_from_rgb(rgb) - lab_from_rgb(rgb.double())).abs().max() < 2e-4
 
 
 # CIEDE2000
@@ -251,11 +268,11 @@ def test_ciede2000_published_pairs():
     skimage_color = pytest.importorskip("skimage.color")
     independent = skimage_color.deltaE_ciede2000(lab1.numpy(), lab2.numpy(), channel_axis=0)[0]
     assert np.abs(independent - expected.numpy()).max() < 0.5001e-4  # four digits were printed
-    assert (color.ciede2000(lab1, lab2)[0] - expected).abs().max() < 0.5001e-4
-    assert (color.ciede2000(lab2, lab1)[0] - expected).abs().max() < 0.5001e-4
+    assert (ciede2000(lab1, lab2)[0] - expected).abs().max() < 0.5001e-4
+    assert (ciede2000(lab2, lab1)[0] - expected).abs().max() < 0.5001e-4
     # float32 cannot tell the pairs whose hues are opposite to 0.003 degrees: lines 9 to 15.
     plain = [i for i in range(34) if not 8 <= i < 15]
-    single = color.ciede2000(lab1.float(), lab2.float())[0]
+    single = ciede2000(lab1.float(), lab2.float())[0]
     assert (single - expected)[plain].abs().max() < 2e-4
 
 
@@ -268,13 +285,13 @@ def test_ciede2000_equals_skimage():
     lab1[1:, 11] = 0
     lab1[1:, 12] *= 1e-6  # almost gray
     expected = skimage_color.deltaE_ciede2000(lab1.numpy(), lab2.numpy(), channel_axis=0)
-    assert (color.ciede2000(lab1, lab2) - torch.from_numpy(expected)).abs().max() < 1e-9
-    assert (color.ciede2000(lab1.float(), lab2.float()) - torch.from_numpy(expected)).abs().max() < 1e-3
+    assert (ciede2000(lab1, lab2) - torch.from_numpy(expected)).abs().max() < 1e-9
+    assert (ciede2000(lab1.float(), lab2.float()) - torch.from_numpy(expected)).abs().max() < 1e-3
 
 
 def test_ciede2000_of_equal_colors_is_zero():
-    lab = color.lab_from_rgb(torch.cat([random_rgb(3, 1, 500), pixels(CORNERS)], dim=-1).float())
-    assert torch.equal(color.ciede2000(lab, lab.clone()), torch.zeros(1, 508))
+    lab = lab_from_rgb(torch.cat([random_rgb(3, 1, 500), pixels(CORNERS)], dim=-1).float())
+    assert torch.equal(ciede2000(lab, lab.clone()), torch.zeros(1, 508))
 
 
 # Colorfulness
@@ -284,16 +301,16 @@ def test_colorfulness_by_hand():
     # Red, green, blue, white: rg = 255 (1, -1, 0, 0), yb = 255 (1/2, 1/2, -1, 0).
     rgb = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=torch.float64).T.view(3, 2, 2)
     by_hand = 255 * (0.5 + 0.375) ** 0.5  # both means are 0, the variances 2/4 and 1.5/4
-    assert color.colorfulness(rgb).item() == pytest.approx(by_hand)
+    assert colorfulness(rgb).item() == pytest.approx(by_hand)
     # One flat orange has offset only: 0.3 times the length of 255 (0.5, 0.75).
     orange = torch.tensor([1, 0.5, 0], dtype=torch.float64).view(3, 1, 1).expand(3, 4, 5)
-    assert color.colorfulness(orange).item() == pytest.approx(0.3 * 255 * (0.5**2 + 0.75**2) ** 0.5)
-    assert color.colorfulness(random_rgb(1, 8, 8).expand(3, -1, -1)).item() == pytest.approx(0, abs=1e-9)
+    assert colorfulness(orange).item() == pytest.approx(0.3 * 255 * (0.5**2 + 0.75**2) ** 0.5)
+    assert colorfulness(random_rgb(1, 8, 8).expand(3, -1, -1)).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_colorfulness_equals_numpy():
     rgb = random_rgb(2, 3, 17, 23) ** torch.tensor([1.0, 2, 3]).view(3, 1, 1)
-    for picture, value in zip(rgb.numpy(), color.colorfulness(rgb).tolist(), strict=True):
+    for picture, value in zip(rgb.numpy(), colorfulness(rgb).tolist(), strict=True):
         red, green, blue = 255 * picture
         rg, yb = red - green, (red + green) / 2 - blue
         expected = np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
@@ -310,32 +327,32 @@ def test_colorfulness_equals_the_published_column(data_folder: Path):
     for row in batch:
         picture = np.array(image_module.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
         rgb = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-        assert color.colorfulness(rgb).item() == pytest.approx(row["colorfulness"], abs=0.0051)
+        assert colorfulness(rgb).item() == pytest.approx(row["colorfulness"], abs=0.0051)
 
 
 # Gradients
 
 
 @pytest.mark.parametrize("function", [
-    color.linear_rgb_from_rgb, color.rgb_from_linear_rgb, color.lab_from_rgb, color.rgb_from_lab,
-    color.gray_from_rgb, color.chroma_from_rgb, color.colorfulness,
+    linear_rgb_from_rgb, rgb_from_linear_rgb, lab_from_rgb, rgb_from_lab,
+    gray_from_rgb, chroma_from_rgb, colorfulness,
 ], ids=lambda function: function.__name__)
 def test_gradients_equal_differences(function):
     rgb = torch.cat([0.02 + 0.96 * random_rgb(3, 1, 6), random_rgb(3, 1, 4) / 50], dim=-1)
-    scale = torch.tensor([100.0, 20, 20]).view(3, 1, 1) if function is color.rgb_from_lab else 1
+    scale = torch.tensor([100.0, 20, 20]).view(3, 1, 1) if function is rgb_from_lab else 1
     assert torch.autograd.gradcheck(function, (rgb * scale).requires_grad_())
 
 
 def test_gradients_of_merge_equal_differences():
     gray, chroma = 0.1 + 0.8 * random_rgb(1, 1, 30), 1.5 * (random_rgb(2, 1, 30) - 0.5)
-    assert torch.autograd.gradcheck(color.merge, (gray.requires_grad_(), chroma.requires_grad_()))
+    assert torch.autograd.gradcheck(merge, (gray.requires_grad_(), chroma.requires_grad_()))
 
 
 def test_gradients_of_ciede2000_equal_differences():
     plain = [*range(6), *range(15, 34)]  # the others lie on a kink: a gray, or hues opposite to each other
     lab1, lab2 = pixels(SHARMA[plain, :3]), pixels(SHARMA[plain, 3:6])
     inputs = lab1.requires_grad_(), lab2.requires_grad_()
-    assert torch.autograd.gradcheck(color.ciede2000, inputs, atol=1e-4)
+    assert torch.autograd.gradcheck(ciede2000, inputs, atol=1e-4)
 
 
 def gradients(function, *inputs: Tensor) -> list[Tensor]:
@@ -348,17 +365,17 @@ def test_gradients_are_finite_everywhere(dtype):
     slightly_out = torch.tensor(
         [-0.1, -1e-3, -1e-9, 0, 1e-30, 1e-9, 0.0031308, 0.04045, 0.5, 1, 1 + 1e-6, 1.1])
     values = torch.cartesian_prod(slightly_out, slightly_out, slightly_out).T.unsqueeze(1).to(dtype)
-    for function in (color.linear_rgb_from_rgb, color.rgb_from_linear_rgb, color.lab_from_rgb):
+    for function in (linear_rgb_from_rgb, rgb_from_linear_rgb, lab_from_rgb):
         (slope,) = gradients(function, values)
         assert bool(slope.isfinite().all()), function.__name__
         assert bool((slope.abs() < 1e5).all()), function.__name__
-    assert bool(gradients(color.rgb_from_lab, 100 * values)[0].isfinite().all())
+    assert bool(gradients(rgb_from_lab, 100 * values)[0].isfinite().all())
     for flat in (torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.5), random_rgb(1, 4, 4).expand(3, -1, -1)):
-        assert bool(gradients(color.colorfulness, flat.to(dtype))[0].isfinite().all())
+        assert bool(gradients(colorfulness, flat.to(dtype))[0].isfinite().all())
     gray, chroma = (x.flatten(0, 2).to(dtype) for x in torch.broadcast_tensors(
         slightly_out.clamp(0, 1).view(-1, 1, 1, 1), slightly_out.view(1, -1, 1, 1)))
     chroma = torch.stack([chroma, -chroma.flip(0)]).view(2, 1, -1)
-    for slope in gradients(color.merge, gray.view(1, 1, -1), chroma):
+    for slope in gradients(merge, gray.view(1, 1, -1), chroma):
         assert bool(slope.isfinite().all())
 
 
@@ -370,24 +387,24 @@ def test_gradients_of_ciede2000_are_finite_everywhere(dtype):
     lab = pixels([(lightness, a, b) for lightness in (0, 50) for a, b in ab], dtype)
     first, second = lab.transpose(1, 2), lab  # every pair, each color with itself among them
     shape = (3, lab.shape[-1], lab.shape[-1])
-    for slope in gradients(color.ciede2000, first.expand(shape), second.expand(shape)):
+    for slope in gradients(ciede2000, first.expand(shape), second.expand(shape)):
         assert bool(slope.isfinite().all())
     # From a loss on pixels down to gray, black and white, as a colorizer meets them when it starts.
     gray = torch.tensor([0, 1e-6, 0.02, 0.5, 1], dtype=dtype).view(1, 1, -1).expand(3, -1, -1)
     blue = torch.tensor([0, 0, 1], dtype=dtype).view(3, 1, 1).expand(gray.shape)
     for other in (gray, gray.flip(-1), blue):
-        for slope in gradients(lambda x, y: color.ciede2000(color.lab_from_rgb(x), color.lab_from_rgb(y)),
+        for slope in gradients(lambda x, y: ciede2000(lab_from_rgb(x), lab_from_rgb(y)),
                                gray, other):
             assert bool(slope.isfinite().all())
 
 
 def test_ciede2000_can_be_descended():
-    target = color.lab_from_rgb(random_rgb(3, 2, 4))
+    target = lab_from_rgb(random_rgb(3, 2, 4))
     rgb = torch.full((3, 2, 4), 0.5, dtype=torch.float64, requires_grad=True)  # starts as gray
     optimizer = torch.optim.Adam([rgb], lr=0.02)
     for _ in range(300):
         optimizer.zero_grad()
-        loss = color.ciede2000(color.lab_from_rgb(rgb), target).mean()
+        loss = ciede2000(lab_from_rgb(rgb), target).mean()
         loss.backward()
         optimizer.step()
     assert loss < 1

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.nn.coltran_core import ColTranCore, CoreSizes
+from stages.nn.coltran.core import ColTranCore, CoreSizes
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig, bits, drawn
-from stages.training import Config
+from stages.training.config import Config
 
 TINY = CoreSizes(16, 24, 2, 1, 2, 2, 6, 5, 7, 11)
 ABLATIONS = pytest.mark.parametrize("changed", [

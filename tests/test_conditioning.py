@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.conditioning import disturbed_chroma, stray_detail
+from stages.corruptions.conditioning import disturbed_chroma, stray_detail
 
 
 def disturbed(chroma: Tensor, strength: float, seed: int = 0) -> Tensor:

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageCms
 from torch import Generator
 
-from stages import data
 from stages.checkpoint import CheckpointError
-from stages.data import DataError, Pictures, augmented, batch_indices, is_one_tint, load_pictures, seed_of
-from stages.training import DataConfig
-from train_scripts.launch import training_pictures
+from stages.photographs import DataError, data_folder, is_one_tint, seed_of
+from stages.training.augmentation import augmented
+from stages.training.config import DataConfig
+from stages.training.data import Pictures, batch_indices, load_pictures
+from stages.training.launch import training_pictures
 
 
 def colors(seed: int, width: int = 48, height: int = 40) -> Image.Image:
@@ -149,13 +150,13 @@ def test_folders_without_pictures(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="holds no set 'photos64', but photos256"):
         load(tmp_path)  # and not whatever pictures lie around
     with pytest.raises(DataError, match="none is not a folder. Pass --data FOLDER, set TRICHROME_DATA, or link"):
-        data.data_folder(tmp_path / "none")
+        data_folder(tmp_path / "none")
     monkeypatch.setenv("TRICHROME_DATA", str(tmp_path))
-    assert data.data_folder() == tmp_path
+    assert data_folder() == tmp_path
     monkeypatch.delenv("TRICHROME_DATA")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="no photographs: data is not a folder"):
-        data.data_folder()
+        data_folder()
 
 
 def test_the_order_of_a_folder_is_shuffled_but_always_the_same(tmp_path):

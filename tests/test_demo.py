@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline import ColorPipeline, demo
-from stages.images import load_photo
+from pipeline.images.read import load_photo
 from tests.standins import standin_pipeline
 
 

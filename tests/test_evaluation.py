@@ -19,16 +19,27 @@ from PIL import Image
 from safetensors.torch import save_file
 from standins import standin_pipeline
 
-from pipeline.color_pipeline import photo_from
-from pipeline.fullres import sharpened
-from stages import color
+from pipeline.full_resolution import sharpened
+from pipeline.images.read import load_photo
+from pipeline.images.write import save_photo
+from pipeline.sources import photo_from
 from stages.checkpoint import sha256_of
-from stages.images import load_photo, save_photo
-from stages.kinds import kind_of, load_stage
-from stages.metrics import CandidateScores, SqueezeNetFeatures, ciede2000, picture_from_rgb
-from stages.resize import enlarge_chroma, resize
+from stages.color.difference import ciede2000
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
+from stages.evaluation import command, pixel
+from stages.evaluation import photos as photos_module
+from stages.evaluation.command import ROOT, generators, stage_weights
+from stages.evaluation.features import SqueezeNetFeatures
+from stages.evaluation.photos import HELD_OUT_COUNTS, EvaluationError, _picture, load_photos
+from stages.evaluation.pixel import picture_from_rgb
+from stages.evaluation.report import Report
+from stages.evaluation.scores import CandidateScores
+from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
+from stages.registry import kind_of, load_stage
 from stages.stage1_coarse.candidates import spread_order
-from stages.training import Config
+from stages.training.config import Config
 from train_scripts import (
     choose_candidate,
     evaluate_doubt,
@@ -38,7 +49,6 @@ from train_scripts import (
     evaluate_stage2,
     evaluate_stage3,
     evaluate_steps,
-    evaluation,
     tune_steps,
 )
 
@@ -68,7 +78,7 @@ class CoarseOnly:
         return self
 
     def sample(self, gray64, num_samples, generator, num_inference_steps=None):
-        return color.coarse_from_rgb(color.merge(gray64[:, None], tints(gray64, num_samples, generator)))
+        return coarse_from_rgb(merge(gray64[:, None], tints(gray64, num_samples, generator)))
 
     def order(self, gray64, coarse, pool=None):
         return torch.arange(coarse.shape[1]).flip(0).expand(len(gray64), -1)
@@ -86,7 +96,7 @@ class StandIn2(StandIn1):
     stage = 2
 
     def sample(self, gray64, coarse64):
-        return color.merge(gray64, color.chroma_from_rgb(color.rgb_from_coarse(coarse64)))
+        return merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse64)))
 
 
 class StandIn3(StandIn1):
@@ -95,7 +105,7 @@ class StandIn3(StandIn1):
     def sample(self, gray256, rgb64, generator, num_inference_steps=None):
         assert len(generator) == len(gray256)
         gray64 = resize(gray256, (64, 64))
-        return color.merge(gray256, enlarge_chroma(color.chroma_from_rgb(rgb64), gray64, gray256))
+        return merge(gray256, enlarge_chroma(chroma_from_rgb(rgb64), gray64, gray256))
 
 
 class StandInPipeline:
@@ -175,7 +185,7 @@ def weights(tmp_path, monkeypatch):
     for script in (evaluate_stage1, evaluate_stage2, evaluate_stage3):
         monkeypatch.setattr(script, "load_stage", lambda folder: stand_ins[folder.name]())
     monkeypatch.setattr(evaluate_pipeline, "ColorPipeline", StandInPipeline)
-    monkeypatch.setattr(evaluation, "DEFAULT_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(command, "DEFAULT_WEIGHTS", tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -206,7 +216,7 @@ def check_complete(results, data, name, stages):
     for entry in results["weights"].values():
         assert len(entry["sha256"]) == 64 and entry["ema"] is True and entry["kind"] == "stand-in"
     rows = [row["name"] for row in results["rows"]]
-    assert rows[:3] == [evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW]
+    assert rows[:3] == [ORIGINALS, GRAY, PREVIEW]
     for row in results["rows"]:
         assert {"ciede2000", "squeezenet_distance"} <= set(row)
         if "candidates" not in row:
@@ -221,7 +231,7 @@ def test_stage1(data, weights, tmp_path, capsys):
     check_complete(results, data, "photos64", {"stage1"})
     rows = by_name(results)
     originals, gray, preview = (
-        rows[name] for name in (evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW)
+        rows[name] for name in (ORIGINALS, GRAY, PREVIEW)
     )
     assert originals["ciede2000"] == 0 and originals["psnr"] is None and originals["colorfulness_ratio"] == 1
     assert gray["ciede2000"] > 5 and preview["ciede2000"] == pytest.approx(gray["ciede2000"], abs=0.2)
@@ -232,12 +242,11 @@ def test_stage1(data, weights, tmp_path, capsys):
         rows["default output, continuous"]["ciede2000"] != rows["one plain sample, continuous"]["ciede2000"]
     )
     best = rows["best of 8, coarse (3 bit)"]
-    photos = evaluation.load_photos(data, "photos64", "validation")
+    photos = load_photos(data, "photos64", "validation")
     gray_of_4 = rows["best of 8, coarse (3 bit)"]["ciede2000"] / best["relative_to_gray"]["ciede2000"]
-    from stages import metrics
 
     assert gray_of_4 == pytest.approx(
-        float(metrics.ciede2000(photos.plain_gray(), photos.pictures)[:4].mean())
+        float(pixel.ciede2000(photos.plain_gray(), photos.pictures)[:4].mean())
     )
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:  # 3 + 2 defaults + 3 candidates, 2 photographs
         assert sheet.size == (8 * 132, 22 + 2 * 132)
@@ -275,11 +284,11 @@ def test_stage1_of_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
     stage.save_pretrained(tmp_path / "stage")
     options = ("--weights", str(tmp_path / "stage"), "--best-photos", "2", "--candidates", "2")
     results = scores(evaluate_stage1, data, tmp_path / "out", *options)
-    photos = evaluation.load_photos(data, "photos64", "validation")
+    photos = load_photos(data, "photos64", "validation")
     assert results[f"bits_per_{unit}"] == pytest.approx(stage.bits(photos.rgb()).mean().item(), rel=1e-4)
     assert results["weights"]["stage1"]["kind"] == kind
     rows = by_name(results)
-    assert rows["best of 2, coarse (3 bit)"]["diversity"] > 0 and evaluation.PREVIEW in rows
+    assert rows["best of 2, coarse (3 bit)"]["diversity"] > 0 and PREVIEW in rows
 
 
 def test_stage1_on_larger_photographs(data, weights, tmp_path, monkeypatch):
@@ -299,19 +308,19 @@ def test_stage1_on_larger_photographs(data, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_stage1, "load_stage", lambda folder: Sharp())
     results = scores(evaluate_stage1, data, tmp_path / "all", "--set", "photos256")
     check_complete(results, data, "photos256", {"stage1"})
-    large = evaluation.load_photos(data, "photos256", "validation")
-    expected = resize(color.gray_from_rgb(large.rgb()), (128, 128))
+    large = load_photos(data, "photos256", "validation")
+    expected = resize(gray_from_rgb(large.rgb()), (128, 128))
     for sharp in seen:
         torch.testing.assert_close(sharp, expected[: len(sharp)], rtol=0, atol=1e-6)
     small = resize(large.rgb(), (64, 64))
-    gray = picture_from_rgb(color.gray_from_rgb(small).expand(-1, 3, -1, -1))
-    preview = by_name(results)[evaluation.PREVIEW]
-    assert preview["ciede2000"] == pytest.approx(float(ciede2000(gray, picture_from_rgb(small)).mean()), abs=0.05)
+    gray = picture_from_rgb(gray_from_rgb(small).expand(-1, 3, -1, -1))
+    preview = by_name(results)[PREVIEW]
+    assert preview["ciede2000"] == pytest.approx(float(pixel.ciede2000(gray, picture_from_rgb(small)).mean()), abs=0.05)
 
     seen.clear()
     only = scores(evaluate_stage1, data, tmp_path / "preview", "--set", "photos256", "--preview-only")
-    assert [row["name"] for row in only["rows"]] == [evaluation.ORIGINALS, evaluation.GRAY, evaluation.PREVIEW]
-    assert by_name(only)[evaluation.PREVIEW] == preview and len(seen) == 1
+    assert [row["name"] for row in only["rows"]] == [ORIGINALS, GRAY, PREVIEW]
+    assert by_name(only)[PREVIEW] == preview and len(seen) == 1
 
 
 def test_stage1_after_stage2(data, weights, tmp_path):
@@ -383,7 +392,7 @@ def test_stage3_in_other_numbers_of_steps(data, weights, tmp_path, monkeypatch):
 def test_missing_stage1_is_said(data, weights, tmp_path):
     (weights / "stage1" / "config.json").unlink()
     results = scores(evaluate_stage2, data, tmp_path / "out")
-    assert evaluation.PREVIEW not in by_name(results) and "--stage1" in results["notes"][0]
+    assert PREVIEW not in by_name(results) and "--stage1" in results["notes"][0]
     assert evaluate_stage1.main(["--data", str(data), "--out", str(tmp_path / "out")]) == 2
 
 
@@ -393,7 +402,7 @@ def test_pipeline(data, weights, tmp_path):
     assert results["sharpness"] == 0.25
     rows = by_name(results)
     assert rows["best of 3"]["photos"] == 3 and rows["best of 3, chosen"]["diversity"] > 0
-    assert rows[evaluation.PREVIEW]["luma_error_max"] < 0.01
+    assert rows[PREVIEW]["luma_error_max"] < 0.01
     assert rows["default output"]["luma_error_max"] == pytest.approx(3 * 0.299)  # the seed, added to red
 
 
@@ -444,8 +453,8 @@ def test_outputs_are_scored_by_file_stem(folders, data, weights, tmp_path):
     options = outputs_options(folders, data)
     results = scores(evaluate_pipeline, data, tmp_path / "out", *options)
     rows = by_name(results)
-    assert rows[str(folders[1])]["ciede2000"] == 0 and rows[evaluation.GRAY]["ciede2000"] > 5
-    assert evaluation.PREVIEW in rows
+    assert rows[str(folders[1])]["ciede2000"] == 0 and rows[GRAY]["ciede2000"] > 5
+    assert PREVIEW in rows
     digests = [hashlib.sha256((folders[0] / f"photo{i}.png").read_bytes()).digest() for i in range(5)]
     assert results["photos"]["sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
     results = scores(evaluate_pipeline, data, tmp_path / "out", *options, "--no-preview", "--photos", "4")
@@ -507,27 +516,27 @@ def test_outputs_need_originals(tmp_path, capsys):
 
 
 def test_photographs_keep_their_order_and_pixels(data):
-    photos = evaluation.load_photos(data, "photos64", "validation", 4)
+    photos = load_photos(data, "photos64", "validation", 4)
     assert photos.pictures.shape == (4, 3, 64, 64) and photos.pictures.dtype == torch.uint8
     for seed, picture in enumerate(photos.pictures):
         assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.asarray(random_picture(64, seed)))
-    assert photos.sha256 != evaluation.load_photos(data, "photos64", "validation", 3).sha256
-    assert photos.first(3).sha256 == evaluation.load_photos(data, "photos64", "validation", 3).sha256
+    assert photos.sha256 != load_photos(data, "photos64", "validation", 3).sha256
+    assert photos.first(3).sha256 == load_photos(data, "photos64", "validation", 3).sha256
 
 
 def test_what_is_missing_is_said(data, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TRICHROME_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     assert evaluate_stage2.main([]) == 2 and "TRICHROME_DATA" in capsys.readouterr().err
-    with pytest.raises(evaluation.EvaluationError, match="no test-"):
-        evaluation.load_photos(data, "photos64", "test")
-    with pytest.raises(evaluation.EvaluationError, match="has 6 photographs, 7 were asked for"):
-        evaluation.load_photos(data, "photos64", "validation", 7)
+    with pytest.raises(EvaluationError, match="no test-"):
+        load_photos(data, "photos64", "test")
+    with pytest.raises(EvaluationError, match="has 6 photographs, 7 were asked for"):
+        load_photos(data, "photos64", "validation", 7)
 
 
 def test_generators_belong_to_photograph_and_candidate():
     def draws(photos, candidates, seed=5, **settings):
-        made = evaluation.generators(seed, photos, candidates, **settings)
+        made = generators(seed, photos, candidates, **settings)
         return torch.stack([torch.randn(4, generator=one) for one in made]).unflatten(0, (-1, candidates))
 
     many = draws(range(4), 3)
@@ -547,27 +556,27 @@ def held_out(data, tmp_path, monkeypatch):
     shutil.copytree(data, folder)
     shard = folder / "photos64" / "validation-00000-of-00001.parquet"
     shard.rename(folder / "photos64" / "train-00000-of-00001.parquet")
-    monkeypatch.setattr(evaluation, "HELD_OUT_COUNTS", {"photos64": 4})
+    monkeypatch.setattr(photos_module, "HELD_OUT_COUNTS", {"photos64": 4})
     return folder
 
 
 def test_held_out_photographs_are_the_last_ones_of_the_training_split(held_out):
-    photos = evaluation.load_photos(held_out, "photos64", "held-out")
+    photos = load_photos(held_out, "photos64", "held-out")
     assert photos.name == "photos64/held-out"
     assert photos.digests == [hashlib.sha256(encoded(64, seed)).digest() for seed in range(2, 6)]
-    assert evaluation.load_photos(held_out, "photos64", "held-out", 3).digests == photos.digests[:3]
-    with pytest.raises(evaluation.EvaluationError, match="no train-"):
-        evaluation.load_photos(held_out, "photos256", "held-out")
-    with pytest.raises(evaluation.EvaluationError, match="4 photographs, 5 were asked for"):
-        evaluation.load_photos(held_out, "photos64", "held-out", 5)
+    assert load_photos(held_out, "photos64", "held-out", 3).digests == photos.digests[:3]
+    with pytest.raises(EvaluationError, match="no train-"):
+        load_photos(held_out, "photos256", "held-out")
+    with pytest.raises(EvaluationError, match="4 photographs, 5 were asked for"):
+        load_photos(held_out, "photos64", "held-out", 5)
 
 
 def test_as_many_are_held_out_as_the_configs_say():
-    configs = list((evaluation.ROOT / "configs").glob("stage*.toml"))
+    configs = list((ROOT / "configs").glob("stage*.toml"))
     assert configs
     for path in configs:
         data = Config.read(path).data
-        assert evaluation.HELD_OUT_COUNTS[data.name] == data.holdout
+        assert HELD_OUT_COUNTS[data.name] == data.holdout
 
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
@@ -581,16 +590,16 @@ def test_choosing_a_candidate(held_out, weights, tmp_path):
         for evened in (0.0, 1.0) for head in ("", "best of 2, ")]  # fmt: skip
     assert names[6] == "temperature 1.0, vividness 1.5, one sample"
     # rows again, by hand
-    photos = evaluation.load_photos(held_out, "photos64", "held-out")
-    gray64 = color.gray_from_rgb(photos.rgb())
+    photos = load_photos(held_out, "photos64", "held-out")
+    gray64 = gray_from_rgb(photos.rgb())
     for row, pool, temperature, evened in ((-2, 3, 1.0, 1), (-4, 3, 1.0, 0), (-6, 1, 1.0, 0), (-8, 3, 0.5, 1)):
-        drawn = 1.5 * temperature * tints(gray64, 6, evaluation.generators(0, range(4), 6))
-        order = spread_order(gray64, color.coarse_from_rgb(color.merge(gray64[:, None], drawn)), pool, evened)
+        drawn = 1.5 * temperature * tints(gray64, 6, generators(0, range(4), 6))
+        order = spread_order(gray64, coarse_from_rgb(merge(gray64[:, None], drawn)), pool, evened)
         order = torch.arange(6).expand(4, -1) if pool == 1 else order
-        pictures = picture_from_rgb(color.merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
-        first = ciede2000(pictures[:, 0], photos.pictures)
+        pictures = picture_from_rgb(merge(gray64[:, None], drawn))[torch.arange(4)[:, None], order[:, :2]]
+        first = pixel.ciede2000(pictures[:, 0], photos.pictures)
         assert results["rows"][row]["ciede2000"] == pytest.approx(float(first.mean()))
-        both = torch.stack([first, ciede2000(pictures[:, 1], photos.pictures)])
+        both = torch.stack([first, pixel.ciede2000(pictures[:, 1], photos.pictures)])
         assert results["rows"][row + 1]["ciede2000"] == pytest.approx(float(both.min(0).values[:3].mean()))
         of = SqueezeNetFeatures.from_file(held_out / "features" / "squeezenet1_1.safetensors").of
         deviation = of(photos.pictures).double().std(0)
@@ -606,8 +615,8 @@ def test_steps(data, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_steps, "opened", lambda args, side: opened_with(stage, args))
 
     def opened_with(stage, args):
-        photos = evaluation.load_photos(data, "photos64", "validation")
-        return photos, evaluation.Report(args, photos), stage
+        photos = load_photos(data, "photos64", "validation")
+        return photos, Report(args, photos), stage
 
     options = ("--reference", "6", "--evaluations", "2", "3", "4", "6", "--samplers", "dpmpp_2m", "heun", "spectral")
     results = scores(evaluate_steps, data, tmp_path / "out", *options)
@@ -660,20 +669,20 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
     assert set(rows) == {*((judged, name) for judged in ("mean sample", "default output") for name in names),
                          ("mean sample", "spread of 3 samples")}  # fmt: skip
     found: dict[tuple, list] = {}
-    for i, rgb in enumerate(evaluation.load_photos(data, "photos256", "validation").rgb()):
-        gray, settings = color.gray_from_rgb(rgb), {"generator": 5 + i, "output_type": "pt"}
+    for i, rgb in enumerate(load_photos(data, "photos256", "validation").rgb()):
+        gray, settings = gray_from_rgb(rgb), {"generator": 5 + i, "output_type": "pt"}
         samples = torch.stack(pipe(gray, 3, pool=1, **settings).images)
-        mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
+        mean = merge(gray, chroma_from_rgb(samples).mean(0))
         default = pipe(gray, doubt=True, **settings)
-        ab = color.lab_from_rgb(samples)[:, 1:].numpy()
+        ab = lab_from_rgb(samples)[:, 1:].numpy()
         ((of_mean,),) = pipe.doubt_maps([photo_from(gray)], [5 + i], [mean[None]])
         for key, one in {
             ("mean sample", "map of doubt"): of_mean, ("mean sample", "spread of 3 samples"): np.sqrt(ab.var(0).sum(0)),
-            ("mean sample", "error"): color.ciede2000(color.lab_from_rgb(mean), color.lab_from_rgb(rgb)),
+            ("mean sample", "error"): ciede2000(lab_from_rgb(mean), lab_from_rgb(rgb)),
             ("mean sample", "gray"): gray, ("default output", "map of doubt"): default.doubt[0],
-            ("default output", "saturation"): np.hypot(*color.lab_from_rgb(default.images[0])[1:].numpy()),
-            ("default output", "error"): color.ciede2000(
-                color.lab_from_rgb(default.images[0]), color.lab_from_rgb(rgb)),
+            ("default output", "saturation"): np.hypot(*lab_from_rgb(default.images[0])[1:].numpy()),
+            ("default output", "error"): ciede2000(
+                lab_from_rgb(default.images[0]), lab_from_rgb(rgb)),
         }.items():  # fmt: skip
             found.setdefault(key, []).append(np.asarray(one).flatten())
     for key in found:
@@ -773,7 +782,7 @@ def test_luma_of_the_files(data, tmp_path, monkeypatch, capsys):
     assert evaluate_luma.main(options) == 0
     record = json.loads((tmp_path / "luma.json").read_text())
     rows = record["rows"]
-    assert record["photos_sha256"]["photos64"] == evaluation.load_photos(data, "photos64", "validation", 2).sha256
+    assert record["photos_sha256"]["photos64"] == load_photos(data, "photos64", "validation", 2).sha256
     assert record["weights"] == json.loads((folder / "model_index.json").read_text())
     assert [(row["set"], row["format"], row["bits"], row["files"]) for row in rows] == [
         *((name, kind, bits, 2) for name in ("photos64", "photos256") for kind in ("png", "tiff") for bits in (8, 16)),
@@ -805,10 +814,10 @@ def test_what_can_not_be_scored_is_said_before_the_work(data, tmp_path, capsys):
     description = {"format": 1, "stage": 2, "kind": "coltran", "config": {}}
     (folder / "config.json").write_text(json.dumps(description))
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(evaluation.EvaluationError, match="holds weights of stage 2; expected stage 1"):
-        evaluation.stage_weights(folder, 1)
+    with pytest.raises(EvaluationError, match="holds weights of stage 2; expected stage 1"):
+        stage_weights(folder, 1)
     pixels = np.full((8, 8, 3), 4660, np.uint16)
     for deep in (tmp_path / "deep.png", tmp_path / "deep.tif"):
         save_photo(deep, pixels, load_photo(pixels))
-        with pytest.raises(evaluation.EvaluationError, match="more than 8 bits"):
-            evaluation._picture(deep, deep.name)
+        with pytest.raises(EvaluationError, match="more than 8 bits"):
+            _picture(deep, deep.name)

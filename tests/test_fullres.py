@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline import fullres
-from pipeline.fullres import full_size_rgb, is_out_of_memory, sharpened
-from stages.color import chroma_from_rgb, gray_from_rgb, merge
-from stages.resize import enlarge_chroma, resize
+from pipeline import full_resolution as fullres
+from pipeline.full_resolution import full_size_rgb, is_out_of_memory, sharpened
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 
 SIZES = [(300, 500), (256, 256), (23, 17), (150, 1200), (601, 40), (1, 400), (400, 1), (1, 1), (257, 256)]
 

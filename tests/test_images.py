@@ -14,9 +14,14 @@ import pyvips
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from stages import images
-from stages.color import LUMA_BLUE, LUMA_GREEN, LUMA_RED, merge
-from stages.images import ImageError, Photo, load_photo, quantize, save_photo
+from pipeline.images import write
+from pipeline.images.exif import _neutral_exif
+from pipeline.images.icc import srgb_profile
+from pipeline.images.photo import ImageError, Photo
+from pipeline.images.read import load_photo
+from pipeline.images.vips import _vips
+from pipeline.images.write import quantize, save_photo
+from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED, merge
 
 LUMA = np.array([LUMA_RED, LUMA_GREEN, LUMA_BLUE])
 SUFFIXES = [".jpg", ".png", ".tif", ".webp"]
@@ -40,7 +45,7 @@ def photo_of(rgb, **fields):
 
 
 def vips(pixels, interpretation):
-    return images._vips(pixels).copy(interpretation=interpretation)
+    return _vips(pixels).copy(interpretation=interpretation)
 
 
 def camera_exif(orientation=1):
@@ -241,7 +246,7 @@ def test_pixels_and_profile_of_outputs(tmp_path, suffix):
     save_photo(path, rgb, photo_of(rgb))
     with Image.open(path) as image:
         assert image.mode == "RGB"
-        assert image.info["icc_profile"] == images.srgb_profile()
+        assert image.info["icc_profile"] == srgb_profile()
         ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         difference = np.abs(np.asarray(image).astype(int) - rgb)
         assert difference.max() == 0 if suffix in (".png", ".tif") else difference.mean() < 2
@@ -367,11 +372,11 @@ def test_exif_of_deep_tiff_with_alpha(tmp_path, rng):
 
 def test_exif_block_changes_only_where_it_must():
     block = camera_exif(orientation=8)
-    neutral = images._neutral_exif(block)
+    neutral = _neutral_exif(block)
     changed = [i for i, (a, b) in enumerate(zip(block, neutral, strict=True)) if a != b]
     assert len(changed) == 1 and (block[changed[0]], neutral[changed[0]]) == (8, 1)
     with pytest.warns(UserWarning, match="EXIF block is broken"):
-        assert images._neutral_exif(b"Exif\0\0MM\0*\0\0\xff\xff") is None
+        assert _neutral_exif(b"Exif\0\0MM\0*\0\0\xff\xff") is None
 
 
 def test_thumbnail_of_the_gray_picture_is_dropped(tmp_path):
@@ -458,7 +463,7 @@ def test_p3_is_converted(tmp_path):
 def test_wordings_of_srgb_change_nothing(tmp_path):
     rgb = scene()
     littlecms = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for profile in (littlecms, images.srgb_profile()):
+    for profile in (littlecms, srgb_profile()):
         Image.fromarray(rgb).save(tmp_path / "srgb.png", icc_profile=profile)
         assert np.array_equal(load_photo(tmp_path / "srgb.png").gray, load_photo(rgb).gray)
         gray = Image.fromarray(rgb[..., 0])
@@ -599,7 +604,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, suffix, ste
             raise pyvips.Error("unable to write", "disk full\nand more words")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((images, "_write") if step == "_write" else (os, step)), broken)
+    monkeypatch.setattr(*((write, "_write") if step == "_write" else (os, step)), broken)
     for target in (path, tmp_path / f"new{suffix}"):
         with pytest.raises(ImageError, match="could not be written: (disk full$|No space left)"):
             save_photo(target, scene(), photo_of(scene()))
@@ -611,7 +616,7 @@ def test_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "_write", interrupted)
+    monkeypatch.setattr(write, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_photo(tmp_path / "out.png", scene(), photo_of(scene()))
     assert not os.listdir(tmp_path)

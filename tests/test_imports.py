@@ -18,26 +18,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
-    "stages.color": 0, "stages.resize": 0, "stages.precision": 0, "stages.checkpoint": 0,
-    "stages.images": 1, "stages.conditioning": 1, "stages.prints": 1, "stages.metrics": 1, "stages.data": 1,
-    "stages.averages": 1,
+    "stages.color": 0, "stages.precision": 0, "stages.checkpoint": 0,
+    "stages.stage": 1, "stages.corruptions": 1, "stages.photographs": 1,
     "stages.nn": 2, "stages.diffusion": 2,
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
-    "stages.kinds": 4,
-    "stages.training": 5,
-    "pipeline.fullres": 5, "pipeline.progress": 5,
-    "pipeline.color_pipeline": 6,
-    "pipeline": 7,  # its face: __init__.py
-    "pipeline.batch": 8,
-    "pipeline.cli": 9, "pipeline.app": 9, "pipeline.demo": 9,
+    "stages.registry": 4,
+    "stages.training": 5, "stages.evaluation": 5,
+    "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5,
+    "pipeline.full_resolution": 6, "pipeline.folder": 6, "pipeline.options": 6, "pipeline.sources": 7,
+    "pipeline.color_pipeline": 8,
+    "pipeline": 9,  # its face: __init__.py
+    "pipeline.files": 10,
+    "pipeline.cli": 11, "pipeline.app": 11, "pipeline.demo": 11,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
 # What using the cascade never needs.
-NOT_FOR_THE_PIPELINE = {"stages.training", "stages.data", "stages.metrics"}
+NOT_FOR_THE_PIPELINE = {"stages.training", "stages.photographs", "stages.evaluation"}
 # Heavy or optional libraries, and the only modules that may import them.
 KEPT_APART = {
-    "accelerate": {"stages.training"},
-    "datasets": {"stages.data"},
+    "accelerate": {"stages.training.loop"},
+    "datasets": {"stages.training.data", "stages.evaluation.photos"},
     "diffusers": set(),
     "gradio": {"pipeline.app"},
     "matplotlib": {"pipeline.demo"},
@@ -112,7 +112,7 @@ def faults(module: str, source: str, is_package: bool = False) -> list[str]:
 
 
 def test_there_is_something_to_check():
-    assert {"stages.color", "stages.nn", "stages.nn.axial", "pipeline", "pipeline.cli"} <= MODULES.keys()
+    assert {"stages.color.spaces", "stages.nn", "stages.nn.axial", "pipeline", "pipeline.cli"} <= MODULES.keys()
     assert len(MODULES) > 25
 
 
@@ -146,23 +146,23 @@ def test_no_circles():
     ("stages.stage3_superres.diffusion", "from ..stage1_coarse import diffusion"),
     ("stages.stage3_superres.diffusion", "importlib.import_module('stages.stage1_coarse.diffusion')"),
     ("stages.stage1_coarse.diffusion", "from stages.kinds import KINDS"),
-    ("stages.stage1_coarse.diffusion", "from stages.training import train"),
+    ("stages.stage1_coarse.diffusion", "from stages.training.loop import train"),
     ("stages.stage1_coarse.diffusion", "from pipeline import ColorPipeline"),
-    ("stages.stage1_coarse.diffusion", "from train_scripts.grids import picture_grid"),
+    ("stages.stage1_coarse.diffusion", "from train_scripts.stage1 import picture_grid"),
     ("stages.nn.axial", "from stages.stage1_coarse.candidates import spread_order"),
     ("stages.nn.axial", "from stages.diffusion import Denoiser"),
     ("stages.nn.axial", "import xformers.ops"),
     ("stages.diffusion.samplers", "from stages.kinds import KINDS"),
-    ("stages.color", "from stages import images"),
-    ("stages.images", "from . import nn"),
+    ("stages.color.spaces", "from stages import stage"),
+    ("stages.corruptions.film", "from .. import nn"),
     ("stages.checkpoint", "from stages.kinds import load_stage"),
     ("stages.new_module", "import torch"),
-    ("pipeline.fullres", "from .color_pipeline import ColorPipeline"),
+    ("pipeline.full_resolution", "from .color_pipeline import ColorPipeline"),
     ("pipeline.color_pipeline", "from pipeline.cli import main"),
-    ("pipeline.color_pipeline", "from stages.training import train"),
+    ("pipeline.color_pipeline", "from stages.training.loop import train"),
     ("pipeline.color_pipeline", "from accelerate import Accelerator"),
     ("pipeline.color_pipeline", "if True:\n    import gradio"),
-    ("pipeline.cli", "from stages.data import Pictures"),
+    ("pipeline.cli", "from stages.training.data import Pictures"),
 ])  # fmt: skip
 def test_a_wrong_import_is_seen(module, source):
     assert len(faults(module, source)) == 1
@@ -170,9 +170,9 @@ def test_a_wrong_import_is_seen(module, source):
 
 @pytest.mark.parametrize("module, source", [
     ("stages.stage1_coarse.diffusion", "from stages.stage1_coarse.candidates import spread_order"),
-    ("stages.stage1_coarse.diffusion", "from .candidates import spread_order\nfrom ..color import merge"),
+    ("stages.stage1_coarse.diffusion", "from .candidates import spread_order\nfrom ..color.spaces import merge"),
     ("stages.nn.attention", "importlib.import_module('xformers.ops')"),
-    ("pipeline.cli", "from . import batch\nfrom pipeline.color_pipeline import ColorPipeline\nimport torch"),
+    ("pipeline.cli", "from .files import run\nfrom pipeline.color_pipeline import ColorPipeline\nimport torch"),
 ])  # fmt: skip
 def test_a_right_import_is_not(module, source):
     assert faults(module, source) == []
@@ -185,7 +185,7 @@ def test_using_the_cascade_loads_nothing_heavy():
         "import pipeline\n"
         "first = sorted(sys.modules)\n"
         "pipeline.ColorPipeline\n"
-        "import torch, pipeline.cli, pipeline.batch\n"
+        "import torch, pipeline.cli, pipeline.files.run\n"
         "from stages.nn.attention import attention\n"
         "x = torch.zeros(1, 4, 1, 8)\n"
         "attention(x, x, x)\n"
@@ -196,5 +196,5 @@ def test_using_the_cascade_loads_nothing_heavy():
     assert Path(where).parent == ROOT / "pipeline"
     heavy = {"xformers", "datasets", "gradio", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton"}
     assert heavy & {name.split(".")[0] for name in then} == set()
-    assert {"stages.training", "stages.data", "stages.metrics"} & set(then) == set()
-    assert "torch" not in first and "stages.kinds" in then
+    assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
+    assert "torch" not in first and "stages.registry" in then

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from stages import color, metrics
-from stages.metrics import HalfSplits, MetricsError, Reference, SqueezeNetFeatures
+from stages.color.spaces import gray_from_rgb
+from stages.evaluation.features import SqueezeNetFeatures, mmd2_unbiased
+from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr
+from stages.evaluation.scores import Reference
+from stages.evaluation.statistics import HalfSplits, spearman
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_mmd2_is_the_sum_over_pairs():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(7, 5, generator=generator, dtype=torch.float64)
     y = torch.randn(4, 5, generator=generator, dtype=torch.float64) + 0.3
-    assert metrics.mmd2_unbiased(x, y) == pytest.approx(mmd2_by_loops(x, y), rel=1e-12)
+    assert mmd2_unbiased(x, y) == pytest.approx(mmd2_by_loops(x, y), rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [10, 11])
@@ -141,27 +144,27 @@ def test_closed_forms():
         torch.full((2, 3, 8, 8), 100, dtype=torch.uint8),
         torch.full((2, 3, 8, 8), 110, dtype=torch.uint8),
     )
-    assert metrics.psnr(light, dark).tolist() == pytest.approx([20 * math.log10(25.5)] * 2)
+    assert psnr(light, dark).tolist() == pytest.approx([20 * math.log10(25.5)] * 2)
     black, white = (
         torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         torch.full((1, 3, 4, 4), 255, dtype=torch.uint8),
     )
-    assert float(metrics.ciede2000(white, black)) == pytest.approx(100, abs=1e-3)
+    assert float(ciede2000(white, black)) == pytest.approx(100, abs=1e-3)
     half = torch.cat([white, black], dim=3)  # the mean over pixels, not over a mean color
-    assert float(metrics.ciede2000(half, torch.cat([white, white], dim=3))) == pytest.approx(50, abs=1e-3)
-    assert float(metrics.colorfulness(dark)[0]) == pytest.approx(0, abs=1e-4)
-    assert metrics.luma_error(light, dark[:, :1]).tolist() == pytest.approx([10, 10])
+    assert float(ciede2000(half, torch.cat([white, white], dim=3))) == pytest.approx(50, abs=1e-3)
+    assert float(colorfulness(dark)[0]) == pytest.approx(0, abs=1e-4)
+    assert luma_error(light, dark[:, :1]).tolist() == pytest.approx([10, 10])
 
 
 def test_pictures_are_rounded_to_nearest():
     rgb = torch.tensor([-0.1, 0.0, 0.49 / 255, 0.51 / 255, 254.6 / 255, 1.3]).view(1, 1, 6).expand(3, 1, 6)
-    assert metrics.picture_from_rgb(rgb)[0, 0].tolist() == [0, 0, 0, 1, 255, 255]
+    assert picture_from_rgb(rgb)[0, 0].tolist() == [0, 0, 0, 1, 255, 255]
 
 
 def test_pictures_of_mixed_sizes_equal_their_single_scores(network):
     mixed = [pictures(1, side, seed)[0] for seed, side in enumerate((20, 20, 33, 20, 150))]
     noisy = [255 - picture for picture in mixed]
-    for measure in (metrics.ciede2000, metrics.psnr):
+    for measure in (ciede2000, psnr):
         alone = [float(measure([a], [b])) for a, b in zip(noisy, mixed, strict=True)]
         assert measure(noisy, mixed).tolist() == pytest.approx(alone)
     alone = torch.cat([network.of([picture]) for picture in mixed])
@@ -170,11 +173,11 @@ def test_pictures_of_mixed_sizes_equal_their_single_scores(network):
 
 def test_misfits_are_errors():
     with pytest.raises(MetricsError, match="3 outputs for 2 originals"):
-        metrics.ciede2000(pictures(3), pictures(2))
+        ciede2000(pictures(3), pictures(2))
     with pytest.raises(MetricsError, match="24x24, its original 20x20"):
-        metrics.psnr(pictures(2, 24), pictures(2, 20))
+        psnr(pictures(2, 24), pictures(2, 20))
     with pytest.raises(MetricsError, match="uint8"):
-        metrics.colorfulness(torch.rand(2, 3, 8, 8))
+        colorfulness(torch.rand(2, 3, 8, 8))
 
 
 # Several candidates
@@ -191,7 +194,7 @@ def test_best_of_k_and_diversity_are_loops_over_photos(network):
         own = [reference.features_of(candidates[photo, k : k + 1])[0] for k in range(3)]
         best.append(
             min(
-                float(metrics.ciede2000(candidates[photo, k : k + 1], originals[photo : photo + 1]))
+                float(ciede2000(candidates[photo, k : k + 1], originals[photo : photo + 1]))
                 for k in range(3)
             )
         )
@@ -284,7 +287,7 @@ def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
     path = data_folder / "features" / "squeezenet1_1.safetensors"
     if not path.is_file():
         pytest.skip(f"no feature network at {path}")
-    from train_scripts.evaluation import load_photos
+    from stages.evaluation.photos import load_photos
 
     photos = load_photos(data_folder, "photos64", "validation", 120)
     reference = Reference(photos.pictures, SqueezeNetFeatures.from_file(path))
@@ -293,7 +296,7 @@ def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
     assert reference.used == 512
     assert 400 < gray.kid.value < 800 and abs(originals.kid.value) < 40
     assert 13 < gray.means()["squeezenet_distance"] < 17 and gray.means()["colorfulness_ratio"] < 0.01
-    assert color.gray_from_rgb(photos.rgb(slice(0, 1))).shape == (1, 1, 64, 64)
+    assert gray_from_rgb(photos.rgb(slice(0, 1))).shape == (1, 1, 64, 64)
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
@@ -303,9 +306,9 @@ def test_spearman_is_scipys(levels):
     a = torch.randint(levels, (40, 30), generator=generator)
     b = a + torch.randint(levels, (40, 30), generator=generator)
     expected = scipy.stats.spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic
-    assert metrics.spearman(a.float(), b.float()) == pytest.approx(expected, abs=1e-12)
-    assert metrics.spearman(a.float(), a.float() ** 3) == pytest.approx(1)
-    assert metrics.spearman(a.float(), torch.ones(40, 30)) == 0
+    assert spearman(a.float(), b.float()) == pytest.approx(expected, abs=1e-12)
+    assert spearman(a.float(), a.float() ** 3) == pytest.approx(1)
+    assert spearman(a.float(), torch.ones(40, 30)) == 0
     for other in (b[:5], b[:, :1]):
         with pytest.raises(MetricsError, match="one shape"):
-            metrics.spearman(a, other)
+            spearman(a, other)

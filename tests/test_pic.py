@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.color import chroma_from_rgb, gray_from_rgb, lab_from_rgb, rgb_from_lab
-from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
-from stages.nn.logistic_mixture import LogisticMixture
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, rgb_from_lab
+from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
+from stages.nn.pixelcnn.logistic_mixture import LogisticMixture
+from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig, chroma_at_luma, lightness
 
 EMBEDDED, WIDTH, OUT = 6, 5, 8 * 3

@@ -17,20 +17,24 @@ import torch
 from PIL import Image
 from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins, standin_pipeline
 
-from pipeline import ColorPipeline, StepBar, color_pipeline, fullres
-from pipeline.color_pipeline import DEFAULT_WEIGHTS, candidate_generator, photo_from, why_not
-from pipeline.fullres import DOUBT_WHITE, sharpened
+from pipeline import ColorPipeline, StepBar, placement
+from pipeline import full_resolution as fullres
+from pipeline.folder import DEFAULT_WEIGHTS
+from pipeline.full_resolution import DOUBT_WHITE, sharpened
+from pipeline.placement import why_not
+from pipeline.sources import candidate_generator, photo_from
 from stages.checkpoint import CheckpointError
-from stages.color import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
+from stages.color.resample import doubled, resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
 from stages.diffusion import draw_noise
-from stages.kinds import kind_of
-from stages.resize import doubled, resize
-from stages.stage1_coarse.candidates import expected_error, spread_order
+from stages.registry import kind_of
+from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+from stages.stage1_coarse.uncertainty import expected_error
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
-from stages.training import Config
+from stages.training.config import Config
 
 
 @pytest.fixture(scope="module")
@@ -456,14 +460,14 @@ def test_colors_that_are_not_finite_are_an_error(pipe, monkeypatch):
 
 def test_precision_only_where_the_hardware_has_it(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(color_pipeline, "hardware_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(placement, "hardware_has_bfloat16", lambda device: False)
     assert why_not(cpu, torch.float32) is None
     assert "avx512_bf16" in why_not(cpu, torch.bfloat16)
     assert "float32" in why_not(cpu, torch.float16)
     assert "float32, bfloat16 or float16" in why_not(cpu, torch.float64)
     with pytest.raises(ValueError, match="cpu with bfloat16"):
         standin_pipeline().to(dtype=torch.bfloat16)
-    monkeypatch.setattr(color_pipeline, "hardware_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(placement, "hardware_has_bfloat16", lambda device: True)
     pipe = standin_pipeline().to(torch.bfloat16)
     assert pipe.dtype == torch.bfloat16
     gray = photo(30, 40)
@@ -529,7 +533,7 @@ def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):
     real_pipe(gray, num_inference_steps=(3, 2), generator=1, pool=1,
               callback_on_step_end=lambda _, step, sigma, tensors: seen.append((tensors["stage"], step)))
     assert seen == [("stage1", 0), ("stage1", 1), ("stage1", 2), ("stage3", 0), ("stage3", 1)]
-    monkeypatch.setattr(color_pipeline, "hardware_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(placement, "hardware_has_bfloat16", lambda device: True)
     try:
         real_pipe.to(torch.bfloat16)
         for preview in (False, True):
@@ -729,7 +733,7 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
     message = str(caught.value)
     assert "no folder in" in message and "on the hub" in message and "no network here" in message
     assert "\n" not in message
-    monkeypatch.setattr(color_pipeline, "DEFAULT_WEIGHTS", tmp_path)
+    monkeypatch.setattr("pipeline.folder.DEFAULT_WEIGHTS", tmp_path)
     with pytest.raises(CheckpointError, match="default weights are missing"):
         ColorPipeline.from_pretrained()
 

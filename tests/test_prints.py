@@ -2,8 +2,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.color import gray_from_rgb
-from stages.prints import BLUE_FILM, blurred, printed
+from stages.color.spaces import gray_from_rgb
+from stages.corruptions.film import BLUE_FILM, blurred, printed
 
 
 def photographs(count: int = 400) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from stages.resize import GUIDE_EPSILON, doubled, enlarge_chroma, guided_coefficients, resize
+from stages.color.guided_filter import GUIDE_EPSILON, enlarge_chroma, guided_coefficients
+from stages.color.resample import doubled, resize
 
 SIZES = [(1, 1), (1, 9), (13, 1), (2, 3), (5, 7), (17, 11), (64, 64)]
 

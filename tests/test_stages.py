@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from stages.checkpoint import Stage
-from stages.color import (
+from stages.color.difference import ciede2000
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import doubled, resize
+from stages.color.spaces import (
     chroma_from_rgb,
-    ciede2000,
     coarse_from_rgb,
     gray_from_rgb,
     lab_from_rgb,
@@ -24,17 +25,18 @@ from stages.color import (
     rgb_from_gray_chroma,
 )
 from stages.diffusion import geometric_sigmas
-from stages.kinds import KINDS, load_stage
-from stages.nn.axial_encoder import AxialEncoder
-from stages.resize import doubled, enlarge_chroma, resize
-from stages.stage1_coarse.candidates import EVENED_STRENGTH, GRAY_SHARE, expected_error, spread_order
+from stages.nn.coltran.encoder import AxialEncoder
+from stages.registry import KINDS, load_stage
+from stages.stage import Stage
+from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
+from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
 from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
 from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
-from stages.training import Config
+from stages.training.config import Config
 
 SMALL = {
     (1, "diffusion"): DiffusionColorizerConfig(

@@ -30,23 +30,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import ColorPipeline
-from stages import training
-from stages.averages import Averaged, half_life
-from stages.checkpoint import CheckpointError, Stage, sha256_of
-from stages.data import Pictures
-from stages.kinds import kind_of, load_stage
-from stages.training import (
-    Config,
-    DataConfig,
-    TrainingConfig,
-    TrainingError,
-    build_optimizer,
-    load_checkpoint,
-    recompute_blocks,
-    set_learning_rate,
-    train,
-)
-from train_scripts import launch, package, stage1, stage2, stage3
+from stages.checkpoint import CheckpointError, sha256_of
+from stages.registry import kind_of, load_stage
+from stages.stage import Stage
+from stages.training import launch, loop
+from stages.training.config import Config, DataConfig, TrainingConfig
+from stages.training.data import Pictures
+from stages.training.ema import Averaged, half_life
+from stages.training.loop import TrainingError, train
+from stages.training.optimizers import build_optimizer, recompute_blocks, set_learning_rate
+from stages.training.run_folder import load_checkpoint
+from train_scripts import package, stage1, stage2, stage3
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "configs" / "tiny"
@@ -446,7 +440,7 @@ def test_a_tracker_gets_the_reports(tmp_path):
 
 
 def test_a_tracker_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.Accelerator, "__init__", without_trackers(training.Accelerator.__init__))
+    monkeypatch.setattr(loop.Accelerator, "__init__", without_trackers(loop.Accelerator.__init__))
     with pytest.raises(CheckpointError, match="the tracker 'tensorboard' is not installed: pip install tensorboard"):
         train_toy(tmp_path, track="tensorboard")
     assert not list(tmp_path.iterdir())
@@ -482,7 +476,7 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     """Without noise and augmentation, two shares of a batch are the batch: same weights, same learning rates."""
     done = in_two_processes(__file__, tmp_path / "two", ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(training, "augmented", not_augmented)
+    monkeypatch.setattr(loop, "augmented", not_augmented)
     train_toy(tmp_path / "one", toy_config(noise=0))
 
     assert [log_of(tmp_path / name, "start")[0]["processes"] for name in ("one", "two")] == [1, 2]
@@ -785,5 +779,5 @@ def test_whole_numbers_will_do_for_floats(tmp_path):
 
 
 if __name__ == "__main__":
-    training.augmented = not_augmented
+    loop.augmented = not_augmented
     train_toy(Path(sys.argv[1]), toy_config(noise=0), expect_world=2)

@@ -21,22 +21,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.color_pipeline import photo_from
-from pipeline.fullres import full_size_doubt
-from stages import color
-from stages.data import data_folder
-from stages.metrics import spearman
-from train_scripts import evaluation
+from pipeline.full_resolution import full_size_doubt
+from pipeline.sources import photo_from
+from stages.color.difference import ciede2000
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
+from stages.evaluation.command import arguments, run, several
+from stages.evaluation.photos import EvaluationError, load_photos
+from stages.evaluation.report import Account
+from stages.evaluation.statistics import spearman
+from stages.photographs import data_folder
 from train_scripts.evaluate_pipeline import load_pipeline
 
 WINDOW = 9
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("doubt", "Rank correlations of the map of doubt with errors.")
+    options = arguments("doubt", "Rank correlations of the map of doubt with errors.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
     options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
-    options.add_argument("--samples", type=evaluation.several, default=8, metavar="K", help="of the mean sample")
+    options.add_argument("--samples", type=several, default=8, metavar="K", help="of the mean sample")
     return options
 
 
@@ -50,15 +53,15 @@ def maps_of(
     pipe: Any, rgb: Tensor, seed: int, args: argparse.Namespace
 ) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     """Of one photograph, for each of the two pictures judged: its errors (H, W), and every map that might rank them."""
-    gray = color.gray_from_rgb(rgb)
+    gray = gray_from_rgb(rgb)
     settings: dict[str, Any] = {"generator": seed, "output_type": "pt", "num_inference_steps": args.steps}
     samples = torch.stack(pipe(gray, num_samples=args.samples, pool=1, **settings).images)
     (default,) = pipe(gray, **settings).images
     (preview,) = pipe(gray, preview=True, **settings).images
-    mean = color.merge(gray, color.chroma_from_rgb(samples).mean(0))
+    mean = merge(gray, chroma_from_rgb(samples).mean(0))
     (doubt,) = pipe.doubt_maps([photo_from(gray)], [seed], [torch.stack([mean, default])], args.steps)
     of_mean, of_default = (torch.from_numpy(full_size_doubt(one, tuple(gray.shape[1:]))) for one in doubt)
-    ab = color.lab_from_rgb(samples)[:, 1:]
+    ab = lab_from_rgb(samples)[:, 1:]
     spread = {f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
     common = {"saturation of the preview": saturation(preview), "contrast of gray": contrast(gray), "gray": gray[0]}
     found = {}
@@ -66,22 +69,22 @@ def maps_of(
         ("mean sample", mean, {"map of doubt": of_mean, **spread}),
         ("default output", default, {"map of doubt": of_default}),
     ):
-        error = color.ciede2000(color.lab_from_rgb(picture), color.lab_from_rgb(rgb))
+        error = ciede2000(lab_from_rgb(picture), lab_from_rgb(rgb))
         found[name] = error, {**own, "saturation": saturation(picture), **common}
     return found
 
 
 def saturation(rgb: Tensor) -> Tensor:
     """Distance from gray in Lab: (3, H, W) -> (H, W)."""
-    return color.lab_from_rgb(rgb)[1:].square().sum(0).sqrt()
+    return lab_from_rgb(rgb)[1:].square().sum(0).sqrt()
 
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     if len(photos) < 2:
-        raise evaluation.EvaluationError("at least two photographs are needed")
-    account = evaluation.Account(args, photos)
+        raise EvaluationError("at least two photographs are needed")
+    account = Account(args, photos)
     pipe = load_pipeline(args, account)
     errors: dict[str, list[Tensor]] = {}
     maps: dict[tuple[str, str], list[Tensor]] = {}
@@ -105,7 +108,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

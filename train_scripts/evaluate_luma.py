@@ -22,12 +22,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import batch
 from pipeline.cli import main as trichrome
+from pipeline.files.names import find_inputs, plan
+from pipeline.files.records import Report, Settings
+from pipeline.images.photo import ImageError
+from pipeline.images.read import load_photo
 from stages.checkpoint import sha256_of
-from stages.data import DataError, data_folder
-from stages.images import ImageError, load_photo
-from train_scripts import evaluation
+from stages.evaluation.command import DEFAULT_WEIGHTS, ROOT, positive
+from stages.evaluation.photos import EvaluationError, Photos, load_photos
+from stages.evaluation.provenance import git_state
+from stages.photographs import DataError, data_folder
 
 WORST, MEAN = 0.5, 0.3  # levels
 ROUNDING = 1e-3  # of the float32 luma itself, in levels
@@ -37,14 +41,14 @@ SIXTEEN_BITS = 50  # photographs of each set that are also written with 16 bits
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="Compare the luma of colored files with that of their inputs.")
     options.add_argument("--data", type=Path, metavar="FOLDER", help="default: $TRICHROME_DATA, else data/")
-    options.add_argument("--photos", type=evaluation.positive, metavar="N", help="only the first N of each set")
+    options.add_argument("--photos", type=positive, metavar="N", help="only the first N of each set")
     options.add_argument("--samples", type=Path, metavar="FOLDER", help="also the files of this folder")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the table there")
     options.add_argument("options", nargs="*", help="of trichrome colorize, after --, for example --preview")
     return options
 
 
-def write_inputs(folder: Path, name: str, photos: evaluation.Photos) -> None:
+def write_inputs(folder: Path, name: str, photos: Photos) -> None:
     """Each photograph's luma as an 8-bit PNG; of the first ones also with 16 bits, the low byte mirrored."""
     for index, gray in enumerate(photos.gray()):
         levels = gray[0].numpy()
@@ -56,13 +60,13 @@ def write_inputs(folder: Path, name: str, photos: evaluation.Photos) -> None:
 
 def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
     """For each depth among the files of `inputs`: worst error of a pixel, worst mean of a picture, in levels."""
-    report = batch.Report()
-    jobs = batch.plan(batch.find_inputs([inputs], out, report), out, batch.Settings(format=kind), report)
+    report = Report()
+    jobs = plan(find_inputs([inputs], out, report), out, Settings(format=kind), report)
     found: dict[int, list[np.ndarray]] = {}
     for job in jobs:
         before, after = load_photo(job.source), load_photo(out / job.outputs[0])
         if (before.gray.shape, before.depth) != (after.gray.shape, after.depth):
-            raise evaluation.EvaluationError(f"{job.source}: another size or depth came out")
+            raise EvaluationError(f"{job.source}: another size or depth came out")
         error = np.abs(after.gray.astype(np.float64) - before.gray) * (2**before.depth - 1)
         found.setdefault(before.depth, []).append(np.array([error.max(), error.mean()]))
     return [
@@ -74,7 +78,7 @@ def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
 
 def weights_in(options: list[str]) -> dict[str, Any] | None:
     """Index of the pipeline that the command line used; None where it is not a folder of this machine."""
-    folder = Path(options[options.index("--weights") + 1]) if "--weights" in options else evaluation.DEFAULT_WEIGHTS
+    folder = Path(options[options.index("--weights") + 1]) if "--weights" in options else DEFAULT_WEIGHTS
     index = folder / "model_index.json"
     return json.loads(index.read_text()) if index.is_file() else None
 
@@ -91,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             for name in ("photos64", "photos256"):
                 folders[name] = Path(temporary) / name
                 folders[name].mkdir()
-                photos = evaluation.load_photos(data, name, "validation", args.photos)
+                photos = load_photos(data, name, "validation", args.photos)
                 hashes[name] = photos.sha256
                 write_inputs(folders[name], name, photos)
             if args.samples:
@@ -102,14 +106,14 @@ def main(argv: list[str] | None = None) -> int:
                 for kind in ("png", "tiff"):
                     out = Path(temporary) / f"{name}-out-{kind}"
                     if trichrome(["colorize", str(folder), "-o", str(out), "--format", kind, *args.options]):
-                        raise evaluation.EvaluationError(f"not every file of {name} was colored: see above")
+                        raise EvaluationError(f"not every file of {name} was colored: see above")
                     rows += [{"set": name, "format": kind, **row} for row in compared(folder, out, kind)]
                     print(*rows[-2:], sep="\n", flush=True)
-    except (evaluation.EvaluationError, DataError, ImageError) as error:
+    except (EvaluationError, DataError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        command, git = shlex.join(["python", *sys.argv]), evaluation.git_state(evaluation.ROOT)
+        command, git = shlex.join(["python", *sys.argv]), git_state(ROOT)
         record = {"command": command, "git": git, "options": args.options, "photos_sha256": hashes,
                   "weights": weights_in(args.options), "rows": rows}  # fmt: skip
         args.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -25,27 +25,30 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline import ColorPipeline
-from stages.data import data_folder
-from train_scripts import evaluation
+from stages.evaluation.command import DEFAULT_WEIGHTS, arguments, batches, positive, run, several
+from stages.evaluation.photos import EvaluationError, load_folder, load_outputs, load_photos
+from stages.evaluation.report import Account, Report
+from stages.evaluation.tables import PREVIEW
+from stages.photographs import data_folder
 
 BATCH = 4
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("pipeline", "Score the pipeline, or anybody's outputs.")
+    options = arguments("pipeline", "Score the pipeline, or anybody's outputs.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
     options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
     options.add_argument(
         "--best-photos",
-        type=evaluation.positive,
+        type=positive,
         default=64,
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
     options.add_argument(
-        "--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+        "--candidates", type=several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
     )
-    options.add_argument("--more-steps", type=evaluation.positive, metavar="N", help="best of K in N steps too")
+    options.add_argument("--more-steps", type=positive, metavar="N", help="best of K in N steps too")
     options.add_argument(
         "--outputs",
         type=Path,
@@ -67,7 +70,7 @@ def colorize(
     W)
     """
     made: list[list[Tensor]] = []
-    for part in tqdm(evaluation.batches(len(gray), BATCH), desc=name, unit="batch"):
+    for part in tqdm(batches(len(gray), BATCH), desc=name, unit="batch"):
         output = pipe(
             [gray[i][0].numpy() for i in part],
             num_samples=num_samples,
@@ -91,22 +94,22 @@ def first_of(made: list[list[Tensor]]) -> list[Tensor]:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.outputs and args.more_steps:
-        raise evaluation.EvaluationError("--outputs scores pictures as they are; leave out --more-steps")
+        raise EvaluationError("--outputs scores pictures as they are; leave out --more-steps")
     if bool(args.outputs) != bool(args.originals):
-        raise evaluation.EvaluationError("--outputs and --originals belong together: give both folders")
+        raise EvaluationError("--outputs and --originals belong together: give both folders")
     return evaluate_outputs(args) if args.outputs else evaluate_pipeline(args)
 
 
 def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
-    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     gray = photos.gray()
-    report = evaluation.Report(args, photos, gray=gray)
+    report = Report(args, photos, gray=gray)
     pipe = load_pipeline(args, report)
     report.record["pool"] = getattr(pipe.stages["stage1"], "pool", 1)
     steps = {} if args.steps is None else {"num_inference_steps": args.steps}
 
     preview = colorize(pipe, gray, args.seed, preview=True, name="preview")
-    report.add(evaluation.PREVIEW, first_of(preview), sheet="preview")
+    report.add(PREVIEW, first_of(preview), sheet="preview")
     default = colorize(pipe, gray, args.seed, name="default", **steps)
     report.add("default output", first_of(default), sheet="default")
     plain = colorize(pipe, gray, args.seed, pool=1, name="one sample", **steps)
@@ -126,34 +129,34 @@ def evaluate_pipeline(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate_outputs(args: argparse.Namespace) -> dict[str, Any]:
-    photos = evaluation.load_folder(args.originals)
-    outputs = {str(folder): evaluation.load_outputs(folder, photos) for folder in args.outputs}
+    photos = load_folder(args.originals)
+    outputs = {str(folder): load_outputs(folder, photos) for folder in args.outputs}
     if args.photos is not None:
         photos = photos.first(args.photos)
     gray = photos.gray()
-    report = evaluation.Report(args, photos, gray=gray)
+    report = Report(args, photos, gray=gray)
     if args.no_preview:
         report.note("--no-preview: the row of this pipeline's one-pass preview is missing")
     else:
         pipe = load_pipeline(args, report)
         preview = colorize(pipe, gray, args.seed, preview=True, name="preview")
-        report.add(evaluation.PREVIEW, first_of(preview), sheet="preview")
+        report.add(PREVIEW, first_of(preview), sheet="preview")
     for name, pictures in outputs.items():
         report.add(name, pictures[: len(photos)], sheet=Path(name).name)
     return report.finish()
 
 
-def load_pipeline(args: argparse.Namespace, report: evaluation.Account) -> Any:
+def load_pipeline(args: argparse.Namespace, report: Account) -> Any:
     pipe = ColorPipeline.from_pretrained(args.weights) if args.weights else ColorPipeline.from_pretrained()
     report.record["sharpness"] = pipe.sharpness
     for name, stage in pipe.stages.items():
-        folder = (args.weights or evaluation.DEFAULT_WEIGHTS) / name
+        folder = (args.weights or DEFAULT_WEIGHTS) / name
         report.use_weights(name, folder, stage, args.steps if name == "stage1" else None)
     return pipe
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

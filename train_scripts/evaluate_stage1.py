@@ -23,18 +23,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import color
-from stages.data import data_folder
-from stages.kinds import load_stage
-from stages.metrics import picture_from_rgb
-from stages.resize import resize
-from train_scripts import evaluation
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
+from stages.evaluation.command import (
+    arguments,
+    batches,
+    generators,
+    positive,
+    run,
+    seen_by_stage1,
+    several,
+    stage_weights,
+)
+from stages.evaluation.photos import Photos, load_photos
+from stages.evaluation.pixel import picture_from_rgb
+from stages.evaluation.report import Report
+from stages.evaluation.tables import PREVIEW
+from stages.photographs import data_folder
+from stages.registry import load_stage
 
 BATCH = 16  # photographs sampled at once
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("stage1", "Score stage 1 at 64x64.")
+    options = arguments("stage1", "Score stage 1 at 64x64.")
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--preview-only", action="store_true", help="nothing but the preview: for an encoder alone")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
@@ -43,20 +55,20 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "--best-photos",
-        type=evaluation.positive,
+        type=positive,
         default=300,
         metavar="N",
         help="photographs of the best-of-8 row: the first N (default: %(default)s)",
     )
     options.add_argument(
-        "--candidates", type=evaluation.several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+        "--candidates", type=several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
     )
     return options
 
 
 def from_coarse(gray64: Tensor, coarse: Tensor) -> Tensor:
     """gray64 with the chroma of the coarse bin centers: (B,1,64,64), (B,64,64) -> rgb (B,3,64,64)."""
-    return color.merge(gray64, color.chroma_from_rgb(color.rgb_from_coarse(coarse)))
+    return merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse)))
 
 
 @torch.inference_mode()
@@ -74,30 +86,30 @@ def sample(
     made = {}
     if hasattr(stage, "sample_chroma"):
         chroma = stage.sample_chroma(gray64, **settings)
-        made["continuous"] = color.merge(gray64[:, None], chroma)
-        symbols = color.coarse_from_rgb(made["continuous"])
+        made["continuous"] = merge(gray64[:, None], chroma)
+        symbols = coarse_from_rgb(made["continuous"])
     else:
         symbols = stage.sample(gray64, **settings)
-    bins = color.chroma_from_rgb(color.rgb_from_coarse(symbols))
-    return made | {"coarse (3 bit)": color.merge(gray64[:, None], bins), "symbols": symbols}
+    bins = chroma_from_rgb(rgb_from_coarse(symbols))
+    return made | {"coarse (3 bit)": merge(gray64[:, None], bins), "symbols": symbols}
 
 
 def opened(
     args: argparse.Namespace, side: int | None = None
-) -> tuple[evaluation.Photos, evaluation.Report, Any]:
+) -> tuple[Photos, Report, Any]:
     """The photographs of the set, a report on them, reduced to `side` where given, and the stage 1 of the arguments."""
-    folder = evaluation.stage_weights(args.weights, 1)
-    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
-    report = evaluation.Report(args, photos if side is None else photos.reduced(side))
+    folder = stage_weights(args.weights, 1)
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    report = Report(args, photos if side is None else photos.reduced(side))
     stage: Any = load_stage(folder).eval()
     report.use_weights("stage1", folder, stage, args.steps)
     return photos, report, stage
 
 
-def shown(photos: evaluation.Photos, part: range, stage: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def shown(photos: Photos, part: range, stage: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Photographs at 64x64, (B, 3, 64, 64), and as the stage sees them: gray64, and `sharp` where there is more."""
     rgb = photos.rgb(slice(part.start, part.stop))
-    return resize(rgb, (64, 64)).clamp(0, 1), *evaluation.seen_by_stage1(stage, color.gray_from_rgb(rgb))
+    return resize(rgb, (64, 64)).clamp(0, 1), *seen_by_stage1(stage, gray_from_rgb(rgb))
 
 
 def finished(stage2: Any, gray64: Tensor, symbols: Tensor) -> Tensor:
@@ -111,7 +123,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos, report, stage = opened(args, 64)
     stage2: Any = None
     if args.stage2:
-        folder = evaluation.stage_weights(args.stage2, 2)
+        folder = stage_weights(args.stage2, 2)
         stage2 = load_stage(folder).eval()
         report.use_weights("stage2", folder, stage2)
 
@@ -123,7 +135,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     plain: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
-    for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 1", unit="batch"):
+    for part in tqdm(batches(len(photos), BATCH), desc="stage 1", unit="batch"):
         rgb, gray64, sharp = shown(photos, part, stage)
         previews.append(picture_from_rgb(stage.preview(gray64, **sharp)))
         if args.preview_only:
@@ -132,8 +144,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             bits.append(stage.bits(rgb))
         # Beyond the photographs of the best-of row only the pool is needed.
         count = drawn if part.start < best_photos else pool
-        generators = evaluation.generators(args.seed, part, count)
-        made = sample(stage, gray64, generators, args.steps, **sharp)
+        draws = generators(args.seed, part, count)
+        made = sample(stage, gray64, draws, args.steps, **sharp)
         symbols = made.pop("symbols")
         first = stage.order(gray64, symbols[:, :pool])[:, 0]
         if stage2 is not None:
@@ -145,7 +157,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             if part.start < best_photos:
                 best.setdefault(form, []).append(pictures[: best_photos - part.start, : args.candidates])
 
-    report.add(evaluation.PREVIEW, torch.cat(previews), sheet="preview")
+    report.add(PREVIEW, torch.cat(previews), sheet="preview")
     if args.preview_only:
         report.note("--preview-only: nothing was sampled")
         return report.finish()
@@ -157,9 +169,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.add_candidates(f"best of {args.candidates}, {form}", torch.cat(best[form]), sheet=i == 0)
     timed = range(min(BATCH, len(photos)))  # one candidate of each: the same work whatever the pool
     _, gray64, sharp = shown(photos, timed, stage)
-    generators = evaluation.generators(args.seed, timed, 1)
+    draws = generators(args.seed, timed, 1)
     start = time.perf_counter()
-    sample(stage, gray64, generators, args.steps, **sharp)
+    sample(stage, gray64, draws, args.steps, **sharp)
     seconds = (time.perf_counter() - start) / len(timed)
     report.record |= {"pool": pool, "seconds_per_candidate": seconds}
     report.note(f"{seconds:.3f} seconds per candidate, {len(timed)} drawn at once")
@@ -172,7 +184,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

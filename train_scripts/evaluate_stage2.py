@@ -19,12 +19,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import color
-from stages.data import data_folder
-from stages.kinds import load_stage
-from stages.metrics import picture_from_rgb
-from stages.resize import resize
-from train_scripts import evaluation
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
+from stages.evaluation.command import arguments, batches, generators, optional_weights, run, stage_weights
+from stages.evaluation.photos import load_photos
+from stages.evaluation.pixel import picture_from_rgb
+from stages.evaluation.report import Report
+from stages.evaluation.tables import PREVIEW
+from stages.photographs import data_folder
+from stages.registry import load_stage
 from train_scripts.evaluate_stage1 import from_coarse
 
 BATCH = 32
@@ -36,7 +39,7 @@ PATCHES, PATCH_SPREAD, PIXEL_SPREAD = (
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("stage2", "Score stage 2 on photos64.")
+    options = arguments("stage2", "Score stage 2 on photos64.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 2 (default: the packaged one)")
     options.add_argument(
         "--stage1",
@@ -61,10 +64,10 @@ def disturbed(chroma: Tensor, generators: list[torch.Generator]) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    folder = evaluation.stage_weights(args.weights, 2)
-    stage1_folder = evaluation.optional_weights(args.stage1, 1)
-    photos = evaluation.load_photos(data_folder(args.data), "photos64", args.split, args.photos)
-    report = evaluation.Report(args, photos)
+    folder = stage_weights(args.weights, 2)
+    stage1_folder = optional_weights(args.stage1, 1)
+    photos = load_photos(data_folder(args.data), "photos64", args.split, args.photos)
+    report = Report(args, photos)
     stage2: Any = load_stage(folder).eval()
     report.use_weights("stage2", folder, stage2)
     stage1: Any = None
@@ -76,22 +79,22 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
     pictures: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
-    for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 2", unit="batch"):
+    for part in tqdm(batches(len(photos), BATCH), desc="stage 2", unit="batch"):
         rgb64 = photos.rgb(slice(part.start, part.stop))
-        gray64, chroma = color.gray_from_rgb(rgb64), color.chroma_from_rgb(rgb64)
+        gray64, chroma = gray_from_rgb(rgb64), chroma_from_rgb(rgb64)
         if hasattr(stage2, "bits"):
             bits.append(stage2.bits(rgb64))
-        wrong = color.merge(gray64, disturbed(chroma, evaluation.generators(args.seed, part, 1, "disturb")))
-        made = {} if stage1 is None else {evaluation.PREVIEW: stage1.preview(gray64)}
+        wrong = merge(gray64, disturbed(chroma, generators(args.seed, part, 1, "disturb")))
+        made = {} if stage1 is None else {PREVIEW: stage1.preview(gray64)}
         for name, rgb in (("true coarse", rgb64), ("disturbed coarse", wrong)):
-            coarse = color.coarse_from_rgb(rgb)
+            coarse = coarse_from_rgb(rgb)
             made[f"bin centers, {name}"] = from_coarse(gray64, coarse)
             made[f"stage 2, {name}"] = stage2.sample(gray64, coarse)
         for name, rgb in made.items():
             pictures.setdefault(name, []).append(picture_from_rgb(rgb))
 
     sheet = {
-        evaluation.PREVIEW: "preview",
+        PREVIEW: "preview",
         "bin centers, true coarse": "bins",
         "stage 2, true coarse": "stage 2",
         "bin centers, disturbed coarse": "bins, disturbed",
@@ -109,7 +112,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -21,20 +21,33 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.color_pipeline import MAX_SHARPNESS
-from pipeline.fullres import sharpened
-from stages import color
-from stages.data import data_folder
-from stages.kinds import load_stage
-from stages.metrics import picture_from_rgb
-from stages.resize import enlarge_chroma, resize
-from train_scripts import evaluation
+from pipeline.folder import MAX_SHARPNESS
+from pipeline.full_resolution import sharpened
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
+from stages.evaluation.command import (
+    arguments,
+    batches,
+    generators,
+    optional_weights,
+    positive,
+    run,
+    seen_by_stage1,
+    stage_weights,
+)
+from stages.evaluation.photos import EvaluationError, load_photos
+from stages.evaluation.pixel import picture_from_rgb
+from stages.evaluation.report import Report
+from stages.evaluation.tables import PREVIEW
+from stages.photographs import data_folder
+from stages.registry import load_stage
 
 BATCH = 8
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("stage3", "Score stage 3 on photos256.")
+    options = arguments("stage3", "Score stage 3 on photos256.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 3 (default: the packaged one)")
     for number in (1, 2):
         options.add_argument(
@@ -44,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
             help=f"stage {number}, for a sampled rgb64 (default: the packaged one)",
         )
     options.add_argument(
-        "--more-steps", type=evaluation.positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
+        "--more-steps", type=positive, nargs="+", default=[], metavar="N", help="rows of stage 3 in N steps"
     )
     options.add_argument("--sharpness", type=float, default=0.0, help="rows of stage 3 sharpened by this")
     return options
@@ -53,21 +66,21 @@ def parser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folders = {
-        1: evaluation.optional_weights(args.stage1, 1),
-        2: evaluation.optional_weights(args.stage2, 2),
-        3: evaluation.stage_weights(args.weights, 3),
+        1: optional_weights(args.stage1, 1),
+        2: optional_weights(args.stage2, 2),
+        3: stage_weights(args.weights, 3),
     }
-    photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
+    photos = load_photos(data_folder(args.data), "photos256", args.split, args.photos)
     if not 0 <= args.sharpness <= MAX_SHARPNESS:
-        raise evaluation.EvaluationError(f"--sharpness must be in [0, {MAX_SHARPNESS}]; got {args.sharpness}")
-    report = evaluation.Report(args, photos)
+        raise EvaluationError(f"--sharpness must be in [0, {MAX_SHARPNESS}]; got {args.sharpness}")
+    report = Report(args, photos)
     stages: dict[int, Any] = {}
     for number, folder in folders.items():
         if folder:
             stages[number] = load_stage(folder).eval()
             report.use_weights(f"stage{number}", folder, stages[number], args.steps if number == 3 else None)
     if args.more_steps and not hasattr(stages[3], "denoiser"):
-        raise evaluation.EvaluationError(f"stage 3 of kind {stages[3].kind!r} takes no steps; leave out --more-steps")
+        raise EvaluationError(f"stage 3 of kind {stages[3].kind!r} takes no steps; leave out --more-steps")
     if 1 not in stages:
         report.note("no stage-1 weights (--stage1): the row of the one-pass preview is missing")
     if not {1, 2} <= set(stages):
@@ -77,36 +90,36 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     forms = {"": 0.0, **({", sharpened": args.sharpness} if args.sharpness else {})}
     pictures: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
-    for part in tqdm(evaluation.batches(len(photos), BATCH), desc="stage 3", unit="batch"):
+    for part in tqdm(batches(len(photos), BATCH), desc="stage 3", unit="batch"):
         rgb256 = photos.rgb(slice(part.start, part.stop))
-        gray256 = color.gray_from_rgb(rgb256)
+        gray256 = gray_from_rgb(rgb256)
         if hasattr(stages[3], "bits"):
             bits.append(stages[3].bits(rgb256))
         inputs = {"true": resize(rgb256, (64, 64))}
-        gray64, sharp = evaluation.seen_by_stage1(stages.get(1), gray256)
+        gray64, sharp = seen_by_stage1(stages.get(1), gray256)
         made = {}
         if 1 in stages:
-            preview = color.chroma_from_rgb(stages[1].preview(gray64, **sharp))
-            made[evaluation.PREVIEW] = color.merge(gray256, enlarge_chroma(preview, gray64, gray256))
+            preview = chroma_from_rgb(stages[1].preview(gray64, **sharp))
+            made[PREVIEW] = merge(gray256, enlarge_chroma(preview, gray64, gray256))
         if {1, 2} <= set(stages):
             pool = max(1, stages[1].pool)
-            draws = evaluation.generators(args.seed, part, pool)
+            draws = generators(args.seed, part, pool)
             coarse = stages[1].sample(gray64, num_samples=pool, generator=draws, **sharp)
             first = stages[1].order(gray64, coarse)[:, 0]
             inputs["sampled"] = stages[2].sample(gray64, coarse[torch.arange(len(part)), first])
         for name, rgb64 in inputs.items():
-            chroma = color.chroma_from_rgb(rgb64)
+            chroma = chroma_from_rgb(rgb64)
             enlarged = {
                 "bicubic": resize(chroma, (256, 256)),
                 "luma-guided": enlarge_chroma(chroma, gray64, gray256),
             }
             for way, larger in enlarged.items():
-                made[f"{way}, {name} rgb64"] = color.merge(gray256, larger)
+                made[f"{way}, {name} rgb64"] = merge(gray256, larger)
             for way, steps in {"stage 3": args.steps, **in_steps}.items():
                 colored256 = stages[3].sample(
                     gray256,
                     rgb64,
-                    generator=evaluation.generators(args.seed, part, 1, "stage 3"),
+                    generator=generators(args.seed, part, 1, "stage 3"),
                     num_inference_steps=steps,
                 )
                 for form, sharpness in forms.items():
@@ -127,7 +140,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -22,22 +22,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import color
+from stages.color.spaces import merge
 from stages.diffusion.spectral import TunedSteps
-from stages.kinds import load_stage
-from stages.metrics import picture_from_rgb
+from stages.evaluation.command import arguments, batches, generators, positive, run, stage_weights
+from stages.evaluation.photos import EvaluationError
+from stages.evaluation.pixel import picture_from_rgb
+from stages.evaluation.provenance import weights_of
+from stages.registry import load_stage
 from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
-from train_scripts import evaluation
 from train_scripts.evaluate_stage1 import BATCH, opened, shown
 from train_scripts.tune_steps import same_but_tuned
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("steps", "Quality of stage 1 against evaluations of its denoiser.")
+    options = arguments("steps", "Quality of stage 1 against evaluations of its denoiser.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
-    options.add_argument("--reference", type=evaluation.positive, default=50, help="evaluations of the first row")
-    options.add_argument("--evaluations", type=evaluation.positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
+    options.add_argument("--reference", type=positive, default=50, help="evaluations of the first row")
+    options.add_argument("--evaluations", type=positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
     options.add_argument(
         "--samplers", nargs="+", default=["spectral", "dpmpp_2m"], choices=STAGE1_SAMPLERS,
         help="the reference's first",
@@ -50,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
-        raise evaluation.EvaluationError("--evaluations and --reference say how many steps; leave out --steps")
+        raise EvaluationError("--evaluations and --reference say how many steps; leave out --steps")
     photos, report, stage = opened(args, 64)
     if not hasattr(stage, "denoiser"):
-        raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
+        raise EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
     own, asked = stage.config, [0]
     stage.denoiser.network.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
     wanted = [(args.samplers[0], args.reference)]
@@ -63,20 +65,20 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     tunings = tunings_of(stage, args.tuned)
     report.record["sampler"] = report.record["steps"] = "by row"
     reference = ""  # the first row's name
-    report.record["tuned"] = {str(folder): evaluation.weights_of(folder)["sha256"] for folder in args.tuned}
+    report.record["tuned"] = {str(folder): weights_of(folder)["sha256"] for folder in args.tuned}
     rows = [(*row, False) for row in wanted] + [("spectral", steps, True) for steps in sorted(tunings)]
     for sampler, steps, tuned in rows:
         stage.config = dataclasses.replace(own, sampler=sampler, tuned=steps if tuned else 0)
         stage.tuned = tunings.get(steps)
         pictures: list[Tensor] = []
         seconds, asked[0] = 0.0, 0
-        for part in tqdm(evaluation.batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
+        for part in tqdm(batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
             _, gray64, sharp = shown(photos, part, stage)
-            noise = evaluation.generators(args.seed, part, 1)
+            noise = generators(args.seed, part, 1)
             start = time.perf_counter()
             chroma = stage.sample_chroma(gray64, 1, noise, steps, **sharp)[:, 0]
             seconds += time.perf_counter() - start
-            pictures.append(picture_from_rgb(color.merge(gray64, chroma)))
+            pictures.append(picture_from_rgb(merge(gray64, chroma)))
         evaluations = asked[0] / len(pictures)
         name = f"{sampler}, {evaluations:g} evaluations" + (", tuned" if tuned else "")
         report.add(name, torch.cat(pictures), sheet=name)
@@ -97,20 +99,20 @@ def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
     """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
     tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
     for folder in folders:
-        other: Any = load_stage(evaluation.stage_weights(folder, 1))
+        other: Any = load_stage(stage_weights(folder, 1))
         if getattr(other, "tuned", None) is None or other.config.tuned in tunings:
-            raise evaluation.EvaluationError(
+            raise EvaluationError(
                 f"{folder} holds no tuned steps (train_scripts/tune_steps.py), or as many as another; known so far: "
                 f"{sorted(tunings)}"
             )
         if not same_but_tuned(stage, other):
-            raise evaluation.EvaluationError(f"{folder} holds tuned steps of other weights than those of stage 1")
+            raise EvaluationError(f"{folder} holds tuned steps of other weights than those of stage 1")
         tunings[other.config.tuned] = other.tuned
     return tunings
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from pipeline import ColorPipeline
-from stages.checkpoint import CheckpointError, Stage, config_from_dict
-from stages.kinds import load_stage
-from train_scripts.launch import CONFIGS
+from stages.checkpoint import CheckpointError, config_from_dict
+from stages.registry import load_stage
+from stages.stage import Stage
+from stages.training.launch import CONFIGS
 from train_scripts.tune_steps import same_but_tuned
 
 STAGES = ("stage1", "stage2", "stage3")

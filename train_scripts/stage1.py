@@ -7,11 +7,12 @@ import sys
 import torch
 from torch import Tensor
 
-from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
-from stages.resize import resize
-from train_scripts.grids import picture_grid
-from train_scripts.launch import main
+from stages.color.difference import ciede2000, colorfulness
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
+from stages.stage import Stage
+from stages.training.grids import picture_grid
+from stages.training.launch import main
 
 
 def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:

@@ -7,12 +7,14 @@ import sys
 import torch
 from torch import Tensor
 
-from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, ciede2000, colorfulness, gray_from_rgb, lab_from_rgb, merge
-from stages.conditioning import disturbed_chroma
-from stages.resize import enlarge_chroma, resize
-from train_scripts.grids import picture_grid
-from train_scripts.launch import main
+from stages.color.difference import ciede2000, colorfulness
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
+from stages.corruptions.conditioning import disturbed_chroma
+from stages.stage import Stage
+from stages.training.grids import picture_grid
+from stages.training.launch import main
 
 DISTURBED = 0.03  # strength for the report, the same for all kinds and configs
 

@@ -24,15 +24,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import color
-from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, Stage, read_description, sha256_of
-from stages.data import data_folder
+from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_description, sha256_of
+from stages.color.spaces import gray_from_rgb
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.samplers import falling
 from stages.diffusion.spectral import BANDS, TunedSteps
-from stages.kinds import load_stage
+from stages.evaluation.command import arguments, batches, generators, positive, run, seen_by_stage1, stage_weights
+from stages.evaluation.photos import HELD_OUT, EvaluationError, Photos, load_photos
+from stages.evaluation.report import Account
+from stages.photographs import data_folder
+from stages.registry import load_stage
+from stages.stage import Stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
-from train_scripts import evaluation
 
 LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
@@ -41,8 +44,8 @@ ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the re
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("tuned", "Learn what stage 1's few steps get wrong.")
-    options.set_defaults(split=evaluation.HELD_OUT)
+    options = arguments("tuned", "Learn what stage 1's few steps get wrong.")
+    options.set_defaults(split=HELD_OUT)
     options.add_argument("--weights", type=Path, metavar="FOLDER", default=Path("runs/stage1/final"),
                          help="stage 1 (default: %(default)s)")  # fmt: skip
     options.add_argument("--tuned", type=Path, metavar="FOLDER",
@@ -50,24 +53,24 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--levels", type=float, nargs="+", default=LEVELS, metavar="SIGMA",
                          help="of the noise where the few steps begin (default: %(default)s)")  # fmt: skip
-    options.add_argument("--reference", type=evaluation.positive, default=50, metavar="N", help="steps to learn from")
-    options.add_argument("--passes", type=evaluation.positive, default=8, help="over all draws")
+    options.add_argument("--reference", type=positive, default=50, metavar="N", help="steps to learn from")
+    options.add_argument("--passes", type=positive, default=8, help="over all draws")
     return options
 
 
 class Draws:
     """Noise, what the encoder says, and where `reference` steps end, of one draw of each photograph."""
 
-    def __init__(self, stage: DiffusionColorizer, photos: evaluation.Photos, seed: int, reference: int) -> None:
+    def __init__(self, stage: DiffusionColorizer, photos: Photos, seed: int, reference: int) -> None:
         self.denoiser = stage.denoiser
         sigmas = geometric_sigmas(reference, stage.config.sigma_min, stage.config.sigma_max)
         noise, encoded, target = [], [], []
-        for part in tqdm(evaluation.batches(len(photos), BATCH), desc="reference", unit="batch"):
-            gray = color.gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
-            gray64, sharp = evaluation.seen_by_stage1(stage, gray)
+        for part in tqdm(batches(len(photos), BATCH), desc="reference", unit="batch"):
+            gray = gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
+            gray64, sharp = seen_by_stage1(stage, gray)
             encoded.append(stage.encode(gray64, **sharp).maps)
             shape = (len(part), *self.denoiser.spectrum.shape)
-            noise.append(draw_noise(shape, evaluation.generators(seed, part, 1), gray.device))
+            noise.append(draw_noise(shape, generators(seed, part, 1), gray.device))
             target.append(self.denoiser.sample(noise[-1], sigmas, context=encoded[-1]))
         self.noise, self.target = torch.cat(noise), torch.cat(target)
         self.maps = [torch.cat(one) for one in zip(*encoded, strict=True)]
@@ -87,22 +90,22 @@ class Draws:
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None:
-        raise evaluation.EvaluationError("--levels and --reference say how many steps; leave out --steps")
-    folder = evaluation.stage_weights(args.weights, 1)
+        raise EvaluationError("--levels and --reference say how many steps; leave out --steps")
+    folder = stage_weights(args.weights, 1)
     if args.tuned is None and (folder.parent / "model_index.json").exists():
-        raise evaluation.EvaluationError(f"{folder} is a pipeline's: --tuned must say where its tuned steps are to go")
+        raise EvaluationError(f"{folder} is a pipeline's: --tuned must say where its tuned steps are to go")
     target = args.tuned or folder.parent / "tuned"
     if target.resolve() == folder.resolve() or not is_free(target):  # said before the work, not after it
-        raise evaluation.EvaluationError(
+        raise EvaluationError(
             f"--tuned {target}: name a folder that is new, or holds an earlier tuned stage 1, beside {folder}"
         )
     stage = with_levels(load_stage(folder), args.levels)
-    photos = evaluation.load_photos(data_folder(args.data), args.set, args.split, args.photos)
-    account = evaluation.Account(args, photos)
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    account = Account(args, photos)
     account.use_weights("stage1", folder, stage)
     test = len(photos) // 4
     if test < 1:
-        raise evaluation.EvaluationError(f"at least 4 photographs are needed; got {len(photos)}")
+        raise EvaluationError(f"at least 4 photographs are needed; got {len(photos)}")
     tuned = stage.tuned
     assert tuned is not None
     with torch.no_grad():
@@ -145,11 +148,11 @@ def same_but_tuned(stage: Stage, other: Stage) -> bool:
 def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
     """The stage with steps to be tuned at these levels, instead of any that it holds."""
     if not isinstance(stage, DiffusionColorizer):
-        raise evaluation.EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
+        raise EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
     try:
         falling([*levels, 0.0])
     except ValueError as error:
-        raise evaluation.EvaluationError(f"--levels: {error}") from error
+        raise EvaluationError(f"--levels: {error}") from error
     steps = len(levels)
     stage.config = dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps)
     stage.tuned = TunedSteps(levels, sum(stage.network.modulations))
@@ -178,7 +181,7 @@ def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace)
             schedule.step()
             total += loss.item() / batches
         if not math.isfinite(total):
-            raise evaluation.EvaluationError(f"the loss of pass {number + 1} is {total}; try other --levels")
+            raise EvaluationError(f"the loss of pass {number + 1} is {total}; try other --levels")
         losses.append(total)
         tqdm.write(f"pass {number + 1}: loss {total:.5f}")
     for one in learned:
@@ -198,7 +201,7 @@ def row(name: str, draws: Draws, tested: Tensor, sigmas: TunedSteps | list[float
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

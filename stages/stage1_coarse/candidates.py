@@ -1,4 +1,4 @@
-"""Several draws of one photograph: their order, what most agree on first, and how far they are from a picture."""
+"""The order of several draws of one photograph: what most agree on first."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.color import chroma_from_rgb, ciede2000, lab_from_rgb, merge, rgb_from_coarse
-from stages.resize import resize
+from stages.color.spaces import chroma_from_rgb, lab_from_rgb, merge, rgb_from_coarse
 
 COMPARED_SIDE = 16  # draws are compared as small pictures: where the colors are, not how they are grained
 EVENED_STRENGTH = 0.9  # exponent: with 0 the palest draw is the most central one, with 1 rather a strong one
-
-GRAY_SHARE = 0.15  # of the truths that a map of doubt reckons with: strong colors are wrong more often than draws know
 
 
 def spread_order(
@@ -57,26 +54,6 @@ def spread_order(
         chosen.append(lowered.masked_fill(~left, -1).argmax(-1))
         nearest = torch.minimum(nearest, distance[photos, chosen[-1]])
     return torch.stack(chosen, dim=1)
-
-
-def expected_error(gray: Tensor, chroma: Tensor, pictures: Tensor) -> Tensor:
-    """What the error of pictures is, pixel by pixel, if the truth is gray with probability GRAY_SHARE and else as
-    likely to be any of the draws: the mean of their CIEDE2000 differences.
-
-    gray: (1, H, W) in [0, 1]; chroma: of draws, (N, 2, h, w); pictures: their chroma, (K, 2, h', w'); both are
-        enlarged or reduced to the size of the gray -> (K, H, W)
-    """
-    for name, planes in (("chroma", chroma), ("pictures", pictures)):
-        if gray.ndim != 3 or len(gray) != 1 or planes.ndim != 4 or planes.shape[1] != 2:
-            found = f"{tuple(gray.shape)} and {tuple(planes.shape)}"
-            raise ValueError(f"gray must be (1, H, W) and {name} (N, 2, h, w); got {found}")
-    size = (gray.shape[-2], gray.shape[-1])
-    judged = lab_from_rgb(merge(gray, resize(pictures, size)))
-    apart = torch.zeros_like(judged[:, 0])
-    for one in chroma:  # many draws at once would leave the processor's caches
-        apart += ciede2000(lab_from_rgb(merge(gray, resize(one[None], size))).expand_as(judged), judged)
-    from_gray = ciede2000(lab_from_rgb(gray.expand(3, -1, -1)).expand_as(judged), judged)
-    return (1 - GRAY_SHARE) * apart / len(chroma) + GRAY_SHARE * from_gray
 
 
 def _distances(ab: Tensor) -> Tensor:

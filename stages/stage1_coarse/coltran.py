@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from stages.checkpoint import Stage
-from stages.color import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
+from stages.color.spaces import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_uniform
-from stages.nn.coltran_core import ColTranCore, CoreSizes
-from stages.nn.logistic_mixture import exact
+from stages.nn.coltran.core import ColTranCore, CoreSizes
+from stages.nn.pixelcnn.logistic_mixture import exact
+from stages.stage import Stage
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.temperature import checked_temperature
 

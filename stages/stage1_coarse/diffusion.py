@@ -18,16 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, coarse_from_rgb, merge
-from stages.conditioning import sharp_gray
+from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, merge
+from stages.corruptions.conditioning import sharp_gray
+from stages.corruptions.film import printed
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.diffusion.spectral import TunedSteps
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
-from stages.prints import printed
+from stages.stage import Stage
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.temperature import checked_temperature
 

@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from stages.checkpoint import Stage
-from stages.color import (
+from stages.color.spaces import (
     chroma_from_rgb,
     coarse_from_rgb,
     gray_from_rgb,
@@ -31,8 +30,10 @@ from stages.color import (
     rgb_from_lab,
 )
 from stages.diffusion.noise import draw_uniform
-from stages.nn.gated_pixel import Convolution, GrayEmbedding, PixelNetwork, initialized_by_data
-from stages.nn.logistic_mixture import PARAMETERS, LogisticMixture
+from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
+from stages.nn.pixelcnn.logistic_mixture import PARAMETERS, LogisticMixture
+from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
+from stages.stage import Stage
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.temperature import checked_temperature
 

@@ -16,10 +16,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from stages.checkpoint import Stage
-from stages.color import COARSE_LEVELS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, levels_from_coarse, merge
-from stages.conditioning import disturbed_chroma
-from stages.nn.parallel_upsampler import ParallelUpsampler
+from stages.color.spaces import (
+    COARSE_LEVELS,
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    levels_from_coarse,
+    merge,
+)
+from stages.corruptions.conditioning import disturbed_chroma
+from stages.nn.coltran.upsampler import ParallelUpsampler
+from stages.stage import Stage
 
 SIDE = 64
 

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, gray_from_rgb, merge
-from stages.conditioning import disturbed_chroma
-from stages.nn.parallel_upsampler import VALUES, ParallelUpsampler, levels8
-from stages.resize import resize
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
+from stages.corruptions.conditioning import disturbed_chroma
+from stages.nn.coltran.upsampler import VALUES, ParallelUpsampler, levels8
+from stages.stage import Stage
 
 SIDE, LOW_SIDE = 256, 64
 

@@ -19,14 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from stages.checkpoint import Stage
-from stages.color import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
-from stages.conditioning import disturbed_chroma, stray_detail
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
+from stages.corruptions.conditioning import disturbed_chroma, stray_detail
 from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
-from stages.resize import enlarge_chroma, resize
+from stages.stage import Stage
 
 SIDE, LOW_SIDE = 256, 64
 PATCH = SIDE // LOW_SIDE

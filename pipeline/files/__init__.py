@@ -1,0 +1,1 @@
+"""Coloring files and folders: names, manifest, the run itself."""

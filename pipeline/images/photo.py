@@ -1,0 +1,42 @@
+"""A photograph in memory: its upright gray and what must survive to the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PIXELS = 300_000_000  # read from the header, before anything is decoded
+FORMATS = {  # suffix -> format of the file written
+    ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".webp": "webp",
+}  # fmt: skip
+_PEAK = {8: 255, 16: 65535}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read or written; the message is one line: which picture, what is wrong."""
+
+
+@dataclass(eq=False)
+class Photo:
+    """A picture ready to be colored.
+
+    gray: (H, W) float32 in [0, 1], Rec. 601 luma of the sRGB picture, upright
+    depth: bits per channel of the input, 8 or 16
+    alpha: (H, W) uint8 or uint16 (by depth), upright, None without an alpha channel
+    exif: the EXIF block, starting with b"Exif\\0\\0", its orientation reset to 1 and its thumbnail unlinked
+    dpi: horizontal and vertical pixels per inch of the upright picture, None where the input does not say
+    is_color: the input shows more than one tint; the stages use its luma all the same
+    format: "jpeg", "png", "tiff", "webp", or "" for a picture that was not a file
+    """
+
+    gray: NDArray[np.float32]
+    depth: int
+    alpha: NDArray[Any] | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    is_color: bool = False
+    format: str = ""
+

@@ -1,0 +1,161 @@
+"""Colored pictures to files: rounded without losing luma, complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyvips  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from pipeline.images.exif import _add_exif_to_tiff
+from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
+from pipeline.images.read import _LUMA
+from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
+
+
+def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
+    """Round a float picture to levels without losing its luma.
+
+    Three channels rounded the same way can add up to half a level of luma, and float rounding takes it over.
+    Where they come within 0.02 of it, green moves one level the other way, which leaves less than 0.11. A
+    neutral pixel stays neutral.
+
+    rgb: (H, W, 3) float in [0, 1]; depth: 8 or 16
+    returns: (H, W, 3) uint8 or uint16
+    """
+    if depth not in _PEAK:
+        raise ValueError(f"depth is 8 or 16; got {depth}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype.kind != "f":
+        raise ValueError(f"rgb must be (H, W, 3) float in [0, 1]; got {rgb.shape} {rgb.dtype}")
+    result = np.empty(rgb.shape, np.uint8 if depth == 8 else np.uint16)
+    for rows in _strips(rgb.shape[0], rgb.shape[1]):
+        levels = np.clip(rgb[rows].astype(np.float32) * _PEAK[depth], 0, _PEAK[depth])
+        if np.isnan(levels).any():
+            raise ValueError("rgb holds NaN")
+        whole = np.rint(levels)
+        error = (levels - whole) @ _LUMA.astype(np.float32)
+        y, x = np.nonzero(np.abs(error) > 0.48)
+        red, green, blue = levels[y, x].T
+        whole[y, x, 1] += np.where((red == green) & (green == blue), 0, np.sign(error[y, x]))
+        result[rows] = whole
+    return result
+
+
+def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *, quality: int = 95) -> None:
+    """Write a colored picture with the alpha, EXIF and resolution of its photo, and an sRGB profile.
+
+    The file appears under its name complete or not at all: it is written beside it and renamed. JPEG (4:4:4)
+    and WebP (lossy) hold 8 bits, so 16-bit pixels are rounded to 8; PNG and TIFF keep every level of `rgb`.
+
+    path: its suffix chooses the format, see FORMATS; an existing file is replaced
+    rgb: (H, W, 3) uint8 or uint16
+    photo: of the same size
+    quality: of JPEG and WebP, 1..100
+    raises ImageError: unknown suffix, transparency into JPEG, picture too large for the format, disk errors
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: the suffix must be one of {', '.join(FORMATS)}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"rgb must be (H, W, 3) uint8 or uint16; got {rgb.shape} {rgb.dtype}")
+    if rgb.shape[:2] != photo.gray.shape:
+        raise ValueError(f"rgb is {rgb.shape[:2]}, its photo {photo.gray.shape}: they must have one size")
+    longest = {"jpeg": 65500, "webp": 16383}.get(kind, 2**31)
+    if max(rgb.shape) > longest:
+        raise ImageError(f"{path}: {kind} holds at most {longest} pixels a side; write PNG or TIFF")
+
+    image = _output_image(path, kind, rgb, photo)
+    with _appearing(path) as file:
+        _write(image, file, kind, quality)
+        if kind == "tiff" and photo.exif and not _is_big(image):
+            try:
+                _add_exif_to_tiff(file, photo.exif)
+            except OSError:
+                raise
+            except Exception as error:  # Pillow's, over a tag it cannot write; the file is whole without
+                warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
+
+
+def save_gray(
+    path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None
+) -> None:
+    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError.
+
+    dpi: of its photo
+    """
+    x, y = dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
+    image = _vips(levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
+    with _appearing(Path(path)) as file:
+        image.pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets the name `path` when all of it is on the disk, and none if that fails."""
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ImageError(f"{path}: could not be written: {error.strerror or error}") from error
+    except pyvips.Error as error:
+        raise ImageError(f"{path}: could not be written: {_reason(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyvips.Image:
+    """The picture as libvips writes it: nothing is computed yet, libvips reads the arrays while it writes."""
+    image, alpha, narrow = _vips(rgb), photo.alpha, kind in ("jpeg", "webp")
+    if kind == "jpeg" and alpha is not None:
+        if alpha.min() < np.iinfo(alpha.dtype).max:
+            raise ImageError(f"{path}: JPEG holds no transparency, this picture has; write PNG, TIFF or WebP")
+        alpha = None
+    if alpha is not None:
+        plane = _vips(alpha[..., None])
+        if rgb.dtype == np.uint16 and alpha.dtype == np.uint8:
+            plane = (plane * 257).cast("ushort")
+        elif rgb.dtype == np.uint8 and alpha.dtype == np.uint16:
+            plane = (plane / 257).rint().cast("uchar")
+        image = image.bandjoin(plane)
+    if narrow and rgb.dtype == np.uint16:
+        image = (image / 257).rint().cast("uchar")
+    x, y = photo.dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
+    wide = image.format == "ushort"
+    image = image.copy(interpretation="rgb16" if wide else "srgb", xres=x / 25.4, yres=y / 25.4)
+    image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
+    if photo.exif:
+        image.set_type(pyvips.GValue.blob_type, "exif-data", photo.exif)
+    return image
+
+
+def _is_big(image: pyvips.Image) -> bool:
+    """Whether the pixels come near the 4 GB that an ordinary TIFF file can address."""
+    return image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > 3_500_000_000
+
+
+def _write(image: pyvips.Image, file: BinaryIO, kind: str, quality: int) -> None:
+    # By descriptor: libvips takes file names as UTF-8 only.
+    target = pyvips.Target.new_to_descriptor(file.fileno())
+    match kind:
+        case "jpeg":
+            options = {"subsample_mode": "off", "optimize_coding": True}
+            image.jpegsave_target(target, Q=quality, profile="srgb", **options)
+        case "png":
+            image.pngsave_target(target, compression=6, filter="all", profile="srgb")
+        case "tiff":
+            options = {"compression": "deflate", "predictor": "horizontal", "bigtiff": _is_big(image)}
+            image.tiffsave_target(target, profile="srgb", **options)
+        case "webp":  # effort 4, the default, takes 4 times as long for the same size
+            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, profile="srgb")

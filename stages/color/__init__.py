@@ -1,0 +1,1 @@
+"""Color of pixels: spaces and their conversions, differences, and changes of size."""

@@ -1,0 +1,1 @@
+"""Evaluation: photographs, scores, tables."""

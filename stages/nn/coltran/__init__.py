@@ -1,0 +1,1 @@
+"""The networks of ColTran (arXiv 2102.04432)."""

@@ -1,0 +1,91 @@
+"""Configs: a TOML file says which stage and kind, its network, its data, its training."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.checkpoint import CheckpointError, config_from_dict
+
+OPTIMIZERS, SCHEDULES = ("adamw", "rmsprop"), ("cosine", "constant")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str = "photos64"  # of the set in the data folder
+    side: int = 64
+    holdout: int = 1000  # last pictures of `train`, never trained on: for the log and for choices
+    limit: int = 0  # take only the first pictures (0: all)
+    doubled: bool = False  # take those of half of `side` too, enlarged
+    also: str = ""  # another set to learn from, reduced to `side`; a folder of pictures has no other set
+    also_holdout: int = 133  # last pictures of it that are left out
+    also_copies: int = 1  # how often each of it comes in an epoch
+    also_crops: int = 0  # squares cut from each of it at twice `side`, beside the whole
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    start_from: str = ""  # a config whose finished run gives the first weights; trained first where it is not
+    pretrained_backbone: bool = False  # start the encoder from public ImageNet weights
+    freeze: tuple[str, ...] = ()  # prefixes of parameters that stay as they are
+    samples: int = 100_000  # pictures to see in all, over all devices
+    batch_size: int = 48  # pictures per optimizer step, over all devices
+    accumulation: int = 1  # parts a device cuts its share of the batch into
+    optimizer: str = "adamw"  # or "rmsprop" with Keras' defaults, as ColTran
+    schedule: str = "cosine"  # after the warm-up half a cosine down to zero; or "constant"
+    learning_rate: float = 4e-4
+    backbone_learning_rate: float = 0.0  # of parameters under `encoder.backbone`; 0: as all others
+    warmup: int = 5_000  # pictures until the full learning rate
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0  # of the gradient's norm; 0: none
+    average_half_life: int = 10_000  # pictures; of the exponential average of the weights
+    average_widths: tuple[float, ...] = ()  # of further averages, power functions, relative to the run's length
+    compile: bool = False  # the training pass, by torch.compile: a minute or more at the start
+    recompute: bool = False  # the insides of blocks in the backward pass: less memory, more time
+    precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
+    seed: int = 0
+    report_every: int = 10_000  # pictures
+    save_every: int = 20_000  # pictures
+
+
+@dataclass(frozen=True)
+class Config:
+    """A TOML file of configs/: which stage and kind, its network, its data, its training."""
+
+    name: str
+    stage: int
+    kind: str
+    network: Any
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @staticmethod
+    def read(path: str | Path) -> Config:
+        """Raises CheckpointError for unknown keys, unknown kinds and values of the wrong type."""
+        from stages.registry import kind_of
+
+        path = Path(path)
+        try:
+            table = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise CheckpointError(f"no config {path}; those that ship are in configs/") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} is not TOML: {error}") from error
+        unknown = sorted(table.keys() - {"stage", "kind", "network", "data", "training"})
+        if unknown:
+            raise CheckpointError(f"unknown keys {unknown} in {path}; known: stage, kind, network, data, training")
+        if type(table.get("stage")) is not int or type(table.get("kind")) is not str:
+            raise CheckpointError(f'{path} must begin with stage and kind, like: stage = 1, kind = "diffusion"')
+        network_class, _ = kind_of(table["stage"], table["kind"])
+        if "tuned" in table.get("network", {}):
+            raise CheckpointError(f"{path}: steps are tuned once training is finished (train_scripts/tune_steps.py); "
+                                  "leave out `tuned`")
+        return Config(
+            path.stem, table["stage"], table["kind"],
+            config_from_dict(network_class, table.get("network", {})),
+            config_from_dict(DataConfig, table.get("data", {})),
+            config_from_dict(TrainingConfig, table.get("training", {})),
+        )  # fmt: skip
+

@@ -1,0 +1,244 @@
+"""The one training loop, for every stage and kind.
+
+A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged
+weights as the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures,
+augmentation and noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss
+curve, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from stages.checkpoint import CheckpointError, sha256_of
+from stages.photographs import seed_of
+from stages.precision import hardware_has_bfloat16
+from stages.stage import Stage
+from stages.training.augmentation import augmented
+from stages.training.config import OPTIMIZERS, SCHEDULES, Config
+from stages.training.data import Pictures, batch_indices
+from stages.training.ema import Averaged, half_life, power
+from stages.training.optimizers import build_optimizer, freeze, recompute_blocks, set_learning_rate
+from stages.training.run_folder import commit, load_checkpoint, newest_checkpoint, save_checkpoint, save_grid, write_log
+
+FITTED_PICTURES = 1024  # shown to `Stage.fit_to`
+Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
+"""(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
+
+
+class TrainingError(RuntimeError):
+    """The processes of a run are not those that were asked for, or no longer hold the same weights."""
+
+
+def train(
+    config: Config,
+    stage: Stage,
+    pictures: Pictures,
+    run: Path,
+    report: Report,
+    *,
+    command: str = "",
+    expect_world: int | None = None,
+    stop_after: int | None = None,
+    track: str | None = None,
+) -> Path | None:
+    """Trains `stage` to the end of its config, continuing what `run` holds; returns the folder of the final weights.
+
+    pictures: the whole training split; its last config.data.holdout pictures are only reported on
+    expect_world: processes there must be; TrainingError otherwise (accelerate starts fewer without a word)
+    stop_after: steps after which to stop without saving, as if killed (tests); returns None then
+    track: a tracker of accelerate's that gets the reports too, "tensorboard" for instance; files go to `run`
+    Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run.
+    """
+    options = config.training
+    for name in ("samples", "batch_size", "accumulation", "average_half_life", "report_every", "save_every"):
+        if getattr(options, name) < 1:
+            raise CheckpointError(f"training.{name} must be at least 1; got {getattr(options, name)}")
+    for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if getattr(options, name) not in known:
+            raise CheckpointError(f"training.{name} must be one of {known}; got {getattr(options, name)!r}")
+    started_at = commit()
+    accelerator = Accelerator(
+        mixed_precision=precision_of(options.precision),
+        # A stage may leave parts out of its loss: stage 1 with no noise levels does not use its denoiser.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        log_with=track, project_dir=run,
+    )  # fmt: skip
+    if track == "all":
+        raise CheckpointError('name one tracker, like "tensorboard"')
+    if track and not accelerator.log_with:  # accelerate leaves out what is not installed without a word
+        raise CheckpointError(f"the tracker {track!r} is not installed: pip install {track}")
+    # torchrun tells each process the size of the world; without ACCELERATE_USE_CPU they train apart in one folder.
+    world = expect_world if expect_world is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise TrainingError(
+            f"expected {world} processes that synchronize; got {accelerator.num_processes}. On CPUs: "
+            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {world} …"
+        )
+    if options.batch_size % (accelerator.num_processes * options.accumulation):
+        raise CheckpointError(
+            f"batch_size {options.batch_size} must be a multiple of processes x accumulation = "
+            f"{accelerator.num_processes} x {options.accumulation}"
+        )
+    torch.set_flush_denormal(True)  # tiny gradients on the way to zero are many times slower on CPUs
+    device, rank = accelerator.device, accelerator.process_index
+    training, held_out = pictures.split(config.data.holdout)
+    training = dataclasses.replace(
+        training, images=training.images.to(device), labels=training.labels.to(device),
+        rows=None if training.rows is None else training.rows.to(device),
+    )  # fmt: skip
+
+    stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(stage, options.freeze)
+    newest = newest_checkpoint(run)
+    if newest is None:
+        shown = torch.arange(0, len(training), max(1, len(training) // FITTED_PICTURES))[:FITTED_PICTURES]
+        stage.eval().fit_to(training.rgb(part.to(device)) for part in shown.split(64))
+    optimizer = build_optimizer(stage, options)
+    # By what stands after "averaged" and "final" in the names of their files and folders. The first is reported on.
+    averages = {"": Averaged(stage, half_life(options.average_half_life))}
+    averages |= {f"-{width:g}": Averaged(stage, power(width)) for width in options.average_widths}
+    averaged = averages[""]
+    state: dict[str, Any] = {"step": 0}
+    if newest is not None:
+        state = load_checkpoint(newest, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
+    stage.train()
+    if options.recompute:
+        recompute_blocks(stage)
+    if options.compile:
+        stage.compile(dynamic=False)
+    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+
+    batch_size = options.batch_size
+    steps, first = math.ceil(options.samples / batch_size), state["step"]
+    share = batch_size // accelerator.num_processes
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final*")):  # of a process killed while it saved
+            shutil.rmtree(unfinished)
+        write_log(run, {
+            "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": started_at,
+            "pictures": len(training), "pictures_sha256": pictures.digest, "dropped": pictures.dropped,
+            "processes": accelerator.num_processes, "device": str(device), "precision": accelerator.mixed_precision,
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
+        })  # fmt: skip
+    progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
+    if track:
+        accelerator.init_trackers(config.name)
+    losses = state.setdefault("losses", [])  # since the last report; saved, so that the log continues too
+    clock, clocked = time.perf_counter(), first
+    while True:
+        step, seen = state["step"], state["step"] * batch_size
+        finished = step >= steps  # beyond, where the config was made shorter
+        if accelerator.is_main_process:
+            if step > first and (finished or due(step, options.report_every, batch_size)):
+                rate = (step - clocked) * batch_size / (time.perf_counter() - clock)
+                values, grid = report(averaged.stage, held_out.rgb(slice(64)).to(device))
+                save_grid(grid, run / f"samples-{seen:08d}.png")
+                entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
+                         "pictures_per_second": round(rate, 2), **values}
+                write_log(run, entry)
+                for tracker in accelerator.trackers:
+                    tracker.log({key: value for key, value in entry.items() if key not in ("event", "step")}, step=seen)
+                    if tracker.name == "tensorboard":
+                        tracker.log_images({"samples": grid[None].float().cpu().numpy()}, step=seen)
+                progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
+                losses.clear()
+                clock, clocked = time.perf_counter(), step
+            if step > first and (finished or due(step, options.save_every, batch_size)):
+                save_checkpoint(run, state, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
+        if finished or (stop_after is not None and step - first >= stop_after):
+            break
+
+        index = batch_indices(len(training), batch_size, options.seed, step)[rank::accelerator.num_processes]
+        augmentation = Generator().manual_seed(seed_of(options.seed, "augment", step, rank))
+        rgb, labels = augmented(training.rgb(index.to(device)), augmentation), training.labels[index.to(device)]
+        torch.manual_seed(seed_of(options.seed, "noise", step, rank))
+        set_learning_rate(optimizer, options, seen)
+        total = 0.0
+        for part in range(options.accumulation):
+            cut = slice(part * share // options.accumulation, (part + 1) * share // options.accumulation)
+            last = part == options.accumulation - 1
+            with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
+                inputs = rgb[cut].contiguous(memory_format=torch.channels_last)
+                loss = wrapped(inputs, labels[cut]) / options.accumulation
+                accelerator.backward(loss)
+            total += loss.item()
+        if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
+            total = accelerator.reduce(torch.tensor(total, device=device), "mean").item()
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip or math.inf)
+        # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
+        if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
+            raise FloatingPointError(
+                f"at step {step} the loss is {total} and the norm of its gradient {float(norm)}: not finite. "
+                f"The last checkpoint is {newest_checkpoint(run)}; a lower learning_rate may help"
+            )
+        optimizer.step()
+        optimizer.zero_grad()
+        for average in averages.values():
+            average.update(stage, batch_size, seen + batch_size)
+        state["step"] += 1
+        losses.append(total)
+        progress.update()
+    progress.close()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.wait_for_everyone()
+    final = run / "final"
+    if not finished:
+        return None
+    digests = accelerator.gather(torch.tensor([digest_of(stage)], device=device)).tolist()
+    if len(set(digests)) > 1:
+        raise TrainingError(f"the processes ended with different weights ({digests}): they did not synchronize")
+    if accelerator.is_main_process:
+        for name, average in reversed(averages.items()):  # `final` last: where it is, the run is finished
+            average.stage.trained = {
+                "config": config.name, "pictures": state["step"] * batch_size, "pictures_sha256": pictures.digest,
+                "commit": started_at, "seed": options.seed, "ema": True, "average": name.removeprefix("-"),
+            }  # fmt: skip
+            average.stage.save_pretrained(run / f"final{name}")
+        write_log(run, {
+            "event": "end", "step": state["step"], "weights_sha256": sha256_of(final / "model.safetensors"),
+            "digest_by_process": digests,
+        })  # fmt: skip
+    accelerator.wait_for_everyone()
+    return final
+
+
+def digest_of(stage: Stage) -> int:
+    """63 bits of the SHA-256 of all parameters: equal where they are equal bit for bit."""
+    whole = hashlib.sha256()
+    for parameter in stage.parameters():
+        whole.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(whole.digest()[:8], "big") >> 1
+
+
+def due(step: int, every: int, batch_size: int) -> bool:
+    """Whether a multiple of `every` pictures was passed between the last step and this one."""
+    return step * batch_size // every > (step - 1) * batch_size // every
+
+
+def precision_of(choice: str) -> str:
+    """accelerate's mixed_precision: "auto" is bf16 where the hardware has it, elsewhere none (emulated bf16 is
+    slower).
+    """
+    if choice not in ("auto", "no", "bf16", "fp16"):
+        raise CheckpointError(f"precision must be auto, no, bf16 or fp16; got {choice!r}")
+    device = "cpu" if parse_flag_from_env("ACCELERATE_USE_CPU") else None
+    return ("bf16" if hardware_has_bfloat16(device) else "no") if choice == "auto" else choice

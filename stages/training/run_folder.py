@@ -1,0 +1,119 @@
+"""A run on disk: checkpoints that appear complete or not at all, the log, sample grids."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.stage import Stage
+from stages.training.config import Config
+from stages.training.ema import Averaged
+
+
+def save_checkpoint(
+    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    pictures: str,
+) -> None:  # fmt: skip
+    """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two.
+
+    scaler: of gradients in fp16, else None; pictures: digest of the pictures that the run learns from
+    """
+    folder = run / f"checkpoint-{state['step']:08d}"
+    with replaced_folder(folder) as fresh:
+        averaged = {f"averaged{name}": average.stage for name, average in averages.items()}
+        for name, module in ({"weights": stage} | averaged).items():
+            tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(tensors, fresh / f"{name}.safetensors")
+        torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
+        record = {"state": state, "config": dataclasses.asdict(config), "pictures_sha256": pictures,
+                  "scaler": None if scaler is None else scaler.state_dict(),
+                  "sha256": {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}}
+        (fresh / "state.json").write_text(json.dumps(record, indent=1))
+    for old in sorted(run.glob("checkpoint-*"))[:-2]:
+        shutil.rmtree(old)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    found = sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
+    return found[-1] if found else None
+
+
+def load_checkpoint(
+    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    pictures: str,
+) -> dict:  # fmt: skip
+    """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
+    try:
+        record = json.loads((folder / "state.json").read_text())
+        saved, digests = record["config"], record["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}/state.json is damaged; delete {folder} to use the one before it") from error
+    if identity(saved, config) != identity(dataclasses.asdict(config), config):
+        raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
+    if record.get("pictures_sha256", pictures) != pictures:
+        raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
+    averaged = [f"averaged{name}.safetensors" for name in averages]
+    for name in ("weights.safetensors", *averaged, "optimizer.pt"):
+        if not (folder / name).is_file() or sha256_of(folder / name) != digests.get(name):
+            raise CheckpointError(
+                f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it"
+            )
+    stage.load_state_dict(load_file(folder / "weights.safetensors"))
+    for name, average in zip(averaged, averages.values(), strict=True):
+        average.stage.load_state_dict(load_file(folder / name))
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    if not optimizer.param_groups[0].get("fused"):
+        # From before AdamW was fused: the run keeps its arithmetic, and the scaler of fp16 must not ask for the other.
+        optimizer._step_supports_amp_scaling = False
+    if scaler is not None and record.get("scaler"):
+        scaler.load_state_dict(record["scaler"])
+    return record["state"]
+
+
+def identity(values: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The part of a config that a run must keep: its length may change, how often it reports and saves, and its memory.
+
+    What has its default is left out: a run from before a key existed goes on.
+    values: a config of the kind of `config`, as a dict
+    """
+    length = {"samples", "report_every", "save_every", "recompute"}
+    values = json.loads(json.dumps(values))
+    for part in ("network", "data", "training"):
+        defaults = json.loads(json.dumps(dataclasses.asdict(type(getattr(config, part))())))
+        values[part] = {key: value for key, value in values[part].items()
+                        if key not in length and value != defaults.get(key)}  # fmt: skip
+    return values
+
+
+def write_log(run: Path, entry: dict[str, Any]) -> None:
+    with open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **entry}) + "\n")
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def commit() -> str:
+    """The checked-out commit, with "+" where the tree differs from it; "unknown" outside a repository."""
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
