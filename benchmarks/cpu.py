@@ -32,14 +32,14 @@ BOUNDS = {
     "1 megapixel, PIL to PIL": (1.5, 1.5),
     "1 megapixel, 8 pictures": (3.0, 1.5),
     "1 megapixel, preview": (None, 1.5),
-    "1 megapixel, map of doubt": (None, 1.5),
+    "1 megapixel, uncertainty map": (None, 1.5),
     "1 megapixel, 8 photos": (None, 1.5),
     "24 megapixels, PIL to PIL": (5.0, 1.5),
     "24 megapixels, file to file": (None, 1.5),
     "cold start of the command": (6.0, None),
 }
 CALLS: dict[str, dict[str, Any]] = {"8 pictures": {"num_samples": 8}, "preview": {"preview": True},
-                                    "map of doubt": {"doubt": True}}
+                                    "uncertainty map": {"uncertainty": True}}
 
 
 def main() -> int:
@@ -210,7 +210,7 @@ def parts(pipe: Any, call: Any) -> dict[str, float]:
     clocked(stage1, "order", "order")
     clocked(stage2, "sample", "stage 2")
     clocked(stage3, "sample", "stage 3")
-    clocked(pipe, "doubt_maps", "map of doubt")
+    clocked(pipe, "uncertainty_maps", "uncertainty map")
     clocked(pipe, "full_size", "merge")
     clocked(run, "save_photo", "write")
     start = time.perf_counter()

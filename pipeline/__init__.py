@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
-    from pipeline.options import ColorPipelineOutput
+    from pipeline.output import ColorPipelineOutput
     from pipeline.progress import StepBar
 
 __all__ = ["ColorPipeline", "ColorPipelineOutput", "StepBar"]
@@ -15,7 +15,7 @@ __all__ = ["ColorPipeline", "ColorPipelineOutput", "StepBar"]
 
 def __getattr__(name: str) -> Any:
     # Loaded at first use: `trichrome --help` lives in this package and must not wait for torch.
-    homes = {"ColorPipeline": "color_pipeline", "ColorPipelineOutput": "options", "StepBar": "progress"}
+    homes = {"ColorPipeline": "color_pipeline", "ColorPipelineOutput": "output", "StepBar": "progress"}
     if name in homes:
         return getattr(importlib.import_module(f"pipeline.{homes[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

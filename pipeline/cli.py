@@ -17,6 +17,8 @@ from typing import Any
 
 __all__ = ["main"]
 
+RENAMED = {"--doubt": "--uncertainty", "--vividness": "--chroma-gain"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments `argv` (by default those of the process); returns the exit code."""
@@ -57,10 +59,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="draws of which the first picture is the most central (default: stage 1's number; 1: no choosing)",
     )
-    add("--temperature", type=_temperature, metavar="T",
+    add("--superres-steps", type=_positive, metavar="N", help="steps of stage 3 (default: its own)")
+    add("--temperature", type=_number, metavar="T",
         help="of stage 1's draws: less is surer and less varied, 1 as it has learned them (default: its own)")
+    add("--chroma-gain", type=_number, metavar="G", help="factor on the chroma of stage 1's draws (default: its own)")
+    add("--sharpness", type=_number, metavar="S", help="of the edges of color, 0 to 2 (default: the pipeline's own)")
+    for old, new in RENAMED.items():
+        add(old, action=_Renamed, new=new, nargs="?", help=argparse.SUPPRESS)
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
-    add("--doubt", action="store_true", help="also write NAME-doubt.png: white where it may well be wrong")
+    add("--uncertainty", action="store_true", help="also write NAME-uncertainty.png: white where it may well be wrong")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")
@@ -89,26 +96,35 @@ def _colorize(options: argparse.Namespace) -> int:
     from pipeline.files.records import Settings
     from pipeline.files.run import color_files
     from pipeline.progress import StepBar
+    from pipeline.request import reranker
+    from stages.options import OptionError, SampleOptions
+    from stages.registry import load_stage
 
     try:
-        pipe = ColorPipeline.from_pretrained(options.weights)
-        pipe.to(*_placement(options.device, options.dtype)).rank_with(options.rank_with)
+        pipe = ColorPipeline.from_pretrained(options.weights).to(*_placement(options.device, options.dtype))
+        rank_with = None if options.rank_with is None else reranker(load_stage(options.rank_with))
+        settings = Settings(
+            samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
+            uncertainty=options.uncertainty, format=options.format, quality=options.quality,
+            options=SampleOptions(
+                steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
+                chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
+            ),
+        )
     except (ValueError, OSError) as error:
         return _misuse(str(error))
-    settings = Settings(
-        samples=options.samples, seed=options.seed, steps=options.steps, dtype=options.dtype,
-        preview=options.preview, pool=options.pool, temperature=options.temperature,
-        doubt=options.doubt, format=options.format, quality=options.quality,
-    )
     show = options.progress or sys.stderr.isatty()
     bar = _Bar(show)
     # Stages that draw row by row may need minutes for one photo.
-    steps = StepBar(leave=False) if show and hasattr(pipe.stages["stage1"], "rows") else None
+    steps = StepBar(leave=False) if show and pipe.coarse.autoregressive else None
     try:
         report = color_files(
             pipe, options.paths, options.output, settings,
             overwrite=options.overwrite, say=bar.say, progress=bar.update, step=steps,
+            rank_with=rank_with,
         )
+    except OptionError as error:
+        return _misuse(str(error))
     except OSError as error:  # the output folder itself
         bar.say(f"{options.output}: {error.strerror or error}")
         return 1
@@ -165,6 +181,17 @@ class _Bar:
             self.bar.close()
 
 
+class _Renamed(argparse.Action):
+    """An option that has another name now: refused by a sentence that gives it."""
+
+    def __init__(self, *args: Any, new: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.new = new
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        parser.error(f"{option_string} is called {self.new} now")
+
+
 class _Version(argparse.Action):
     def __call__(self, parser, *_: object) -> None:
         from importlib.metadata import version
@@ -183,7 +210,7 @@ def _positive(text: str) -> int:
     return _whole(text, lambda value: value >= 1, "a whole number from 1")
 
 
-def _temperature(text: str) -> float:
+def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

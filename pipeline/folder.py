@@ -1,4 +1,4 @@
-"""Pipelines on disk: `model_index.json` and one folder per stage."""
+"""Pipelines on disk: `model_index.json` and one folder per stage, as saved by the stage."""
 
 from __future__ import annotations
 
@@ -6,15 +6,69 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-from stages.checkpoint import CheckpointError
-from stages.registry import KINDS
+import torch
 
-FORMAT = 1  # of model_index.json
-MAX_SHARPNESS = 2.0
+from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.options import MAX_SHARPNESS
+from stages.registry import kinds_of, load_stage
+from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
+
+__all__ = ["DEFAULT_WEIGHTS", "FAMILIES", "load_stages", "read_index", "save_stages"]
+
+FORMAT = 2  # of model_index.json
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
-STAGES = {"stage1": 1, "stage2": 2, "stage3": 3}
+FAMILIES = {"stage1": "coarse", "stage2": "color", "stage3": "superres"}  # by folder
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
+Face = TypeVar("Face", bound=Stage)
+
+
+def load_stages(
+    source: str | Path | None, revision: str | None = None
+) -> tuple[CoarseColorizer, ColorUpsampler, SuperResolver, float]:
+    """The stages of a pipeline, and its sharpness: see `ColorPipeline.from_pretrained`."""
+    folder, inside = _locate(source, revision)
+    entries, sharpness = read_index(folder)
+
+    def opened(name: str, face: type[Face]) -> Face:
+        _check_files(folder / name, inside)
+        weights = folder / name / "model.safetensors"
+        if (found := sha256_of(weights)) != entries[name]["sha256"]:
+            raise CheckpointError(
+                f"{weights} is not the file that model_index.json names: SHA-256 {found}, expected "
+                f"{entries[name]['sha256']}. Copy the folder again."
+            )
+        stage = load_stage(folder / name)
+        if not isinstance(stage, face) or stage.kind != entries[name]["kind"]:
+            raise CheckpointError(
+                f"{folder / name} holds kind {stage.kind!r} of the family {stage.family}; model_index.json says kind "
+                f"{entries[name]['kind']!r} of the family {FAMILIES[name]}"
+            )
+        return stage
+
+    # mypy takes an abstract class for one that would be made here.
+    coarse: CoarseColorizer[Any] = opened("stage1", CoarseColorizer)  # type: ignore[type-abstract]
+    color = opened("stage2", ColorUpsampler)  # type: ignore[type-abstract]
+    return coarse, color, opened("stage3", SuperResolver), sharpness  # type: ignore[type-abstract]
+
+
+def save_stages(folder: Path, stages: Mapping[str, Stage], sharpness: float, dtype: torch.dtype | None) -> None:
+    """All of a pipeline or nothing: see `ColorPipeline.save_pretrained`."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; name a folder")
+    present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if others := sorted(present - {"model_index.json", *FAMILIES}):
+        raise FileExistsError(f"{folder} holds more than a pipeline ({', '.join(others[:3])}), which would "
+                              "be lost; choose another folder")  # fmt: skip
+    index: dict[str, Any] = {"format": FORMAT, "sharpness": sharpness, "stages": {}}
+    with replaced_folder(folder) as fresh:
+        for name, stage in stages.items():
+            stage.save_pretrained(fresh / name, dtype=dtype)
+            digest = sha256_of(fresh / name / "model.safetensors")
+            index["stages"][name] = {"family": stage.family, "kind": stage.kind, "sha256": digest}
+        (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
@@ -26,23 +80,25 @@ def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
         raise CheckpointError(f"{folder} is no pipeline folder: it has no model_index.json") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} can not be read: {error}") from None
-    if not isinstance(index, Mapping) or index.get("format") != FORMAT:
+    if not isinstance(index, Mapping) or index.get("format") not in (1, FORMAT):
         found = index.get("format") if isinstance(index, Mapping) else None
-        raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+        raise CheckpointError(f"{path} has format {found!r}; this version reads formats 1 and {FORMAT}")
     stages = index.get("stages")
-    if not isinstance(stages, Mapping) or set(stages) != set(STAGES):
-        raise CheckpointError(f"{path} must name exactly {', '.join(STAGES)}; it names {stages!r}")
+    if not isinstance(stages, Mapping) or set(stages) != set(FAMILIES):
+        raise CheckpointError(f"{path} must name exactly {', '.join(FAMILIES)}; it names {stages!r}")
     for name, entry in stages.items():
-        if not isinstance(entry, Mapping) or set(entry) != {"kind", "sha256"}:
-            raise CheckpointError(f"{path}: {name} must have a kind and a sha256; got {entry!r}")
-        kinds = KINDS.get(STAGES[name], {})
-        if entry["kind"] not in kinds:
-            known = ", ".join(kinds)
+        wanted = {"kind", "sha256"} if index["format"] == 1 else {"family", "kind", "sha256"}
+        if not isinstance(entry, Mapping) or set(entry) != wanted:
+            raise CheckpointError(f"{path}: {name} must have {', '.join(sorted(wanted))}; got {entry!r}")
+        if (family := entry.get("family", FAMILIES[name])) != FAMILIES[name]:
+            raise CheckpointError(f"{path}: {name} must be of the family {FAMILIES[name]}; got {family!r}")
+        if entry["kind"] not in kinds_of(FAMILIES[name]):
+            known = ", ".join(kinds_of(FAMILIES[name]))
             raise CheckpointError(f"{path}: {name} is of kind {entry['kind']!r}; known here: {known}")
     sharpness = index.get("sharpness", 0.0)
     if type(sharpness) not in (int, float) or not 0 <= sharpness <= MAX_SHARPNESS:
         raise CheckpointError(f"{path}: sharpness must be a number in [0, {MAX_SHARPNESS}]; got {sharpness!r}")
-    return {name: dict(stages[name]) for name in STAGES}, sharpness
+    return {name: dict(stages[name]) for name in FAMILIES}, sharpness
 
 
 def _locate(source: str | Path | None, revision: str | None) -> tuple[Path, Path]:

@@ -25,11 +25,11 @@ from stages.color.guided_filter import guided_coefficients
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 
-__all__ = ["FullSize", "full_size_doubt", "full_size_rgb", "is_out_of_memory", "sharpened"]
+__all__ = ["FullSize", "full_size_uncertainty", "full_size_rgb", "is_out_of_memory", "sharpened"]
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
 SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
-DOUBT_WHITE = 25.0  # the difference in CIEDE2000 from which an 8-bit map is white
+UNCERTAINTY_WHITE = 25.0  # the difference in CIEDE2000 from which an 8-bit map is white
 BLOCK_COLUMNS = 8192  # wider photos go in blocks of columns, so that one row of anything stays small
 
 
@@ -115,10 +115,10 @@ def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
     return merge(gray, chroma + sharpness * (chroma - soft))
 
 
-def full_size_doubt(small: Tensor, shape: tuple[int, ...], *, levels: bool = False) -> np.ndarray:
+def full_size_uncertainty(small: Tensor, shape: tuple[int, ...], *, levels: bool = False) -> np.ndarray:
     """A small map (h, w), 0 and more, at the size (H, W) of a photo: bilinear where it is larger, else averaged.
 
-    levels: as uint8, black for no expected error, white from DOUBT_WHITE on, made strip by strip; else float32
+    levels: as uint8, black for no expected error, white from UNCERTAINTY_WHITE on, made strip by strip; else float32
     """
     height, width = shape
     averaged = resize(small[None, None].float(), (min(len(small), height), min(small.shape[1], width)))[0, 0]
@@ -127,7 +127,7 @@ def full_size_doubt(small: Tensor, shape: tuple[int, ...], *, levels: bool = Fal
     rows = max(1, STRIP_PIXELS["cpu"] // width)
     for top in range(0, height, rows):
         strip = _enlarge(wide, -2, height, top, min(top + rows, height))
-        full[top : top + rows] = strip.mul_(255 / DOUBT_WHITE).round_().clamp_(max=255) if levels else strip
+        full[top : top + rows] = strip.mul_(255 / UNCERTAINTY_WHITE).round_().clamp_(max=255) if levels else strip
     return full
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 
 class StepBar:
-    """Counts the steps of each stage; of those that draw row by row the number is known.
+    """Counts the steps of each stage.
 
     file: where the bars are drawn, stderr by default; leave: whether a finished bar stays there
     """
@@ -26,8 +26,8 @@ class StepBar:
         name = tensors["stage"]
         if step == 0 or self.bar is None:
             self.close()
-            rows = getattr(pipe.stages[name], "rows", None)
-            self.bar = tqdm(desc=name, total=rows, unit="step", file=self.file or sys.stderr, leave=self.leave)
+            file, total = self.file or sys.stderr, tensors["steps"]
+            self.bar = tqdm(desc=name, total=total, unit="step", file=file, leave=self.leave)
         self.bar.update(step + 1 - self.bar.n)
 
     def close(self) -> None:

@@ -1,24 +1,25 @@
-"""Inputs of a call: photographs and seeds of any form."""
+"""Inputs of a call: photographs, seeds and noise keys in any of their forms."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipeline.images.photo import Photo
 from pipeline.images.read import load_photo
-from pipeline.options import Seed, Source
+from stages.seeds import NoiseSource, noise_key
 
+__all__ = ["NoiseKey", "Seed", "Source", "listed", "noise_keys_from", "noise_sources", "photo_from", "seeds_from"]
 
-def candidate_generator(seed: int, candidate: int, stage: str = "stage1") -> torch.Generator:
-    """Randomness of one candidate of one photo: SHA-256 of all three, so that no two share a stream."""
-    digest = hashlib.sha256(f"trichrome {seed} {candidate} {stage}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
+Seed = int | torch.Generator | None
+NoiseKey = str | None
 
 
 def photo_from(source: Source) -> Photo:
@@ -34,7 +35,7 @@ def photo_from(source: Source) -> Photo:
     return load_photo(source)
 
 
-def _listed(gray: Source | Sequence[Source]) -> list[Source]:
+def listed(gray: Source | Sequence[Source]) -> list[Source]:
     if isinstance(gray, (Tensor, np.ndarray)) and gray.ndim == 4:
         return list(gray)
     if isinstance(gray, (list, tuple)):
@@ -42,7 +43,7 @@ def _listed(gray: Source | Sequence[Source]) -> list[Source]:
     return [gray]  # type: ignore[list-item]
 
 
-def _seeds(generator: Seed | Sequence[Seed], count: int) -> list[int]:
+def seeds_from(generator: Seed | Sequence[Seed], count: int) -> list[int]:
     """One integer seed per photo."""
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
@@ -52,6 +53,23 @@ def _seeds(generator: Seed | Sequence[Seed], count: int) -> list[int]:
     if generator is None:
         return [_seed(None) for _ in range(count)]
     return [_seed(generator)] * count  # type: ignore[arg-type]
+
+
+def noise_sources(photos: Sequence[Photo], seeds: Sequence[int], keys: Sequence[NoiseKey]) -> list[NoiseSource]:
+    """Where the noise of each photo comes from: the key given, else the photo's own."""
+    return [
+        NoiseSource(seed, noise_key(photo.gray, photo.depth) if key is None else key)
+        for photo, seed, key in zip(photos, seeds, keys, strict=True)
+    ]
+
+
+def noise_keys_from(keys: NoiseKey | Sequence[NoiseKey], count: int) -> list[NoiseKey]:
+    """One noise key per photo, None for its own."""
+    if keys is None or isinstance(keys, str):
+        return [keys] * count
+    if len(keys) != count or not all(key is None or isinstance(key, str) for key in keys):
+        raise ValueError(f"noise_key must be text, None, or a list of these for {count} photos; got {keys!r}")
+    return list(keys)
 
 
 def _seed(generator: Seed) -> int:

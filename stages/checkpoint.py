@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 Config = TypeVar("Config")
-FORMAT = 1
+FORMAT = 2
+FAMILY_OF_STAGE = {1: "coarse", 2: "color", 3: "superres"}  # how format 1 named the families
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 
 
@@ -29,7 +30,7 @@ class CheckpointError(ValueError):
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The parsed config.json of a saved stage."""
+    """The parsed config.json of a saved stage: format, family, kind, config; a number of format 1 becomes a family."""
     path = folder / CONFIG_NAME
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
@@ -39,10 +40,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(description, dict):
-        raise CheckpointError(f"{path} must be an object with format, stage, kind and config")
-    if description.get("format") != FORMAT:
-        raise CheckpointError(f"{path} must have format {FORMAT}; got {description.get('format')}. Update trichrome.")
-    for key, expected in (("stage", int), ("kind", str), ("config", dict)):
+        raise CheckpointError(f"{path} must be an object with format, family, kind and config")
+    if description.get("format") not in (1, FORMAT):
+        raise CheckpointError(
+            f"{path} must have format 1 or {FORMAT}; got {description.get('format')!r}. Update trichrome."
+        )
+    if description["format"] == 1 and "family" not in description:
+        description["family"] = FAMILY_OF_STAGE.get(description.pop("stage", None))
+    for key, expected in (("family", str), ("kind", str), ("config", dict)):
         if type(description.get(key)) is not expected:
             raise CheckpointError(f"{path}: {key} must be {expected.__name__}; got {description.get(key)!r}")
     return description

@@ -1,42 +1,61 @@
-"""The one table from (stage, kind) to its config and class, and the way to open any saved stage."""
+"""The one table from (family, kind) to its config and class, and the way to open any saved stage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError, local_folder, read_description
-from stages.stage import Stage
+from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
-from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
-from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
+from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
+from stages.stage3_superres.diffusion import DiffusionSuperResolver, DiffusionSuperResolverConfig
 
-KINDS: dict[int, dict[str, tuple[type, type[Stage]]]] = {
-    1: {
-        "diffusion": (DiffusionColorizerConfig, DiffusionColorizer),
-        "coltran": (ColTranColorizerConfig, ColTranColorizer),
-        "pic": (PICColorizerConfig, PICColorizer),
-    },
-    2: {"coltran": (ColorUpsamplerConfig, ColorUpsampler)},
-    3: {
-        "diffusion": (SuperResolutionConfig, SuperResolution),
-        "coltran": (SpatialUpsamplerConfig, SpatialUpsampler),
-    },
-}
+__all__ = ["FACES", "kind_of", "kinds_of", "load_stage", "register"]
+
+FACES: dict[str, type[Stage]] = {"coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver}
+_KINDS: dict[tuple[str, str], tuple[type, type[Stage]]] = {}
 
 
-def kind_of(stage: int, kind: str) -> tuple[type, type[Stage]]:
+def register(family: str, kind: str, config_class: type, stage_class: type[Stage]) -> None:
+    """Adds a kind, or replaces the one of this name. Raises ValueError where the class does not have the face."""
+    if family not in FACES:
+        raise ValueError(f"family must be one of {', '.join(FACES)}; got {family!r}")
+    if not issubclass(stage_class, FACES[family]):
+        raise ValueError(f"a kind of the family {family} must be a {FACES[family].__name__}; got {stage_class}")
+    if (stage_class.family, stage_class.kind, stage_class.config_class) != (family, kind, config_class):
+        raise ValueError(
+            f"{stage_class.__name__} says that it is kind {stage_class.kind!r} of the family {stage_class.family} with "
+            f"the config {stage_class.config_class.__name__}; it is registered as {kind!r} of {family}"
+        )
+    _KINDS[family, kind] = config_class, stage_class
+
+
+def kinds_of(family: str) -> list[str]:
+    """The names of all kinds of a family."""
+    return [kind for one, kind in _KINDS if one == family]
+
+
+def kind_of(family: str, kind: str) -> tuple[type, type[Stage]]:
     """(config class, stage class). Raises CheckpointError naming what there is."""
-    if stage not in KINDS or kind not in KINDS[stage]:
-        known = ", ".join(f"{number}: {'/'.join(kinds)}" for number, kinds in KINDS.items())
-        raise CheckpointError(f"stage {stage} has no kind {kind!r}; there are {known}")
-    return KINDS[stage][kind]
+    if (family, kind) not in _KINDS:
+        known = "; ".join(f"{name}: {', '.join(kinds_of(name))}" for name in FACES)
+        raise CheckpointError(f"the family {family!r} has no kind {kind!r}; there are {known}")
+    return _KINDS[family, kind]
 
 
 def load_stage(source: str | Path) -> Stage:
     """The stage saved in a folder or on the hub, of whatever kind it is, in evaluation mode."""
     folder = local_folder(source)
     description = read_description(folder)
-    return kind_of(description["stage"], description["kind"])[1].from_pretrained(folder)
+    return kind_of(description["family"], description["kind"])[1].from_pretrained(folder)
+
+
+register("coarse", "diffusion", DiffusionColorizerConfig, DiffusionColorizer)
+register("coarse", "coltran", ColTranColorizerConfig, ColTranColorizer)
+register("coarse", "pic", PICColorizerConfig, PICColorizer)
+register("color", "coltran", ColTranColorUpsamplerConfig, ColTranColorUpsampler)
+register("superres", "diffusion", DiffusionSuperResolverConfig, DiffusionSuperResolver)
+register("superres", "coltran", ColTranSuperResolverConfig, ColTranSuperResolver)

@@ -15,7 +15,7 @@ from benchmarks import cpu
 from benchmarks.cpu import judged, line, parts
 from benchmarks.training import convolution_backward_flop
 from pipeline import sources
-from pipeline.color_pipeline import CANDIDATES, DOUBT_DRAWS
+from pipeline.color_pipeline import CANDIDATES, UNCERTAINTY_DRAWS
 from pipeline.files import run
 
 
@@ -43,7 +43,7 @@ def test_bounds_are_judged_at_the_rate_of_the_processor():
 
 
 def test_parts_add_up_to_the_call(monkeypatch):
-    """Work within a part is that part's: the draws of a map of doubt are not those of the picture."""
+    """Work within a part is that part's: the draws of a uncertainty map are not those of the picture."""
     for module, name in ((sources, "load_photo"), (run, "load_photo"), (run, "save_photo")):
         monkeypatch.setattr(module, name, getattr(module, name))  # `parts` replaces them; put back at the end
     pipe, clock = standin_pipeline(), [0]
@@ -55,7 +55,7 @@ def test_parts_add_up_to_the_call(monkeypatch):
         return sample(*args, **kwargs)
 
     monkeypatch.setattr(pipe.stages["stage1"], "sample", slow)
-    spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, doubt=True))
-    of_picture, of_map = (draws // CANDIDATES for draws in (8, DOUBT_DRAWS))
-    assert (spent["draws"], spent["map of doubt"]) == (of_picture, of_map) and of_map > of_picture > 0
+    spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, uncertainty=True))
+    of_picture, of_map = (draws // CANDIDATES for draws in (8, UNCERTAINTY_DRAWS))
+    assert (spent["draws"], spent["uncertainty map"]) == (of_picture, of_map) and of_map > of_picture > 0
     assert sum(spent.values()) == clock[0] == of_picture + of_map

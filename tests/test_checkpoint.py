@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from stages import stage
 from stages.checkpoint import CheckpointError, config_from_dict, local_folder, replaced_folder, sha256_of
 from stages.registry import KINDS, load_stage
-from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.stage3_superres.diffusion import SuperResolution
+from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.stage3_superres.diffusion import DiffusionSuperResolver
 
 SMALL: dict[tuple[int, str], dict[str, Any]] = {
     (1, "diffusion"): dict(
@@ -106,7 +106,7 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-CONFIG = dataclasses.asdict(ColorUpsamplerConfig(**SMALL[2, "coltran"]))
+CONFIG = dataclasses.asdict(ColTranColorUpsamplerConfig(**SMALL[2, "coltran"]))
 DAMAGES = {
     "missing name": (lambda f: _weights(f, lambda w: w.pop("write.bias")), r"missing \['write.bias'\]"),
     "extra name": (lambda f: _weights(f, lambda w: w.update(more=torch.ones(1))), r"unknown \['more'\]"),
@@ -132,14 +132,14 @@ DAMAGES = {
 def test_anything_that_does_not_fit_is_an_error(damage, saved):
     spoil, message = DAMAGES[damage]
     spoil(saved)
-    for load in (ColorUpsampler.from_pretrained, load_stage):
+    for load in (ColTranColorUpsampler.from_pretrained, load_stage):
         with pytest.raises(CheckpointError, match=message):
             load(saved)
 
 
 def test_another_kind_is_refused(saved):
     with pytest.raises(CheckpointError, match="must hold a stage 3 .* got stage 2 of kind 'coltran'"):
-        SuperResolution.from_pretrained(saved)
+        DiffusionSuperResolver.from_pretrained(saved)
 
 
 def test_a_path_that_does_not_exist(tmp_path, saved):

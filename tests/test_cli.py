@@ -80,33 +80,33 @@ def test_several_samples_differ(trichrome, tmp_path):
     assert len(set(files.values())) == 3
 
 
-def test_maps_of_doubt(trichrome, tmp_path, capsys):
+def test_uncertainty_maps(trichrome, tmp_path, capsys):
     photo, out = write(tmp_path / "a.jpg"), tmp_path / "out"
     assert trichrome(photo, "-o", out)[0] == 0
-    code, summary, _ = trichrome(photo, "-o", out, "--samples", 2, "--doubt")
+    code, summary, _ = trichrome(photo, "-o", out, "--samples", 2, "--uncertainty")
     assert code == 0 and summary.startswith("1 colored")
-    assert sorted(tree(out)) == ["a-1.jpg", "a-2.jpg", "a-doubt.png", "a.jpg"]
-    with Image.open(out / "a-doubt.png") as image:
+    assert sorted(tree(out)) == ["a-1.jpg", "a-2.jpg", "a-uncertainty.png", "a.jpg"]
+    with Image.open(out / "a-uncertainty.png") as image:
         assert image.mode == "L" and image.size == (30, 20) and "icc_profile" not in image.info
-        (expected,) = trichrome.pipe(str(photo), 2, generator=0, pool=1, doubt=True).doubt
+        (expected,) = trichrome.pipe(str(photo), 2, generator=0, pool=1, uncertainty=True).uncertainty
         assert np.array_equal(np.asarray(image), np.asarray(expected))
-    assert "1 skipped" in trichrome(photo, "-o", out, "--samples", 2, "--doubt")[1]
-    (out / "a-doubt.png").write_bytes(b"another's")
-    assert "is not, or no longer" in trichrome(photo, "-o", out, "--samples", 2, "--doubt")[2][0]
-    (out / "a-doubt.png").unlink()
-    assert trichrome(photo, "-o", out, "--samples", 2, "--doubt")[1].startswith("1 colored")
+    assert "1 skipped" in trichrome(photo, "-o", out, "--samples", 2, "--uncertainty")[1]
+    (out / "a-uncertainty.png").write_bytes(b"another's")
+    assert "is not, or no longer" in trichrome(photo, "-o", out, "--samples", 2, "--uncertainty")[2][0]
+    (out / "a-uncertainty.png").unlink()
+    assert trichrome(photo, "-o", out, "--samples", 2, "--uncertainty")[1].startswith("1 colored")
 
     pair = tmp_path / "pair"
     write(pair / "a.jpg", 1), write(pair / "a.tif", 2), write(pair / "b.tif", 3)
-    assert trichrome(pair, "-o", tmp_path / "maps", "--doubt")[0] == 0
-    maps = {"a.jpg-doubt.png", "a.tif-doubt.png", "b-doubt.png"}
+    assert trichrome(pair, "-o", tmp_path / "maps", "--uncertainty")[0] == 0
+    maps = {"a.jpg-uncertainty.png", "a.tif-uncertainty.png", "b-uncertainty.png"}
     assert set(tree(tmp_path / "maps")) == maps | {"a.jpg", "a.tif", "b.tif"}
 
     both = tmp_path / "in"
-    write(both / "a.png", 1), write(both / "a-doubt.png", 2)
-    code, summary, said = trichrome(both, "-o", tmp_path / "second", "--doubt")
+    write(both / "a.png", 1), write(both / "a-uncertainty.png", 2)
+    code, summary, said = trichrome(both, "-o", tmp_path / "second", "--uncertainty")
     assert code == 1 and len(said) == 2 and all("another input would be written to" in line for line in said)
-    code, _, said = trichrome(both / "a.png", both / "a-doubt.png", "-o", both, "--doubt", "--format", "jpeg")
+    code, _, said = trichrome(both / "a.png", both / "a-uncertainty.png", "-o", both, "--uncertainty", "--format", "jpeg")
     assert code == 1 and any("one of the inputs" in line for line in said)
 
 

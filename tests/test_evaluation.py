@@ -42,7 +42,7 @@ from stages.stage1_coarse.candidates import spread_order
 from stages.training.config import Config
 from train_scripts import (
     choose_candidate,
-    evaluate_doubt,
+    evaluate_uncertainty,
     evaluate_luma,
     evaluate_pipeline,
     evaluate_stage1,
@@ -580,15 +580,15 @@ def test_as_many_are_held_out_as_the_configs_say():
 
 
 def test_choosing_a_candidate(held_out, weights, tmp_path):
-    asked = ["--temperatures", "0.5", "1", "--vividness", "1.5", "--pools", "1", "3", "--candidates", "2",
+    asked = ["--temperatures", "0.5", "1", "--chroma_gain", "1.5", "--pools", "1", "3", "--candidates", "2",
              "--evened", "0", "1"]  # fmt: skip
     results = scores(choose_candidate, held_out, tmp_path / "out", *asked, "--best-photos", "3")
     assert results["photos"]["name"] == "photos64/held-out" and results["photos"]["count"] == 4
     names = [row["name"] for row in results["rows"][3:]]
     assert len(names) == 12 and names[2:6] == [
-        f"{head}temperature 0.5, vividness 1.5, central of 3, exponent {evened}"
+        f"{head}temperature 0.5, chroma_gain 1.5, central of 3, exponent {evened}"
         for evened in (0.0, 1.0) for head in ("", "best of 2, ")]  # fmt: skip
-    assert names[6] == "temperature 1.0, vividness 1.5, one sample"
+    assert names[6] == "temperature 1.0, chroma_gain 1.5, one sample"
     # rows again, by hand
     photos = load_photos(held_out, "photos64", "held-out")
     gray64 = gray_from_rgb(photos.rgb())
@@ -653,19 +653,19 @@ def test_steps(data, tmp_path, monkeypatch):
         assert evaluate_steps.main([*arguments[:-1], str(tmp_path / "other")]) == 2
 
 
-def test_doubt(data, weights, tmp_path, monkeypatch):
+def test_uncertainty(data, weights, tmp_path, monkeypatch):
     pipe = standin_pipeline()
 
     def load(args, report):
         report.record["sharpness"] = pipe.sharpness
         return pipe
 
-    monkeypatch.setattr(evaluate_doubt, "load_pipeline", load)
-    assert evaluate_doubt.main(["--data", str(data), "--photos", "1", "--out", str(tmp_path / "no")]) == 2
-    results = scores(evaluate_doubt, data, tmp_path / "out", "--samples", "3", "--seed", "5")
+    monkeypatch.setattr(evaluate_uncertainty, "load_pipeline", load)
+    assert evaluate_uncertainty.main(["--data", str(data), "--photos", "1", "--out", str(tmp_path / "no")]) == 2
+    results = scores(evaluate_uncertainty, data, tmp_path / "out", "--samples", "3", "--seed", "5")
     rows = {(row["errors_of"], row["name"]): row for row in results["rows"]}
     assert results["photos"]["name"] == "photos256/validation" and results["samples"] == 3
-    names = ("map of doubt", "saturation", "saturation of the preview", "contrast of gray", "gray")
+    names = ("uncertainty map", "saturation", "saturation of the preview", "contrast of gray", "gray")
     assert set(rows) == {*((judged, name) for judged in ("mean sample", "default output") for name in names),
                          ("mean sample", "spread of 3 samples")}  # fmt: skip
     found: dict[tuple, list] = {}
@@ -673,13 +673,13 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
         gray, settings = gray_from_rgb(rgb), {"generator": 5 + i, "output_type": "pt"}
         samples = torch.stack(pipe(gray, 3, pool=1, **settings).images)
         mean = merge(gray, chroma_from_rgb(samples).mean(0))
-        default = pipe(gray, doubt=True, **settings)
+        default = pipe(gray, uncertainty=True, **settings)
         ab = lab_from_rgb(samples)[:, 1:].numpy()
-        ((of_mean,),) = pipe.doubt_maps([photo_from(gray)], [5 + i], [mean[None]])
+        ((of_mean,),) = pipe.uncertainty_maps([photo_from(gray)], [5 + i], [mean[None]])
         for key, one in {
-            ("mean sample", "map of doubt"): of_mean, ("mean sample", "spread of 3 samples"): np.sqrt(ab.var(0).sum(0)),
+            ("mean sample", "uncertainty map"): of_mean, ("mean sample", "spread of 3 samples"): np.sqrt(ab.var(0).sum(0)),
             ("mean sample", "error"): ciede2000(lab_from_rgb(mean), lab_from_rgb(rgb)),
-            ("mean sample", "gray"): gray, ("default output", "map of doubt"): default.doubt[0],
+            ("mean sample", "gray"): gray, ("default output", "uncertainty map"): default.uncertainty[0],
             ("default output", "saturation"): np.hypot(*lab_from_rgb(default.images[0])[1:].numpy()),
             ("default output", "error"): ciede2000(
                 lab_from_rgb(default.images[0]), lab_from_rgb(rgb)),
@@ -694,8 +694,8 @@ def test_doubt(data, weights, tmp_path, monkeypatch):
         assert rows[key]["spearman_within"] == pytest.approx(np.mean(within), abs=1e-3)
         assert rows[key]["spearman"] == pytest.approx(whole, abs=1e-3)
     assert np.allclose(
-        evaluate_doubt.contrast(torch.ones(1, 20, 30)).numpy(), 0
-    ) and evaluate_doubt.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)
+        evaluate_uncertainty.contrast(torch.ones(1, 20, 30)).numpy(), 0
+    ) and evaluate_uncertainty.contrast(torch.eye(20)[None])[10, 10] == pytest.approx(np.std(np.eye(9)), rel=1e-4)
 
 
 def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):

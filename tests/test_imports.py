@@ -140,7 +140,7 @@ def test_no_circles():
 
 
 @pytest.mark.parametrize("module, source", [
-    ("stages.stage1_coarse.diffusion", "from stages.stage2_color.coltran import ColorUpsampler"),
+    ("stages.stage1_coarse.diffusion", "from stages.stage2_color.coltran import ColTranColorUpsampler"),
     ("stages.stage2_color.coltran", "def f():\n    import stages.stage1_coarse.candidates"),
     ("stages.stage3_superres.diffusion", "from stages import stage1_coarse"),
     ("stages.stage3_superres.diffusion", "from ..stage1_coarse import diffusion"),

@@ -20,7 +20,7 @@ from standins import StandIn1, StandIn2, StandIn3, StandInConfig, known_standins
 from pipeline import ColorPipeline, StepBar, placement
 from pipeline import full_resolution as fullres
 from pipeline.folder import DEFAULT_WEIGHTS
-from pipeline.full_resolution import DOUBT_WHITE, sharpened
+from pipeline.full_resolution import UNCERTAINTY_WHITE, sharpened
 from pipeline.placement import why_not
 from pipeline.sources import candidate_generator, photo_from
 from stages.checkpoint import CheckpointError
@@ -32,8 +32,8 @@ from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.uncertainty import expected_error
-from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.stage3_superres.diffusion import SuperResolution, SuperResolutionConfig
+from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.stage3_superres.diffusion import DiffusionSuperResolver, DiffusionSuperResolverConfig
 from stages.training.config import Config
 
 
@@ -289,58 +289,58 @@ class Unsure(StandIn1):
     """Draws of one hue each: where the photograph is black all look alike, and by coin toss where it is not."""
 
     def sample_chroma(self, gray64, num_samples=1, generator=None, num_inference_steps=None, temperature=None):
-        assert temperature == 1.0, "the model's own doubt, whatever is asked for"
+        assert temperature == 1.0, "the model's own uncertainty, whatever is asked for"
         coin = torch.stack([torch.rand(2, 1, 1, generator=one) for one in generator])
         return (0.2 * (coin - 0.5) * gray64).unflatten(0, (1, -1))
 
 
-def test_a_map_of_doubt_per_photo(pipe):
+def test_an_uncertainty_map_per_photo(pipe):
     photos = [photo(256, 256), photo(90, 70, 1), photo(20, 200, 2)]
-    assert pipe(photos[0], generator=1).doubt is None
+    assert pipe(photos[0], generator=1).uncertainty is None
     unsure = ColorPipeline(Unsure(), StandIn2(), StandIn3())
-    exact = unsure(photos, num_samples=2, generator=1, output_type="pt", doubt=True)
-    assert [tuple(one.shape) for one in exact.doubt] == [gray.shape for gray in photos] and len(exact.images) == 6
+    exact = unsure(photos, num_samples=2, generator=1, output_type="pt", uncertainty=True)
+    assert [tuple(one.shape) for one in exact.uncertainty] == [gray.shape for gray in photos] and len(exact.images) == 6
     gray = torch.from_numpy(photos[0] / 255).float()[None]
-    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "doubt")) for k in range(32)])
+    coins = torch.stack([torch.rand(2, 1, 1, generator=candidate_generator(1, k, "uncertainty")) for k in range(32)])
     draws = 0.2 * (coins - 0.5) * resize(gray[None], (64, 64))
     expected = expected_error(gray, draws, chroma_from_rgb(exact.images[0])[None])[0]
-    torch.testing.assert_close(exact.doubt[0], expected, rtol=0, atol=1e-3)
-    averaged = unsure(photos[0], generator=1, output_type="pt", preview=True, doubt=True)
+    torch.testing.assert_close(exact.uncertainty[0], expected, rtol=0, atol=1e-3)
+    averaged = unsure(photos[0], generator=1, output_type="pt", preview=True, uncertainty=True)
     small = unsure.stages["stage1"].preview(resize(gray[None], (64, 64)))[0]
     expected = expected_error(gray, draws, chroma_from_rgb(small)[None])[0]
-    torch.testing.assert_close(averaged.doubt[0], expected, rtol=0, atol=1e-3)
-    arrays = unsure(photos, generator=1, output_type="np", doubt=True).doubt
-    images = unsure(photos, generator=1, doubt=True).doubt
-    for one, array, image, picture in zip(exact.doubt, arrays, images, photos, strict=True):
+    torch.testing.assert_close(averaged.uncertainty[0], expected, rtol=0, atol=1e-3)
+    arrays = unsure(photos, generator=1, output_type="np", uncertainty=True).uncertainty
+    images = unsure(photos, generator=1, uncertainty=True).uncertainty
+    for one, array, image, picture in zip(exact.uncertainty, arrays, images, photos, strict=True):
         assert array.dtype == np.float32 and np.array_equal(one.numpy(), array)
         assert image.mode == "L" and image.size == picture.shape[::-1]
-        np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / DOUBT_WHITE, 0, 255), rtol=0, atol=0.51)
-    assert not same(unsure(photos[1], generator=9, output_type="np", doubt=True).doubt, arrays[1:2])
-    assert same(unsure(photos[1], generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
-    assert same(unsure(photos[1], 3, generator=1, output_type="np", doubt=True).doubt, arrays[1:2])
-    previews = [unsure(photos[1], preview=True, output_type="np", doubt=True) for _ in range(2)]
-    assert not same(previews[0].doubt, previews[1].doubt)
-    again = unsure(photos[1], preview=True, output_type="np", doubt=True, generator=previews[0].info[0].seed)
-    assert same(previews[0].doubt, again.doubt)
+        np.testing.assert_allclose(np.asarray(image), np.clip(array * 255 / UNCERTAINTY_WHITE, 0, 255), rtol=0, atol=0.51)
+    assert not same(unsure(photos[1], generator=9, output_type="np", uncertainty=True).uncertainty, arrays[1:2])
+    assert same(unsure(photos[1], generator=1, output_type="np", uncertainty=True).uncertainty, arrays[1:2])
+    assert same(unsure(photos[1], 3, generator=1, output_type="np", uncertainty=True).uncertainty, arrays[1:2])
+    previews = [unsure(photos[1], preview=True, output_type="np", uncertainty=True) for _ in range(2)]
+    assert not same(previews[0].uncertainty, previews[1].uncertainty)
+    again = unsure(photos[1], preview=True, output_type="np", uncertainty=True, generator=previews[0].info[0].seed)
+    assert same(previews[0].uncertainty, again.uncertainty)
     with pytest.raises(ValueError, match="num_samples"):
-        unsure(photos[1], num_samples=0, doubt=True)
+        unsure(photos[1], num_samples=0, uncertainty=True)
     plain = unsure(photos, generator=1, output_type="pt", num_samples=2).images
     assert all(torch.equal(a, b) for a, b in zip(plain, exact.images, strict=True))
     unsure.batch_size = 2
-    for one, array in zip(unsure(photos, generator=1, output_type="np", doubt=True).doubt, arrays, strict=True):
+    for one, array in zip(unsure(photos, generator=1, output_type="np", uncertainty=True).uncertainty, arrays, strict=True):
         np.testing.assert_allclose(one, array, rtol=0, atol=1e-4)
 
 
-def test_doubt_of_a_stage_that_knows_coarse_colors_alone(pipe):
+def test_uncertainty_of_a_stage_that_knows_coarse_colors_alone(pipe):
     gray = photo(64, 64)
-    output = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), doubt=True)
+    output = pipe(gray, generator=1, output_type="pt", num_inference_steps=(3, 1), uncertainty=True)
     plane = torch.from_numpy(gray / 255).float()[None, None]
-    noise = [candidate_generator(1, k, "doubt") for k in range(32)]
+    noise = [candidate_generator(1, k, "uncertainty") for k in range(32)]
     symbols = pipe.stages["stage1"].sample(plane, 32, noise)[0]
     (small,) = pipe.small_pictures([photo_from(gray)], [1])[0]
     large = resize(plane, (256, 256))[0]
     expected = expected_error(large, chroma_from_rgb(rgb_from_coarse(symbols)), chroma_from_rgb(small.rgb)[None])
-    torch.testing.assert_close(output.doubt[0], resize(expected[None], (64, 64))[0, 0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(output.uncertainty[0], resize(expected[None], (64, 64))[0, 0], rtol=0, atol=1e-3)
 
 
 def test_seeds(pipe):
@@ -488,8 +488,8 @@ def real_pipe() -> ColorPipeline:
         DiffusionColorizer(DiffusionColorizerConfig(
             encoder_channels=(32, 32), denoiser_channels=(32, 32), encoder_blocks=1, denoiser_blocks=(1, 1),
             steps=2)),
-        ColorUpsampler(ColorUpsamplerConfig(channels=32, feed_forward=32, layers=1)),
-        SuperResolution(SuperResolutionConfig(encoder_channels=(32, 32, 32), denoiser_channels=(32, 32))),
+        ColTranColorUpsampler(ColTranColorUpsamplerConfig(channels=32, feed_forward=32, layers=1)),
+        DiffusionSuperResolver(DiffusionSuperResolverConfig(encoder_channels=(32, 32, 32), denoiser_channels=(32, 32))),
     )
     with torch.no_grad():  # the layers that start at zero would hide the others
         for stage in pipe.stages.values():
@@ -521,7 +521,7 @@ def test_a_photo_is_encoded_once_for_all_draws(real_pipe, monkeypatch):
     hook = real_pipe.stages["stage1"].encoder.register_forward_hook(lambda *_: calls.append(1))
     drawn = real_pipe(gray, 4, generator=1)
     assert len(calls) == 1
-    real_pipe(gray, preview=True, doubt=True, generator=1)
+    real_pipe(gray, preview=True, uncertainty=True, generator=1)
     assert len(calls) == 3
     hook.remove()
     monkeypatch.setattr(ColorPipeline, "_seen", lambda self, gray64, photos, size: self._sharp(photos, size))

@@ -33,9 +33,9 @@ from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfi
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
-from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
-from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
+from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
+from stages.stage3_superres.diffusion import DETAIL_SPREAD, DiffusionSuperResolver, DiffusionSuperResolverConfig, sensitivity
 from stages.training.config import Config
 
 SMALL = {
@@ -50,16 +50,16 @@ SMALL = {
         embedding_channels=(8, 8, 8), embedding_strides=(2, 2, 2), embedding_blocks=(0, 1, 1), embedding_width=24,
         embedding_dilations=(1, 1, 2), channels=8, blocks=1, components=3,
     ),
-    (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
-    (3, "coltran"): SpatialUpsamplerConfig(channels=8, feed_forward=8, heads=2, layers=1),
-    (3, "diffusion"): SuperResolutionConfig(
+    (2, "coltran"): ColTranColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
+    (3, "coltran"): ColTranSuperResolverConfig(channels=8, feed_forward=8, heads=2, layers=1),
+    (3, "diffusion"): DiffusionSuperResolverConfig(
         encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2
     ),
 }  # fmt: skip
 SIDES = {1: 64, 2: 64, 3: 256}
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")
 ALL = pytest.mark.parametrize("which", [(stage, kind) for stage, kinds in KINDS.items() for kind in kinds], ids=str)
-DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, SuperResolution])
+DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, DiffusionSuperResolver])
 
 
 def small(which: tuple[int, str], seed: int = 0) -> Stage:
@@ -128,7 +128,7 @@ def test_every_kind_works_in_half_precision(which):
 
 def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     """The colors to be learned, fitting, samples and previews are those of the photograph as it is."""
-    stage, rgb = DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=1.0)).eval(), picture(64)
+    stage, rgb = DiffusionColorizer(replace(SMALL[1, "diffusion"], film=1.0)).eval(), picture(64)
     shown: list[Tensor] = []
     stage.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     targets: list[Tensor] = []
@@ -142,8 +142,8 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     for gray in others:
         torch.testing.assert_close(gray, gray_from_rgb(rgb))
     torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_spread)
-    with pytest.raises(ValueError, match="prints is a share of the pictures, from 0 to 1; got 30"):
-        DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=30))
+    with pytest.raises(ValueError, match="film is a share of the pictures, from 0 to 1; got 30"):
+        DiffusionColorizer(replace(SMALL[1, "diffusion"], film=30))
 
 
 def test_every_kind_has_a_small_config():
@@ -252,7 +252,7 @@ def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
     config = SMALL[stage_class.stage, stage_class.kind]
     torch.manual_seed(0)
     options = {**vars(config), "noise_levels": 300 if stage_class.stage == 1 else 40}
-    if stage_class is SuperResolution:
+    if stage_class is DiffusionSuperResolver:
         options |= {"disturb": 0.0, "huber": 0.0}
     stage, side = stage_class(type(config)(**options)), SIDES[stage_class.stage]
     channels = 2 if stage_class.stage == 1 else 32
@@ -424,9 +424,9 @@ def test_batch_equals_singles(which):
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
-def test_vividness_scales_what_is_sampled():
+def test_chroma_gain_scales_what_is_sampled():
     stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
-    vivid = DiffusionColorizer(replace(SMALL[1, "diffusion"], vividness=1.5)).eval()
+    vivid = DiffusionColorizer(replace(SMALL[1, "diffusion"], chroma_gain=1.5)).eval()
     vivid.load_state_dict(stage.state_dict())
     plain = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))
     torch.testing.assert_close(vivid.sample_chroma(gray, 2, generators(1, 2, 3, 4)), 1.5 * plain)
@@ -539,7 +539,7 @@ def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="one per row"):
         three.sample(gray256, rgb64, generators(1), 2)
     with pytest.raises(ValueError, match="decode"):
-        ColorUpsampler(ColorUpsamplerConfig(decode="mode"))
+        ColTranColorUpsampler(ColTranColorUpsamplerConfig(decode="mode"))
     with pytest.raises(ValueError, match="backbone must be one of"):
         DiffusionColorizer(DiffusionColorizerConfig(backbone="b7"))
 
@@ -771,7 +771,7 @@ def test_stage2_shares_weights_over_channels():
 @pytest.mark.parametrize("decode", ["mean", "argmax"])
 def test_stage2_decodes_its_distribution(decode):
     torch.manual_seed(0)
-    stage = ColorUpsampler(ColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
+    stage = ColTranColorUpsampler(ColTranColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
     # Three quarters at the low value and one quarter higher, not equally for all channels, or the color would not tell.
     low, step = torch.tensor([100, 140, 60]), torch.tensor([40, 20, 80])
 
@@ -805,7 +805,7 @@ def test_published_color_upsampler_has_13_5_million_parameters():
         + (d * 256 + 256)  # logits
     )  # fmt: skip
     with torch.device("meta"):
-        stage = ColorUpsampler(Config.read("configs/stage2_published.toml").network)
+        stage = ColTranColorUpsampler(Config.read("configs/stage2_published.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
 
 
@@ -816,7 +816,7 @@ def test_published_spatial_upsampler_has_10_9_million_parameters():
     expected = (768 + 256) * d + 2 * d * d + d + 2 * side * d + layers * 2 * (attention + pointwise + 4 * d) + 257 * 256
     expected += (d - 256) * 256  # the logits read 512 channels
     with torch.device("meta"):
-        stage = SpatialUpsampler(Config.read("configs/stage3_coltran.toml").network)
+        stage = ColTranSuperResolver(Config.read("configs/stage3_coltran.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected
     assert round(expected / 1e6, 1) == 10.9
 

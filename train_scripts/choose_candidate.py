@@ -2,11 +2,11 @@
 
     python train_scripts/choose_candidate.py --set photos256
 
-Two rows per temperature, vividness, size of the pool and exponent that evens the strengths of draws, all from the same
+Two rows per temperature, chroma_gain, size of the pool and exponent that evens the strengths of draws, all from the same
 draws before rounding to 3 bits: the first picture of `spread_order`, and best of K over the first photographs, of the
 pictures that it puts first among as many draws as the pipeline makes. Chroma is enlarged bicubically where photographs
 have more than 64x64 pixels. Nothing is written into the weights: the choice is made by reading (docs/results.md) and
-set as `temperature`, `vividness` and `pool` of stage 1 in configs/pipeline.toml, the exponent as EVENED_STRENGTH in
+set as `temperature`, `chroma_gain` and `pool` of stage 1 in configs/pipeline.toml, the exponent as EVENED_STRENGTH in
 stages/stage1_coarse/candidates.py.
 """
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--temperatures", type=_temperature, nargs="+", default=[0.7, 0.9, 1.0], metavar="T")
-    options.add_argument("--vividness", type=float, nargs="+", default=[1.1, 1.25], metavar="V")
+    options.add_argument("--chroma_gain", type=float, nargs="+", default=[1.1, 1.25], metavar="V")
     options.add_argument("--pools", type=positive, nargs="+", default=[1, 8], metavar="N")
     options.add_argument("--evened", type=float, nargs="+", default=[EVENED_STRENGTH], metavar="E", help="exponent")
     options.add_argument("--best-photos", type=positive, default=64, metavar="N", help="of best of K")
@@ -53,10 +53,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos, report, stage = opened(args)
     if not hasattr(stage, "sample_chroma"):
         raise EvaluationError(f"stage 1 of kind {stage.kind!r} offers no chroma before rounding")
-    if hasattr(stage.config, "vividness"):  # as drawn; the rows say the rest
-        stage.config = dataclasses.replace(stage.config, vividness=1.0)
+    if hasattr(stage.config, "chroma_gain"):  # as drawn; the rows say the rest
+        stage.config = dataclasses.replace(stage.config, chroma_gain=1.0)
     temperatures, pools = list(dict.fromkeys(args.temperatures)), list(dict.fromkeys(args.pools))
-    livelier, evener = list(dict.fromkeys(args.vividness)), list(dict.fromkeys(args.evened))
+    livelier, evener = list(dict.fromkeys(args.chroma_gain)), list(dict.fromkeys(args.evened))
     most = max(*pools, DRAWS * args.candidates)
     previews: list[Tensor] = []
     firsts: dict[str, list[Tensor]] = {}
@@ -70,16 +70,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         for temperature in temperatures:
             noise = generators(args.seed, part, count)
             drawn = stage.sample_chroma(gray64, count, noise, args.steps, **sharp, temperature=temperature)
-            for vividness, pool, evened in itertools.product(livelier, pools, evener):
+            for chroma_gain, pool, evened in itertools.product(livelier, pools, evener):
                 if pool == 1 and evened != evener[0]:
                     continue  # one is not chosen
-                chroma = vividness * drawn
+                chroma = chroma_gain * drawn
                 seen = chroma[:, : max(pool, DRAWS * args.candidates)]
                 order = torch.arange(seen.shape[1]).expand(len(part), -1)
                 if pool > 1:  # from a pool of one the pipeline, too, gives draws as they come
                     symbols = coarse_from_rgb(merge(gray64[:, None], seen))
                     order = spread_order(gray64, symbols, pool, evened)
-                name = f"temperature {temperature}, vividness {vividness}, " + (
+                name = f"temperature {temperature}, chroma_gain {chroma_gain}, " + (
                     "one sample" if pool == 1 else f"central of {pool}, exponent {evened}")  # fmt: skip
                 rows = torch.arange(len(part))[:, None]
                 firsts.setdefault(name, []).append(_pictures(gray, chroma[rows, order[:, :1]])[:, 0])

@@ -78,9 +78,9 @@ def plan(
         names.append(name)
 
     jobs = []
-    maps = _maps(names) if settings.doubt else [None] * len(names)
-    planned = [Job(source, _numbered(name, settings.samples), doubt)
-               for (source, _), name, doubt in zip(inputs, names, maps, strict=True)]  # fmt: skip
+    maps = _maps(names) if settings.uncertainty else [None] * len(names)
+    planned = [Job(source, _numbered(name, settings.samples), uncertainty)
+               for (source, _), name, uncertainty in zip(inputs, names, maps, strict=True)]  # fmt: skip
     taken = Counter(_key(output) for job in planned for output in job.outputs)
     sources = {source.resolve() for source, _ in inputs}
     for job in planned:
@@ -114,10 +114,10 @@ def _numbered(name: Path, samples: int) -> tuple[Path, ...]:
 
 
 def _maps(names: Sequence[Path]) -> list[Path | None]:
-    """Names of maps of doubt: a-doubt.png for a.jpg; beside an a.tif a.jpg-doubt.png."""
-    short = [name.with_name(f"{name.stem}-doubt.png") for name in names]
+    """Names of uncertainty maps: a-uncertainty.png for a.jpg; beside an a.tif a.jpg-uncertainty.png."""
+    short = [name.with_name(f"{name.stem}-uncertainty.png") for name in names]
     crowded = Counter(map(_key, short))
-    return [name.with_name(f"{name.name}-doubt.png") if crowded[_key(map_)] > 1 else map_
+    return [name.with_name(f"{name.name}-uncertainty.png") if crowded[_key(map_)] > 1 else map_
             for name, map_ in zip(names, short, strict=True)]  # fmt: skip
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.images.photo import FORMATS
-
-if TYPE_CHECKING:
-
-    pass
+from stages.options import SampleOptions
 
 
 @dataclass(frozen=True)
@@ -20,12 +17,10 @@ class Settings:
 
     samples: int = 1
     seed: int = 0
-    steps: int | None = None
     dtype: str = "auto"
     preview: bool = False
-    pool: int | None = None
-    temperature: float | None = None
-    doubt: bool = False
+    uncertainty: bool = False
+    options: SampleOptions = field(default_factory=SampleOptions)
     format: str = "keep"
     quality: int = 95
 
@@ -41,15 +36,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One photo: where it is and, relative to the output folder, what it becomes: pictures, and a map of doubt."""
+    """One photo: where it is and, relative to the output folder, what it becomes: pictures, and an uncertainty map."""
 
     source: Path
     pictures: tuple[Path, ...]
-    doubt: Path | None = None
+    uncertainty: Path | None = None
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        return self.pictures if self.doubt is None else (*self.pictures, self.doubt)
+        return self.pictures if self.uncertainty is None else (*self.pictures, self.uncertainty)
 
 
 @dataclass

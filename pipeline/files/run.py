@@ -12,25 +12,27 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.full_resolution import full_size_doubt
+from pipeline.full_resolution import full_size_uncertainty
 from pipeline.images.photo import FORMATS, Photo
 from pipeline.images.read import load_photo
 from pipeline.images.write import save_gray, save_photo
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .color_pipeline import ColorPipeline, SmallPicture, StepCallback
+    from pipeline.color_pipeline import ColorPipeline
+    from pipeline.output import SmallPhoto
+    from stages.stage import Scores
 
 from pipeline.files.manifest import Manifest, _stamp
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Job, Refused, Report, Settings
+from pipeline.request import Request, StepCallback
+from pipeline.sources import noise_sources
 
 GROUP_PIXELS = 64_000_000  # photos colored together on a GPU hold at most this many pixels
 
@@ -55,6 +57,7 @@ def color_files(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     step: StepCallback | None = None,
+    rank_with: Scores | None = None,
 ) -> Report:
     """Color all photos behind `paths` into the folder `out`; a bad file never stops the others.
 
@@ -62,6 +65,8 @@ def color_files(
     say: gets each line worth reading as it happens, "path: reason" of failures among them
     progress: called as progress(done, total)
     step: the pipeline's `callback_on_step_end`
+    rank_with: what candidates are put in order by
+    Raises OptionError for settings that the pipeline can not honor.
     """
     start = time.monotonic()
     report = Report()
@@ -84,7 +89,10 @@ def color_files(
         say(f"{job.source}: {reason}")
 
     advance()
-    weights = pipe.fingerprint()
+    request = Request(
+        settings.samples, settings.preview, settings.uncertainty, settings.options, rank_with, step
+    ).checked_for(pipe.coarse, pipe.superres)
+    weights = pipe.fingerprint(rank_with)
     group: list[Loaded] = []
     for number, job in enumerate(jobs, 1):
         key = {"settings": settings.record(job.pictures[0].suffix), "weights": weights}
@@ -98,7 +106,7 @@ def color_files(
             fail(job, error)
         pixels = sum(loaded.photo.gray.size for loaded in group)
         if group and (len(group) >= pipe.batch_size or pixels >= GROUP_PIXELS or number == len(jobs)):
-            _color_group(pipe, group, out, settings, manifest, report, say, fail, advance, step)
+            _color_group(pipe, group, request, out, settings, manifest, report, say, fail, advance)
             group = []
         advance()
     report.seconds = time.monotonic() - start
@@ -137,6 +145,7 @@ def _warnings_to(notes: dict[str, None]) -> Iterator[None]:
 def _color_group(
     pipe: ColorPipeline,
     group: list[Loaded],
+    request: Request,
     out: Path,
     settings: Settings,
     manifest: Manifest,
@@ -144,27 +153,23 @@ def _color_group(
     say: Callable[[str], None],
     fail: Callable[[Job, Exception], None],
     advance: Callable[[], None],
-    step: StepCallback | None,
 ) -> None:
     """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
     photos = [loaded.photo for loaded in group]
     try:
-        seeds = [settings.seed] * len(group)
-        small = pipe.small_pictures(
-            photos, seeds,
-            num_samples=settings.samples, num_inference_steps=settings.steps,
-            preview=settings.preview, pool=settings.pool, temperature=settings.temperature, callback_on_step_end=step,
-        )
-        doubts: Sequence[Tensor | None] = [None] * len(group)
-        if settings.doubt:
-            doubts = pipe.doubt_maps(photos, seeds, [pictures[0].rgb[None] for pictures in small], settings.steps)
+        noise = noise_sources(photos, [settings.seed] * len(group), [None] * len(group))
+        small = pipe.small_photos(photos, noise, request)
     except Exception as error:
-        for loaded in group:
-            fail(loaded.job, error)
+        if len(group) == 1:
+            fail(group[0].job, error)
+            advance()
+            return
+        for loaded in group:  # one bad photo must not take the others with it
+            _color_group(pipe, [loaded], request, out, settings, manifest, report, say, fail, advance)
         return
-    for loaded, pictures, doubt in zip(group, small, doubts, strict=True):
+    for loaded, found in zip(group, small, strict=True):
         try:
-            notes = _write(pipe, loaded, pictures, doubt, out, settings, manifest)
+            notes = _write(pipe, loaded, found, out, settings, manifest)
         except Exception as error:
             fail(loaded.job, error)
         else:
@@ -178,8 +183,7 @@ def _color_group(
 def _write(
     pipe: ColorPipeline,
     loaded: Loaded,
-    pictures: Sequence[SmallPicture],
-    doubt: Tensor | None,
+    small: SmallPhoto,
     out: Path,
     settings: Settings,
     manifest: Manifest,
@@ -195,7 +199,7 @@ def _write(
         "event": "begin", "input": source, "outputs": [{"path": output.as_posix()} for output in job.outputs],
     })
     written = []
-    for output, picture in zip(job.pictures, pictures, strict=True):
+    for output, picture in zip(job.pictures, small.pictures, strict=True):
         full, said = pipe.full_size(photo, picture, photo.depth)
         notes.update(dict.fromkeys(said))
         path = out / output
@@ -203,9 +207,10 @@ def _write(
         with _warnings_to(notes):
             save_photo(path, full.rgb, photo, quality=settings.quality)
         written.append({"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(path)})
-    if job.doubt is not None and doubt is not None:
-        save_gray(out / job.doubt, full_size_doubt(doubt[0], photo.gray.shape, levels=True), photo.dpi)
-        written.append({"path": job.doubt.as_posix(), "candidate": None, **_stamp(out / job.doubt)})
+    if job.uncertainty is not None and small.uncertainty is not None:
+        levels = full_size_uncertainty(small.uncertainty, photo.gray.shape, levels=True)
+        save_gray(out / job.uncertainty, levels, photo.dpi)
+        written.append({"path": job.uncertainty.as_posix(), "candidate": None, **_stamp(out / job.uncertainty)})
     manifest.append({
         "event": "done", "input": source, "key": loaded.key, "outputs": written,
         "device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "notes": list(notes),

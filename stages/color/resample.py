@@ -56,3 +56,13 @@ def _doubled_rows(x: Tensor) -> Tensor:
     padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
     slope = (padded[..., 2:, :] - padded[..., :-2, :]) / 8
     return torch.stack([x - slope, x + slope], dim=-2).flatten(-3, -2)
+
+
+def sharp_gray(gray: Tensor, side: int) -> Tensor:
+    """A photograph at another size, as the backbone of stage 1 is used to it: gray (B, 1, H, W) -> (B, 1, side, side).
+
+    Reduced where it is large enough; else, as small pictures are in training, enlarged from half of the side.
+    """
+    if min(gray.shape[-2:]) >= side:
+        return resize(gray, (side, side))
+    return doubled(resize(gray, (side // 2, side // 2))).clamp(0, 1)

@@ -10,18 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.color.resample import doubled, resize
-
-
-def sharp_gray(gray: Tensor, side: int) -> Tensor:
-    """A photograph as a stage 1 of this `gray_side` sees it: gray (B, 1, H, W) -> (B, 1, side, side), in [0, 1].
-
-    Reduced where it is large enough; else, as small pictures are in training, enlarged from half of the side.
-    """
-    if min(gray.shape[-2:]) >= side:
-        return resize(gray, (side, side))
-    return doubled(resize(gray, (side // 2, side // 2))).clamp(0, 1)
-
 
 def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -> Tensor:
     """Chroma with a blur and a noise whose amounts are drawn per picture; a share of the pictures stays as it is.

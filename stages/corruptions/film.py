@@ -18,7 +18,7 @@ WORST_GRAIN = 0.04  # standard deviation; the gray spans 1
 BLUR_RADIUS = 3
 
 
-def printed(rgb: Tensor, share: float) -> Tensor:
+def film_degraded(rgb: Tensor, share: float) -> Tensor:
     """The gray of photographs, a share of them as old prints of these scenes.
 
     In this order: the film's sensitivity to colors, exposure and contrast (highlights may blow out), the lens's
@@ -29,10 +29,10 @@ def printed(rgb: Tensor, share: float) -> Tensor:
     if share == 0:
         return gray
     with torch.autocast(rgb.device.type, enabled=False):  # half precision has no room for 8-bit grays
-        return _printed(rgb, gray, share)
+        return _degraded(rgb, gray, share)
 
 
-def _printed(rgb: Tensor, gray: Tensor, share: float) -> Tensor:
+def _degraded(rgb: Tensor, gray: Tensor, share: float) -> Tensor:
     batch, _, height, width = rgb.shape
     chosen, film, exposure, contrast, blur, fading, grain, black, white = torch.rand(9, batch, 1, 1, 1).to(rgb.device)
     plate = sum(weight * channel for weight, channel in zip(BLUE_FILM, rgb.split(1, dim=1), strict=True))

@@ -8,21 +8,18 @@ An auxiliary head that takes all pixels for independent steadies training (weigh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from stages.color.spaces import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran.core import ColTranCore, CoreSizes
 from stages.nn.pixelcnn.logistic_mixture import exact
-from stages.stage import Stage
-from stages.stage1_coarse.candidates import spread_order
-from stages.stage1_coarse.temperature import checked_temperature
+from stages.options import SampleOptions
+from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE, GRAYS = 64, 256
 
@@ -48,14 +45,23 @@ class ColTranColorizerConfig:
     pool: int = 1
 
 
-class ColTranColorizer(Stage):
-    stage, kind, config_class = 1, "coltran", ColTranColorizerConfig
+@dataclass(frozen=True)
+class ColTranEncoding(Encoding):
+    """z: what the gray encoder gives, (B, 64, 64, channels)."""
+
+    z: Tensor
+
+
+class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
+    kind, config_class = "coltran", ColTranColorizerConfig
+    honors = frozenset({"temperature"})
+    autoregressive = True
     bits_unit = "symbol"
 
     def __init__(self, config: ColTranColorizerConfig | None = None):
         config = config or ColTranColorizerConfig()
         super().__init__(config)
-        checked_temperature(config.temperature)
+        SampleOptions(temperature=config.temperature)  # raises where it is out of range
         if not 0 < config.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1]; got {config.top_p}")
         shared = {name: getattr(config, name) for name in (
@@ -68,9 +74,7 @@ class ColTranColorizer(Stage):
     def pool(self) -> int:
         return self.config.pool
 
-    @property
-    def rows(self) -> int:
-        """Steps of a sample as `callback` counts them."""
+    def num_steps(self, options: SampleOptions) -> int:
         return SIDE
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
@@ -85,43 +89,41 @@ class ColTranColorizer(Stage):
 
     @torch.no_grad()
     def bits(self, rgb: Tensor) -> Tensor:
-        """`likelihood` of the coarse colors of pictures: rgb (B, 3, 64, 64) in [0, 1] -> bits per symbol (B,)."""
-        return self.likelihood(gray_from_rgb(rgb), coarse_from_rgb(rgb))
+        """What the coarse colors of pictures cost: rgb (B, 3, 64, 64) in [0, 1] -> bits per symbol (B,)."""
+        return -self.score(gray_from_rgb(rgb), coarse_from_rgb(rgb))
 
     @torch.no_grad()
-    def likelihood(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        """-log2 p(coarse | gray) per symbol: gray64 (B, 1, 64, 64), coarse (B, 64, 64) int64 -> bits (B,)."""
-        self._check_gray(gray64)
-        return bits(self.core.logits(self.core.encode(gray_levels(gray64)), coarse), coarse).mean((1, 2))
+    def score(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
+        """The likelihood in bits per symbol, log2 p(coarse | gray): see `Scores`."""
+        logits = self.core.logits(self.core.encode(gray_levels(gray64)), coarse64)
+        return -bits(logits, coarse64).mean((1, 2))
+
+    @torch.no_grad()
+    def encode(self, view: GrayView) -> ColTranEncoding:
+        return ColTranEncoding(view.gray64, self.core.encode(gray_levels(view.gray64)))
 
     @torch.no_grad()
     def sample(
         self,
-        gray64: Tensor,
+        encoding: ColTranEncoding,
         num_samples: int = 1,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
-        temperature: float | None = None,
-    ) -> Tensor:
-        """Coarse colors, `num_samples` independent draws per picture.
+        options: SampleOptions = SampleOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Draws:
+        """`num_samples` independent draws per photograph, see `CoarseColorizer`; every symbol is a step.
 
-        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
-        num_inference_steps: not used, every symbol is a step
+        options: temperature is that of the logits
         callback: called after each row with its number, the share of the picture still open, and twice the symbols so
             far (B * num_samples, rows, 64)
-        temperature: of the logits; None: the config's
-        returns: (B, num_samples, 64, 64) int64 in 0..511
-        Raises RuntimeError where the network's answers are not finite.
         """
-        self._check_gray(gray64)
+        self.check_honored(options, SampleOptions.COARSE)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        temperature = checked_temperature(self.config.temperature if temperature is None else temperature)
-        rows = len(gray64) * num_samples
-        uniform = draw_uniform((rows, SIDE, SIDE), generator, gray64.device)
-        z = self.core.encode(gray_levels(gray64)).repeat_interleave(num_samples, 0)
-
+        temperature = self.config.temperature if options.temperature is None else options.temperature
+        rows = len(encoding) * num_samples
+        z = encoding.z.repeat_interleave(num_samples, 0)
+        uniform = draw_uniform((rows, SIDE, SIDE), generator, z.device)
         finite = torch.ones((), dtype=torch.bool, device=z.device)
 
         def choose(logits: Tensor, i: int, j: int) -> Tensor:
@@ -137,27 +139,15 @@ class ColTranColorizer(Stage):
             symbols = self.core.sample(z, choose, progress)
         if not finite:  # a symbol is drawn from NaNs too
             raise RuntimeError("stage 1 computed logits that are not finite; if this is float16, use float32")
-        return symbols.unflatten(0, (len(gray64), num_samples))
+        return Draws(symbols.unflatten(0, (len(encoding), num_samples)))
 
     @torch.no_grad()
-    def preview(self, gray64: Tensor) -> Tensor:
-        """Color in one pass, the mean of the parallel head: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
-        self._check_gray(gray64)
-        logits = self.core.parallel_logits(self.core.encode(gray_levels(gray64)))
-        symbols = torch.arange(COARSE_COLORS, device=gray64.device)[:, None, None]
+    def preview(self, encoding: ColTranEncoding) -> Tensor:
+        """The mean of the parallel head."""
+        logits = self.core.parallel_logits(encoding.z)
+        symbols = torch.arange(COARSE_COLORS, device=logits.device)[:, None, None]
         colors = rgb_from_coarse(symbols)[:, :, 0, 0]  # (512, 3)
-        return merge(gray64, chroma_from_rgb((logits.float().softmax(-1) @ colors).permute(0, 3, 1, 2)))
-
-    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
-        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
-        `spread_order`: indices (B, N) on the CPU.
-        """
-        return spread_order(gray64, coarse, pool)
-
-    @staticmethod
-    def _check_gray(gray64: Tensor) -> None:
-        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
-            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
+        return merge(encoding.gray64, chroma_from_rgb((logits.float().softmax(-1) @ colors).permute(0, 3, 1, 2)))
 
 
 def gray_levels(gray: Tensor) -> Tensor:

@@ -10,26 +10,24 @@ open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, merge
-from stages.corruptions.conditioning import sharp_gray
-from stages.corruptions.film import printed
+from stages.color.spaces import chroma_from_rgb, merge
+from stages.corruptions.film import film_degraded
 from stages.diffusion import SpectralDenoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.diffusion.spectral import TunedSteps
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
-from stages.stage import Stage
-from stages.stage1_coarse.candidates import spread_order
-from stages.stage1_coarse.temperature import checked_temperature
+from stages.options import SampleOptions
+from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
@@ -57,7 +55,7 @@ class DiffusionColorizerConfig:
     noise_std: float = 1.6
     preview_weight: float = 1.0
     label_weight: float = 0.2
-    prints: float = 0.0  # share of the pictures whose gray imitates an old print
+    film: float = 0.0  # share of the pictures whose gray is degraded as by old film
     # sampling
     sampler: str = "dpmpp_2m"  # or "spectral", the denoiser's own
     steps: int = 14
@@ -65,19 +63,25 @@ class DiffusionColorizerConfig:
     sigma_min: float = 0.05
     sigma_max: float = 80.0
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
-    vividness: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
+    chroma_gain: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
 
 
-class Encoded(NamedTuple):
-    """What a photograph tells each of its draws: the preview (B, 2, 32, 32) and the denoiser's maps of it."""
+@dataclass(frozen=True)
+class DiffusionEncoding(Encoding):
+    """What a photograph tells each of its draws.
+
+    preview: (B, 2, 32, 32) in units of `chroma_spread`; maps: the denoiser's, see `ChromaNetwork.prepare`
+    """
 
     preview: Tensor
     maps: list[Tensor]
 
 
-class DiffusionColorizer(Stage):
-    stage, kind, config_class = 1, "diffusion", DiffusionColorizerConfig
+class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
+    kind, config_class = "diffusion", DiffusionColorizerConfig
+    honors = frozenset({"steps", "temperature", "chroma_gain"})
+    renamed_keys = {"vividness": "chroma_gain", "prints": "film"}
 
     def __init__(self, config: DiffusionColorizerConfig | None = None):
         config = config or DiffusionColorizerConfig()
@@ -91,9 +95,9 @@ class DiffusionColorizer(Stage):
             )
         if config.gray_side not in (SIDE, 2 * SIDE):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
-        if not 0 <= config.prints <= 1:
-            raise ValueError(f"prints is a share of the pictures, from 0 to 1; got {config.prints}")
-        checked_temperature(config.temperature)
+        if not 0 <= config.film <= 1:
+            raise ValueError(f"film is a share of the pictures, from 0 to 1; got {config.film}")
+        SampleOptions(temperature=config.temperature, chroma_gain=config.chroma_gain)  # raises where out of range
         self.encoder = GrayEncoder(config)
         self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
         self.tuned: TunedSteps | None = None
@@ -110,9 +114,12 @@ class DiffusionColorizer(Stage):
         return self.config.pool
 
     @property
-    def gray_side(self) -> int:
-        """Side of the gray picture that `sample` and `preview` can make use of: `sharp`."""
-        return self.config.gray_side
+    def classes(self) -> int:
+        return self.config.classes
+
+    @property
+    def sampling(self) -> dict[str, str | int]:
+        return {"sampler": self.config.sampler, "steps": self.config.steps}
 
     def load_pretrained_backbone(self) -> None:
         """Starts the encoder from the public ImageNet weights, and freezes its first blocks there; see
@@ -131,7 +138,7 @@ class DiffusionColorizer(Stage):
         side = self.config.gray_side
         if rgb.ndim != 4 or rgb.shape[1:] != (3, side, side):
             raise ValueError(f"rgb must be (B, 3, {side}, {side}) in [0, 1]; got {tuple(rgb.shape)}")
-        gray, target = self._gray(rgb, self.config.prints), self._chroma32(rgb)
+        gray, target = self._gray(rgb, self.config.film), self._chroma32(rgb)
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             context, preview, logits = self.encoder(*gray)
@@ -164,57 +171,34 @@ class DiffusionColorizer(Stage):
     # use
 
     @torch.no_grad()
-    def sample(
-        self,
-        gray64: Tensor,
-        num_samples: int = 1,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
-        sharp: Tensor | None = None,
-        temperature: float | None = None,
-        encoded: Encoded | None = None,
-    ) -> Tensor:
-        """Coarse colors, `num_samples` independent draws per picture.
-
-        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
-        num_inference_steps: None: the config's. Steps are tuned where their number is the config's `tuned`
-        callback: as for the samplers (`stages.diffusion.samplers`), of what the preview leaves open, (B * K, 2, 32, 32)
-        sharp: the same photographs at `gray_side`, (B, 1, S, S); None: gray64 enlarged
-        temperature: 1: draws of the model as it is; less: nearer to the preview, which is their mean, so nearer to the
-            truth and less varied; None: the config's. The config's vividness is a factor on all of them
-        encoded: of the same pictures, where draws are made in several calls (`sharp` is not read then); None: they are
-            encoded here
-        returns: (B, num_samples, 64, 64) int64 in 0..511
-        """
-        settings = (num_inference_steps, callback, sharp, temperature, encoded)
-        chroma = self.sample_chroma(gray64, num_samples, generator, *settings)
-        return coarse_from_rgb(merge(gray64[:, None], chroma))
+    def encode(self, view: GrayView) -> DiffusionEncoding:
+        features, preview, _ = self.encoder(view.gray64, self._sharp(view))
+        return DiffusionEncoding(view.gray64, preview.float(), self.network.prepare(features))
 
     @torch.no_grad()
-    def sample_chroma(
+    def sample(
         self,
-        gray64: Tensor,
+        encoding: DiffusionEncoding,
         num_samples: int = 1,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
-        sharp: Tensor | None = None,
-        temperature: float | None = None,
-        encoded: Encoded | None = None,
-    ) -> Tensor:
-        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma."""
-        self._check_gray(gray64, sharp)
+        options: SampleOptions = SampleOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Draws:
+        """`num_samples` independent draws per photograph, see `CoarseColorizer`.
+
+        options: steps are distilled where their number is the config's `tuned`; temperature is the share that is taken
+            of the way from the preview, which is the mean of all draws, to the draw; chroma_gain is a factor on all
+        callback: as for the samplers (`stages.diffusion.samplers`), of what the preview leaves open, (B * K, 2, 32, 32)
+        """
+        self.check_honored(options, SampleOptions.COARSE)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        config, batch = self.config, len(gray64)
-        temperature = checked_temperature(config.temperature if temperature is None else temperature)
-        encoded = encoded or self.encode(gray64, sharp)
-        if len(encoded.preview) != batch:
-            raise ValueError(f"encoded is of {len(encoded.preview)} pictures; gray64 holds {batch}")
-        maps = [m.repeat_interleave(num_samples, 0) for m in encoded.maps]
-        steps = config.steps if num_inference_steps is None else num_inference_steps
-        noise = draw_noise((batch * num_samples, 2, CHROMA_SIDE, CHROMA_SIDE), generator, gray64.device)
+        config, rows = self.config, len(encoding) * num_samples
+        temperature = config.temperature if options.temperature is None else options.temperature
+        gain = config.chroma_gain if options.chroma_gain is None else options.chroma_gain
+        steps = options.steps or config.steps
+        maps = [m.repeat_interleave(num_samples, 0) for m in encoding.maps]
+        noise = draw_noise((rows, 2, CHROMA_SIDE, CHROMA_SIDE), generator, encoding.gray64.device)
         if config.sampler == "spectral":
             tuned = self.tuned if steps == config.tuned else None
             left_open = self.denoiser.sample(noise, tuned or self._sigmas(steps), callback, context=maps)
@@ -224,29 +208,16 @@ class DiffusionColorizer(Stage):
             left_open = SAMPLERS[config.sampler](
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback
             )
-        chroma = encoded.preview.repeat_interleave(num_samples, 0) + temperature * left_open
-        chroma = self._enlarged(config.vividness * chroma)
-        return chroma.unflatten(0, (batch, num_samples))
+        chroma = encoding.preview.repeat_interleave(num_samples, 0) + temperature * left_open
+        chroma = self._enlarged(gain * chroma).unflatten(0, (len(encoding), num_samples))
+        return Draws.of(encoding.gray64, chroma)
 
     @torch.no_grad()
-    def encode(self, gray64: Tensor, sharp: Tensor | None = None) -> Encoded:
-        """What `sample` knows of gray64 (B, 1, 64, 64), and `sharp` if given, before it draws anything."""
-        self._check_gray(gray64, sharp)
-        context, preview, _ = self.encoder(gray64, sharp)
-        return Encoded(preview.float(), self.network.prepare(context))
+    def preview(self, encoding: DiffusionEncoding) -> Tensor:
+        return merge(encoding.gray64, self._enlarged(encoding.preview))
 
-    @torch.no_grad()
-    def preview(self, gray64: Tensor, sharp: Tensor | None = None) -> Tensor:
-        """Color in one pass of the encoder, an average of what is likely: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
-        self._check_gray(gray64, sharp)
-        _, preview, _ = self.encoder(gray64, sharp)
-        return merge(gray64, self._enlarged(preview.float()))
-
-    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
-        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
-        `spread_order`: indices (B, N) on the CPU.
-        """
-        return spread_order(gray64, coarse, pool)
+    def num_steps(self, options: SampleOptions) -> int:
+        return options.steps or self.config.steps
 
     # inside
 
@@ -256,9 +227,12 @@ class DiffusionColorizer(Stage):
         spread = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
         return spread(steps, config.sigma_min, config.sigma_max)
 
-    def _gray(self, rgb: Tensor, prints: float = 0.0) -> tuple[Tensor, Tensor]:
+    def _sharp(self, view: GrayView) -> Tensor:
+        return view.gray128 if self.config.gray_side == 2 * SIDE else view.gray64
+
+    def _gray(self, rgb: Tensor, film: float = 0.0) -> tuple[Tensor, Tensor]:
         """The gray of rgb (B, 3, S, S) as the encoder takes it: (B, 1, 64, 64) and (B, 1, S, S)."""
-        sharp = printed(rgb, prints)
+        sharp = film_degraded(rgb, film)
         return F.avg_pool2d(sharp, rgb.shape[-1] // SIDE), sharp
 
     def _chroma32(self, rgb: Tensor) -> Tensor:
@@ -270,25 +244,18 @@ class DiffusionColorizer(Stage):
         chroma = chroma * self.config.chroma_spread
         return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
-    def _check_gray(self, gray64: Tensor, sharp: Tensor | None) -> None:
-        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
-            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
-        side = self.config.gray_side
-        if sharp is not None and sharp.shape != (len(gray64), 1, side, side):
-            raise ValueError(f"sharp must be ({len(gray64)}, 1, {side}, {side}) in [0, 1]; got {tuple(sharp.shape)}")
-
 
 class GrayEncoder(nn.Module):
     """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
     units of `chroma_spread`, class logits.
 
-    sharp: the picture at `gray_side`, (B, 1, S, S), for the backbone; None: gray64 enlarged
+    sharp: the picture at `gray_side`, (B, 1, S, S), for the backbone
     """
 
     def __init__(self, config: DiffusionColorizerConfig):
         super().__init__()
         fine, coarse = config.encoder_channels
-        self.side, self.gray_side = config.backbone_side, config.gray_side
+        self.side = config.backbone_side
         self.backbone = EfficientNetLite(config.backbone)
         at8, at16, at32 = self.backbone.feature_channels
         self.from4 = nn.Conv2d(at32, coarse, 1)
@@ -306,9 +273,7 @@ class GrayEncoder(nn.Module):
         self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
         self.label = nn.Linear(coarse, config.classes) if config.classes else None
 
-    def forward(self, gray64: Tensor, sharp: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        if sharp is None:
-            sharp = sharp_gray(gray64, self.gray_side)
+    def forward(self, gray64: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         large = F.interpolate(sharp, (self.side, self.side), mode="bilinear", align_corners=False)
         at8, at16, at32 = self.backbone(large)
         x = _to_side(self.from8(at16), GRID // 2) + _to_side(self.from4(at32), GRID // 2)

@@ -12,17 +12,15 @@ b, not RGB: no color leaves the gamut or is rounded on the way, and the sampler 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from stages.color.spaces import (
     chroma_from_rgb,
-    coarse_from_rgb,
     gray_from_rgb,
     lab_from_rgb,
     merge,
@@ -33,9 +31,8 @@ from stages.diffusion.noise import draw_uniform
 from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
 from stages.nn.pixelcnn.logistic_mixture import PARAMETERS, LogisticMixture
 from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
-from stages.stage import Stage
-from stages.stage1_coarse.candidates import spread_order
-from stages.stage1_coarse.temperature import checked_temperature
+from stages.options import SampleOptions
+from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
@@ -62,8 +59,17 @@ class PICColorizerConfig:
     pool: int = 1
 
 
-class PICColorizer(Stage):
-    stage, kind, config_class = 1, "pic", PICColorizerConfig
+@dataclass(frozen=True)
+class PICEncoding(Encoding):
+    """embedding: of the gray picture, (B, embedding_width, 64 / s, 64 / s)."""
+
+    embedding: Tensor
+
+
+class PICColorizer(CoarseColorizer[PICEncoding], HasLikelihood, Scores):
+    kind, config_class = "pic", PICColorizerConfig
+    honors = frozenset({"temperature"})
+    autoregressive = True
     bits_unit = "dimension"
 
     def __init__(self, config: PICColorizerConfig | None = None):
@@ -71,7 +77,7 @@ class PICColorizer(Stage):
         super().__init__(config)
         if config.subsampling not in ("area", "strided"):
             raise ValueError(f'subsampling must be "area" or "strided"; got {config.subsampling!r}')
-        checked_temperature(config.temperature)
+        SampleOptions(temperature=config.temperature)  # raises where it is out of range
         out = PARAMETERS * config.components
         if config.embedding_width < out:
             raise ValueError(f"embedding_width must be at least 8 · components = {out}; got {config.embedding_width}")
@@ -92,9 +98,7 @@ class PICColorizer(Stage):
     def pool(self) -> int:
         return self.config.pool
 
-    @property
-    def rows(self) -> int:
-        """Steps of a sample as `callback` counts them."""
+    def num_steps(self, options: SampleOptions) -> int:
         return SIDE // self.factor
 
     # training
@@ -134,58 +138,41 @@ class PICColorizer(Stage):
         return self._bits(self.pixels(lab, self.embedding(lightness(gray_from_rgb(rgb)))), lab).mean((1, 2))
 
     @torch.no_grad()
-    def likelihood(self, gray64: Tensor, coarse: Tensor) -> Tensor:
-        """`bits` of coarse colors: gray64 (B, 1, 64, 64), coarse (B, 64, 64) int64 -> (B,)."""
-        self._check_gray(gray64)
-        return self.bits(merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse))))
+    def score(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
+        """The likelihood in bits per dimension, log2 p(a, b | gray), of coarse colors: see `Scores`."""
+        return -self.bits(merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse64))))
 
     # use
 
     @torch.no_grad()
-    def sample(
-        self,
-        gray64: Tensor,
-        num_samples: int = 1,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
-        temperature: float | None = None,
-    ) -> Tensor:
-        """Coarse colors, `num_samples` independent draws per picture.
-
-        gray64: (B, 1, 64, 64) in [0, 1]; generator: as `draw_noise` for B * num_samples rows, photo-major
-        num_inference_steps: not used, every pixel of the small picture is a step
-        callback: called after each of its rows with the row's number, the share of the picture still open, and twice
-            L, a and b so far (B * num_samples, 3, rows, 64 / s)
-        temperature: of the mixtures' logits and widths; None: the config's
-        returns: (B, num_samples, 64, 64) int64 in 0..511
-        """
-        chroma = self.sample_chroma(gray64, num_samples, generator, num_inference_steps, callback, temperature)
-        return coarse_from_rgb(merge(gray64[:, None], chroma))
+    def encode(self, view: GrayView) -> PICEncoding:
+        return PICEncoding(view.gray64, self.embedding(lightness(view.gray64)))
 
     @torch.no_grad()
-    def sample_chroma(
+    def sample(
         self,
-        gray64: Tensor,
+        encoding: PICEncoding,
         num_samples: int = 1,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
-        temperature: float | None = None,
-    ) -> Tensor:
-        """As `sample`, before the colors are rounded to 3 bits: (B, num_samples, 2, 64, 64) chroma.
+        options: SampleOptions = SampleOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Draws:
+        """`num_samples` independent draws per photograph, see `CoarseColorizer`; every pixel of the small picture is a
+        step.
 
-        Raises RuntimeError where the network's answers are not finite.
+        options: temperature is that of the mixtures' logits and widths
+        callback: called after each of its rows with the row's number, the share of the picture still open, and twice
+            L, a and b so far (B * num_samples, 3, rows, 64 / s)
         """
-        self._check_gray(gray64)
+        self.check_honored(options, SampleOptions.COARSE)
         if num_samples < 1:
             raise ValueError(f"num_samples must be 1 or more; got {num_samples}")
-        temperature = checked_temperature(self.config.temperature if temperature is None else temperature)
-        rows, side = len(gray64) * num_samples, self.rows
+        temperature = self.config.temperature if options.temperature is None else options.temperature
+        gray64 = encoding.gray64
+        rows, side = len(encoding) * num_samples, SIDE // self.factor
         uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
-        embedding = self.embedding(lightness(gray64)).repeat_interleave(num_samples, 0)
+        embedding = encoding.embedding.repeat_interleave(num_samples, 0)
         light = lightness(self._small(gray64)).repeat_interleave(num_samples, 0)
-
         finite = torch.ones((), dtype=torch.bool, device=embedding.device)
 
         def choose(parameters: Tensor, i: int, j: int) -> Tensor:
@@ -204,22 +191,15 @@ class PICColorizer(Stage):
         if not finite:  # a color is drawn from NaNs too
             raise RuntimeError("stage 1 computed parameters that are not finite; if this is float16, use float32")
         chroma = self._chroma64(gray64.repeat_interleave(num_samples, 0), lab[:, 1:])
-        return chroma.unflatten(0, (len(gray64), num_samples))
+        return Draws.of(gray64, chroma.unflatten(0, (len(encoding), num_samples)))
 
     @torch.no_grad()
-    def preview(self, gray64: Tensor) -> Tensor:
-        """Color in one pass, the mean of the embedding's own prediction: (B, 1, 64, 64) -> rgb64 (B, 3, 64, 64)."""
-        self._check_gray(gray64)
-        parameters = self._alone(self.embedding(lightness(gray64)))
-        shape = (len(gray64), *parameters.shape[2:], 2)
-        ab = _mixture(parameters, lightness(self._small(gray64))).mean().view(shape).permute(0, 3, 1, 2)
-        return merge(gray64, self._chroma64(gray64, ab))
-
-    def order(self, gray64: Tensor, coarse: Tensor, pool: int | None = None) -> Tensor:
-        """Draws (B, N, 64, 64), the most central of the first `pool` (None: N) first, then what else there is, see
-        `spread_order`: indices (B, N) on the CPU.
-        """
-        return spread_order(gray64, coarse, pool)
+    def preview(self, encoding: PICEncoding) -> Tensor:
+        """The mean of the embedding's own prediction."""
+        parameters = self._alone(encoding.embedding)
+        shape = (len(encoding), *parameters.shape[2:], 2)
+        ab = _mixture(parameters, lightness(self._small(encoding.gray64))).mean().view(shape).permute(0, 3, 1, 2)
+        return merge(encoding.gray64, self._chroma64(encoding.gray64, ab))
 
     # inside
 
@@ -254,11 +234,6 @@ class PICColorizer(Stage):
         else:
             ab = F.interpolate(ab, (SIDE, SIDE), mode="bilinear", align_corners=False)
         return chroma_at_luma(gray64, 127.5 * ab + ab.new_tensor([0.5, -0.5])[:, None, None])
-
-    @staticmethod
-    def _check_gray(gray64: Tensor) -> None:
-        if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE):
-            raise ValueError(f"gray64 must be (B, 1, {SIDE}, {SIDE}) in [0, 1]; got {tuple(gray64.shape)}")
 
 
 def lightness(gray: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from stages.color.difference import ciede2000
 from stages.color.resample import resize
 from stages.color.spaces import lab_from_rgb, merge
 
-GRAY_SHARE = 0.15  # of the truths that a map of doubt reckons with: strong colors are wrong more often than draws know
+GRAY_SHARE = 0.15  # of the truths that are reckoned with: strong colors are wrong more often than draws know
 
 
 def expected_error(gray: Tensor, chroma: Tensor, pictures: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ imperfect colors are repaired and not merely refined; the answer is the mean of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from stages.color.spaces import (
     COARSE_LEVELS,
@@ -26,13 +25,13 @@ from stages.color.spaces import (
 )
 from stages.corruptions.conditioning import disturbed_chroma
 from stages.nn.coltran.upsampler import ParallelUpsampler
-from stages.stage import Stage
+from stages.stage import ColorUpsampler, HasLikelihood
 
 SIDE = 64
 
 
 @dataclass(frozen=True)
-class ColorUpsamplerConfig:
+class ColTranColorUpsamplerConfig:
     channels: int = 96
     feed_forward: int = 96
     heads: int = 4
@@ -41,11 +40,11 @@ class ColorUpsamplerConfig:
     disturb: float = 0.04  # strongest chroma noise of training inputs; 0 trains on exact 3-bit colors, as the paper
 
 
-class ColorUpsampler(Stage, ParallelUpsampler):
-    stage, kind, config_class = 2, "coltran", ColorUpsamplerConfig
+class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
+    kind, config_class = "coltran", ColTranColorUpsamplerConfig
 
-    def __init__(self, config: ColorUpsamplerConfig | None = None):
-        config = config or ColorUpsamplerConfig()
+    def __init__(self, config: ColTranColorUpsamplerConfig | None = None):
+        config = config or ColTranColorUpsamplerConfig()
         super().__init__(config)
         self.build(
             COARSE_LEVELS, config.channels, config.feed_forward, config.heads, config.layers, SIDE, config.decode
@@ -68,14 +67,7 @@ class ColorUpsampler(Stage, ParallelUpsampler):
         return torch.stack(each).mean(0)
 
     @torch.no_grad()
-    def sample(
-        self, gray64: Tensor, coarse64: Tensor, generator: Generator | Sequence[Generator] | None = None
-    ) -> Tensor:
-        """Colors with 8 bits and the luma of gray64.
-
-        gray64: (B, 1, 64, 64); coarse64: (B, 64, 64) int64; generator: not used, this kind is deterministic
-        returns: rgb64 (B, 3, 64, 64)
-        """
+    def upsample(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
         if gray64.ndim != 4 or gray64.shape[1:] != (1, SIDE, SIDE) or coarse64.shape != gray64[:, 0].shape:
             raise ValueError(
                 f"gray64 must be (B, 1, {SIDE}, {SIDE}) and coarse64 (B, {SIDE}, {SIDE}); "

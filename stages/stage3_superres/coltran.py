@@ -9,24 +9,24 @@ Not in the paper: `disturb`, noise on the small picture's chroma in training, of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.corruptions.conditioning import disturbed_chroma
 from stages.nn.coltran.upsampler import VALUES, ParallelUpsampler, levels8
-from stages.stage import Stage
+from stages.options import SampleOptions
+from stages.stage import Generators, HasLikelihood, StepCallback, SuperResolver
 
 SIDE, LOW_SIDE = 256, 64
 
 
 @dataclass(frozen=True)
-class SpatialUpsamplerConfig:
+class ColTranSuperResolverConfig:
     """The paper's sizes are in configs/stage3_coltran.toml."""
 
     channels: int = 64
@@ -37,11 +37,11 @@ class SpatialUpsamplerConfig:
     disturb: float = 0.0  # strongest chroma noise of training inputs
 
 
-class SpatialUpsampler(Stage, ParallelUpsampler):
-    stage, kind, config_class = 3, "coltran", SpatialUpsamplerConfig
+class ColTranSuperResolver(SuperResolver, HasLikelihood, ParallelUpsampler):
+    kind, config_class = "coltran", ColTranSuperResolverConfig
 
-    def __init__(self, config: SpatialUpsamplerConfig | None = None):
-        config = config or SpatialUpsamplerConfig()
+    def __init__(self, config: ColTranSuperResolverConfig | None = None):
+        config = config or ColTranSuperResolverConfig()
         super().__init__(config)
         self.build(VALUES, config.channels, config.feed_forward, config.heads, config.layers, SIDE, config.decode)
 
@@ -67,16 +67,17 @@ class SpatialUpsampler(Stage, ParallelUpsampler):
         self,
         gray256: Tensor,
         rgb64: Tensor,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: object = None,
+        options: SampleOptions = SampleOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
     ) -> Tensor:
         """Color at 256x256 with the luma of gray256.
 
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]
-        generator, num_inference_steps, callback: not used, this kind is deterministic and has one step
+        generator, callback: not used, this kind is deterministic and has no steps
         returns: rgb256 (B, 3, 256, 256)
         """
+        self.check_honored(options, SampleOptions.SUPERRES)
         low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
         if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape != low_shape:
             raise ValueError(

@@ -11,13 +11,12 @@ every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from stages.color.guided_filter import enlarge_chroma
 from stages.color.resample import resize
@@ -27,7 +26,8 @@ from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
-from stages.stage import Stage
+from stages.options import SampleOptions
+from stages.stage import Generators, StepCallback, SuperResolver
 
 SIDE, LOW_SIDE = 256, 64
 PATCH = SIDE // LOW_SIDE
@@ -36,7 +36,7 @@ DETAIL_SPREAD = 0.05  # of the gray picture's detail, what is lost at 64x64
 
 
 @dataclass(frozen=True)
-class SuperResolutionConfig:
+class DiffusionSuperResolverConfig:
     """Widths are (at 64x64, at 32x32, at 16x16) patches."""
 
     encoder_channels: tuple[int, int, int] = (64, 128, 192)
@@ -59,16 +59,24 @@ class SuperResolutionConfig:
     sigma_max: float = 40.0  # the residual is one of smooth fields: at 5 the network still believes what it sees
 
 
-class SuperResolution(Stage):
-    stage, kind, config_class = 3, "diffusion", SuperResolutionConfig
+class DiffusionSuperResolver(SuperResolver):
+    kind, config_class = "diffusion", DiffusionSuperResolverConfig
+    honors = frozenset({"superres_steps"})
 
-    def __init__(self, config: SuperResolutionConfig | None = None):
-        config = config or SuperResolutionConfig()
+    def __init__(self, config: DiffusionSuperResolverConfig | None = None):
+        config = config or DiffusionSuperResolverConfig()
         super().__init__(config)
         if config.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}; got {config.sampler!r}")
         self.encoder = EdgeEncoder(config)
         self.denoiser = Denoiser(ResidualNetwork(config), sigma_data=1.0)
+
+    @property
+    def sampling(self) -> dict[str, str | int]:
+        return {"sampler": self.config.sampler, "steps": self.config.steps}
+
+    def num_steps(self, options: SampleOptions) -> int:
+        return options.superres_steps or self.config.steps
 
     @property
     def network(self) -> ResidualNetwork:
@@ -97,17 +105,18 @@ class SuperResolution(Stage):
         self,
         gray256: Tensor,
         rgb64: Tensor,
-        generator: Generator | Sequence[Generator] | None = None,
-        num_inference_steps: int | None = None,
-        callback: Callable[[int, float, Tensor, Tensor], Any] | None = None,
+        options: SampleOptions = SampleOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
     ) -> Tensor:
         """Color at 256x256 with the luma of gray256.
 
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]; generator: as `draw_noise` for B rows
-        num_inference_steps: None: the config's. One step draws nothing: `generator` is not read
+        options: one step draws nothing: `generator` is not read
         callback: as for the samplers, of the residual in its own spread, as patches (B, 32, 64, 64)
         returns: rgb256 (B, 3, 256, 256)
         """
+        self.check_honored(options, SampleOptions.SUPERRES)
         low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
         if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape != low_shape:
             raise ValueError(
@@ -116,7 +125,7 @@ class SuperResolution(Stage):
             )
         config = self.config
         base, maps = self._prepared(gray256, chroma_from_rgb(rgb64))
-        steps = config.steps if num_inference_steps is None else num_inference_steps
+        steps = options.superres_steps or config.steps
         sigmas = karras_sigmas(steps, config.sigma_min, config.sigma_max)
         shape = (len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE)
         # A single step hardly sees its input, and what it sees of noise it only lets through: it starts amid the noise.
@@ -150,7 +159,7 @@ class EdgeEncoder(nn.Module):
     64); runs once.
     """
 
-    def __init__(self, config: SuperResolutionConfig):
+    def __init__(self, config: DiffusionSuperResolverConfig):
         super().__init__()
         fine, middle, coarse = config.encoder_channels
         self.read = nn.Conv2d(5 * PIXELS, fine, 3, padding=1)
@@ -184,7 +193,7 @@ class ResidualNetwork(nn.Module):
     What it answers is a free part per pixel and a share, smooth over places, of each of the details.
     """
 
-    def __init__(self, config: SuperResolutionConfig):
+    def __init__(self, config: DiffusionSuperResolverConfig):
         super().__init__()
         (fine, coarse), width = config.denoiser_channels, config.encoder_channels[0]
         code = 2 * fine

@@ -1,10 +1,10 @@
-"""Does the map of doubt know where the colors are wrong? Rank correlations with errors.
+"""Does the uncertainty map know where the colors are wrong? Rank correlations with errors.
 
-    python train_scripts/evaluate_doubt.py
+    python train_scripts/evaluate_uncertainty.py
 
 The error of a pixel is CIEDE2000 between the original and, once, the mean of `--samples` plain samples of the pipeline
 (mean chroma, the photograph's luma), and again the default output, at the photograph's size. Rows for each: the
-pipeline's map of doubt of that picture; and what needs no model of doubt: its saturation, that of the one-pass preview,
+pipeline's uncertainty map of that picture; and what needs no model: its saturation, that of the one-pass preview,
 contrast of the gray (standard deviation in 9x9 pixels), gray itself; for the mean also how far the samples lie apart
 (root mean square distance in a and b from their mean). Spearman's correlation over the pixels of all photographs, and
 the mean over photographs of that within each, with its standard error.
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.full_resolution import full_size_doubt
+from pipeline.full_resolution import full_size_uncertainty
 from pipeline.sources import photo_from
 from stages.color.difference import ciede2000
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
@@ -36,7 +36,7 @@ WINDOW = 9
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("doubt", "Rank correlations of the map of doubt with errors.")
+    options = arguments("uncertainty", "Rank correlations of the uncertainty map with errors.")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
     options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
     options.add_argument("--samples", type=several, default=8, metavar="K", help="of the mean sample")
@@ -59,15 +59,15 @@ def maps_of(
     (default,) = pipe(gray, **settings).images
     (preview,) = pipe(gray, preview=True, **settings).images
     mean = merge(gray, chroma_from_rgb(samples).mean(0))
-    (doubt,) = pipe.doubt_maps([photo_from(gray)], [seed], [torch.stack([mean, default])], args.steps)
-    of_mean, of_default = (torch.from_numpy(full_size_doubt(one, tuple(gray.shape[1:]))) for one in doubt)
+    (uncertainty,) = pipe.uncertainty_maps([photo_from(gray)], [seed], [torch.stack([mean, default])], args.steps)
+    of_mean, of_default = (torch.from_numpy(full_size_uncertainty(one, tuple(gray.shape[1:]))) for one in uncertainty)
     ab = lab_from_rgb(samples)[:, 1:]
     spread = {f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
     common = {"saturation of the preview": saturation(preview), "contrast of gray": contrast(gray), "gray": gray[0]}
     found = {}
     for name, picture, own in (
-        ("mean sample", mean, {"map of doubt": of_mean, **spread}),
-        ("default output", default, {"map of doubt": of_default}),
+        ("mean sample", mean, {"uncertainty map": of_mean, **spread}),
+        ("default output", default, {"uncertainty map": of_default}),
     ):
         error = ciede2000(lab_from_rgb(picture), lab_from_rgb(rgb))
         found[name] = error, {**own, "saturation": saturation(picture), **common}

@@ -3,7 +3,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from stages.color.spaces import gray_from_rgb
-from stages.corruptions.film import BLUE_FILM, blurred, printed
+from stages.corruptions.film import BLUE_FILM, blurred, film_degraded
 
 
 def photographs(count: int = 400) -> torch.Tensor:
@@ -13,9 +13,9 @@ def photographs(count: int = 400) -> torch.Tensor:
 def test_a_share_of_pictures_ages_and_the_others_stay():
     rgb = photographs()
     gray = gray_from_rgb(rgb)
-    assert torch.equal(printed(rgb, 0.0), gray)
+    assert torch.equal(film_degraded(rgb, 0.0), gray)
     torch.manual_seed(0)
-    aged = printed(rgb, 0.3)
+    aged = film_degraded(rgb, 0.3)
     changed = (aged != gray).flatten(1).any(1)
     assert changed.float().mean() == pytest.approx(0.3, abs=0.06)
     assert torch.equal(aged[~changed], gray[~changed])
@@ -27,16 +27,16 @@ def test_half_precision_makes_no_difference():
     for on in (False, True):
         torch.manual_seed(3)
         with torch.autocast("cpu", torch.bfloat16, enabled=on):
-            made.append(printed(photographs(), 1.0))
+            made.append(film_degraded(photographs(), 1.0))
     assert torch.equal(*made) and made[0].dtype == torch.float32
 
 
 def test_the_same_generator_draws_the_same_prints():
     torch.manual_seed(5)
-    first = printed(photographs(), 1.0)
-    assert not torch.equal(first, printed(photographs(), 1.0))
+    first = film_degraded(photographs(), 1.0)
+    assert not torch.equal(first, film_degraded(photographs(), 1.0))
     torch.manual_seed(5)
-    assert torch.equal(first, printed(photographs(), 1.0))
+    assert torch.equal(first, film_degraded(photographs(), 1.0))
 
 
 def test_old_film_sees_red_as_dark_and_blue_as_light():
@@ -47,7 +47,7 @@ def test_old_film_sees_red_as_dark_and_blue_as_light():
     for color in (red, blue):
         torch.manual_seed(1)
         rgb = color.view(1, 3, 1, 1).expand(2000, 3, 8, 8)
-        means.append(printed(rgb, 1.0).mean() - gray_from_rgb(rgb).mean())
+        means.append(film_degraded(rgb, 1.0).mean() - gray_from_rgb(rgb).mean())
     assert means[0] < means[1] - 0.02
 
 

@@ -1,0 +1,183 @@
+"""The networks of one call: photographs in, small colored pictures out.
+
+    gray64, gray128 ─> stage 1: encode ─> draws ─> order ─> coarse64 ─> stage 2: rgb64 ─┐
+    gray256 ──────────────────────────────────────────────────> stage 3: rgb256 <───────┘
+
+Noise belongs to (seed, noise key, candidate), and the networks always see batches of one fixed size, filled up with
+copies, so a photo gets the same bytes alone, in a batch, and in another order (on one machine, number of threads and
+dtype).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.full_resolution import sharpened
+from pipeline.images import Photo
+from pipeline.output import ImageInfo, SmallPhoto, SmallPicture
+from pipeline.request import Request
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb
+from stages.options import SampleOptions
+from stages.seeds import NoiseSource
+from stages.stage import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, Stage, StepCallback, SuperResolver
+from stages.stage1_coarse.candidates import spread_order
+from stages.stage1_coarse.uncertainty import expected_error
+
+__all__ = ["CANDIDATES", "UNCERTAINTY_DRAWS", "UNCERTAINTY_SIDE", "Cascade", "uncertainty_map"]
+
+CANDIDATES = 4  # of stage 1 in one call: candidate k always sits at place k mod 4
+DRAWS_PER_PICTURE = 3  # where several pictures are asked for: see `spread_order`
+UNCERTAINTY_DRAWS, UNCERTAINTY_SIDE = 32, 256
+
+StageCallback = Callable[[str], StepCallback | None]
+"""The callback of a stage, by its name."""
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Three stages on one device.
+
+    size: photos per call of the networks; dtype: of their insides, through autocast
+    sharpness: of the edges of color, where a request does not say it
+    """
+
+    coarse: CoarseColorizer
+    color: ColorUpsampler
+    superres: SuperResolver
+    device: torch.device
+    dtype: torch.dtype
+    size: int
+    sharpness: float
+
+    @torch.no_grad()
+    def run(
+        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], request: Request, callback: StageCallback
+    ) -> list[SmallPhoto]:
+        """What the networks say of each of at most `size` photos. Raises RuntimeError where colors are not finite."""
+        view = GrayView.cat([GrayView.of(torch.from_numpy(photo.gray)[None, None]) for photo in photos])
+        view = GrayView(_padded(view.gray64, self.size), _padded(view.gray128, self.size)).to(self.device)
+        sources = [*noise, *[noise[-1]] * (self.size - len(noise))]
+        with self._autocast():
+            encoding = self.coarse.encode(view)
+            pictures = (
+                self._previews(encoding, noise) if request.preview
+                else self._colored(encoding, photos, sources, request, callback)
+            )  # fmt: skip
+            maps: list[Tensor | None] = [None] * len(photos)
+            if request.uncertainty:
+                options = SampleOptions(steps=request.options.steps, temperature=1.0)
+                draws = self._draws(encoding, sources, UNCERTAINTY_DRAWS, options, "uncertainty", None).chroma
+        if request.uncertainty:
+            maps = [
+                uncertainty_map(photo, chroma, one[0].rgb[None].to(self.device))[0]
+                for photo, chroma, one in zip(photos, draws, pictures, strict=False)
+            ]
+        return [SmallPhoto(one, map_) for one, map_ in zip(pictures, maps, strict=True)]
+
+    def _previews(self, encoding: Encoding, noise: Sequence[NoiseSource]) -> list[list[SmallPicture]]:
+        rgb64 = _finite(self.coarse.preview(encoding), "stage1").cpu()
+        return [
+            [SmallPicture(rgb, ImageInfo(place, None, None, source.key))]
+            for place, (rgb, source) in enumerate(zip(rgb64, noise, strict=False))
+        ]
+
+    def _draws(
+        self, encoding: Encoding, noise: Sequence[NoiseSource], count: int, options: SampleOptions, purpose: str,
+        callback: StepCallback | None,
+    ) -> Draws:  # fmt: skip
+        """At least `count` draws of each photo, in calls of CANDIDATES."""
+        parts = []
+        for first in range(0, count, CANDIDATES):
+            streams = [one.generator(k, purpose) for one in noise for k in range(first, first + CANDIDATES)]
+            draws = self.coarse.sample(encoding, CANDIDATES, options, streams, callback)
+            _finite(draws.chroma, "stage1")
+            parts.append(draws)
+        return Draws.cat(parts)
+
+    def _colored(
+        self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], request: Request,
+        callback: StageCallback,
+    ) -> list[list[SmallPicture]]:  # fmt: skip
+        options, gray64 = request.options, encoding.gray64
+        pool = self.coarse.pool if options.pool is None else options.pool
+        ordered = pool > 1 or request.rank_with is not None
+        several = ordered and request.rank_with is None and request.num_samples > 1
+        count = max(DRAWS_PER_PICTURE * request.num_samples if several else request.num_samples, pool)
+        asked = replace(options, pool=None, superres_steps=None, sharpness=None)
+        coarse = self._draws(encoding, noise, count, asked, "stage1", callback("stage1")).coarse64[:, :count]
+        order, scores = self._order(gray64, coarse, pool, request) if ordered else (None, None)
+
+        # One row for each picture asked for; full calls of `size` rows, the last one padded.
+        chosen = torch.arange(count).expand(self.size, -1) if order is None else order
+        rows = [(b, int(k)) for b in range(len(photos)) for k in chosen[b, : request.num_samples]]
+        gray256 = _padded(torch.cat([_small_gray(photo, 256) for photo in photos]), self.size).to(self.device)
+        sharpness = self.sharpness if options.sharpness is None else options.sharpness
+        pictures: list[list[SmallPicture]] = [[] for _ in photos]
+        for wanted in _chunks(rows, self.size):
+            padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
+            b, k = torch.tensor(padded, device=self.device).unbind(1)
+            rgb64 = _finite(self.color.upsample(gray64[b], coarse[b, k]), "stage2")
+            streams = [noise[photo].generator(candidate, "stage3") for photo, candidate in padded]
+            only = SampleOptions(superres_steps=options.superres_steps)
+            rgb256 = self.superres.sample(gray256[b], rgb64, only, streams, callback("stage3"))
+            rgb256 = sharpened(gray256[b], _finite(rgb256, "stage3"), sharpness).cpu()
+            for (photo, candidate), rgb in zip(wanted, rgb256, strict=False):
+                score = None if scores is None else scores[photo, candidate].item()
+                source = noise[photo]
+                info = ImageInfo(photo, candidate, source.seed, source.key, score=score)
+                pictures[photo].append(SmallPicture(rgb, info))
+        return pictures
+
+    def _order(self, gray64: Tensor, coarse: Tensor, pool: int, request: Request) -> tuple[Tensor, Tensor | None]:
+        """Candidates from the first to the last, and their scores where they are ranked by them; (B, N) on the CPU."""
+        if request.rank_with is None:
+            return spread_order(gray64, coarse, pool), None
+        scores = torch.stack([request.rank_with.score(gray64, one).float() for one in coarse.unbind(1)], dim=1).cpu()
+        if not bool(scores.isfinite().all()):
+            raise RuntimeError("the model that ranks gave scores that are not finite; if this is float16, use float32")
+        return scores.argsort(dim=1, descending=True, stable=True), scores
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype if enabled else None, enabled=enabled)
+
+    def named(self) -> dict[str, Stage]:
+        """The stages by the names of their folders."""
+        return {"stage1": self.coarse, "stage2": self.color, "stage3": self.superres}
+
+
+def uncertainty_map(photo: Photo, draws: Tensor, pictures: Tensor) -> Tensor:
+    """How wrong pictures of a photo are to be expected, see `expected_error`, (K, 256, 256) on the CPU.
+
+    draws: chroma (N, 2, h, w); pictures: (K, 3, h', w') in [0, 1], on the same device
+    """
+    gray = _small_gray(photo, UNCERTAINTY_SIDE)[0].to(draws.device)
+    return expected_error(gray, draws, chroma_from_rgb(pictures)).cpu()
+
+
+def _small_gray(photo: Photo, side: int) -> Tensor:
+    """(1, 1, side, side) on the CPU, whatever the photo's aspect."""
+    return resize(torch.from_numpy(photo.gray)[None, None], (side, side))
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    """x with its last row repeated up to `size` rows."""
+    return torch.cat([x, x[-1:].expand(size - len(x), *x.shape[1:])]) if len(x) < size else x
+
+
+def _chunks(rows: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def _finite(colors: Tensor, stage: str) -> Tensor:
+    """float32, and finite: a network that overflowed must not pass for a gray or black picture."""
+    if not bool(colors.isfinite().all()):
+        raise RuntimeError(f"{stage} gave colors that are not finite; if this is float16, use float32")
+    return colors.float()

@@ -1,0 +1,65 @@
+"""What is asked of the networks in one call, checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stages.options import OptionError, SampleOptions
+from stages.stage import CoarseColorizer, Scores, Stage
+
+__all__ = ["OutputType", "Request", "StepCallback", "reranker"]
+
+OutputType = Literal["pil", "np", "pt"]
+StepCallback = Callable[[Any, int, float, dict[str, Any]], object]
+"""f(pipe, step, sigma, {"stage": name, "x": …, "x0": …, "steps": N or None}), after each step of stages 1 and 3."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How many pictures of each photo, and how. Raises OptionError where one excludes another.
+
+    num_samples: pictures per photo; preview: one pass of stage 1 in place of the cascade
+    uncertainty: also a map of the first picture; rank_with: what draws are put in order by, see `reranker`
+    """
+
+    num_samples: int = 1
+    preview: bool = False
+    uncertainty: bool = False
+    options: SampleOptions = field(default_factory=SampleOptions)
+    rank_with: Scores | None = None
+    callback: StepCallback | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.num_samples) is not int or self.num_samples < 1:
+            raise OptionError(f"num_samples must be a whole number from 1; got {self.num_samples!r}")
+        if not self.preview:
+            return
+        if self.num_samples > 1:
+            raise OptionError(f"a preview is one picture per photo; got num_samples={self.num_samples}")
+        drawn = {"steps"} if self.uncertainty else set()  # the map is drawn also beside a preview
+        unused = [name for name in self.options.given if name not in drawn]
+        if self.rank_with is not None:
+            unused.append("rank_with")
+        if unused:
+            raise OptionError(f"a preview is one pass that draws nothing: it can not honor {', '.join(unused)}. "
+                              "Leave them out, or leave out preview")  # fmt: skip
+
+    def checked_for(self, coarse: CoarseColorizer, superres: Stage) -> Request:
+        """The request itself. Raises OptionError for what these stages can not honor."""
+        coarse.check_honored(self.options, SampleOptions.COARSE)
+        superres.check_honored(self.options, SampleOptions.SUPERRES)
+        pool = coarse.pool if self.options.pool is None else self.options.pool
+        if self.rank_with is not None and max(pool, self.num_samples) == 1:
+            raise OptionError("rank_with has nothing to rank: one candidate is drawn. Ask for a pool or several "
+                              "pictures, or leave it out")  # fmt: skip
+        return self
+
+
+def reranker(stage: object) -> Scores:
+    """`stage` as what draws can be put in order by. Raises OptionError where it is none."""
+    if not isinstance(stage, Scores):
+        what = f"kind {stage.kind!r} of the family {stage.family}" if isinstance(stage, Stage) else repr(stage)
+        raise OptionError(f"to rank candidates, a stage must be able to score them (coarse: coltran, pic); got {what}")
+    return stage
