@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages import color
-from stages.diffusion.spectral import TunedSteps
+from stages.diffusion import FewSteps
 from stages.kinds import load_stage
 from stages.metrics import picture_from_rgb
 from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
@@ -93,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return report.finish()
 
 
-def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
+def tunings_of(stage: Any, folders: list[Path]) -> dict[int, FewSteps]:
     """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
     tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
     for folder in folders:
