@@ -251,21 +251,22 @@ def test_corrections_between_exponential_steps():
     assert (end[:, mask] == 0.25).all() and not torch.equal(end[:, ~mask], plain[:, ~mask])
 
 
-def test_after_a_correction_the_exponential_integrator_starts_anew():
-    """Copying x makes it another tensor: each step is then a first step, and the whole a chain of single ones."""
+@pytest.mark.parametrize("moved", [0.0, 0.3])
+def test_after_a_correction_the_exponential_integrator_starts_anew(moved):
+    """Any new tensor counts: the whole is then a chain of first steps, with the correction between them."""
     denoiser, white = WienerDenoiser(Bent(), *SHAPE).double(), torch.randn(2, *SHAPE).double()
     denoiser.spectrum.copy_(falling_spectrum())
-    seen: list[Tensor] = []
-    sample_exponential(denoiser, white, [20.0, 5.0, 1.0, 0.0], lambda i, s, x, x0: seen.append(x),
-                       correct=lambda x, *_: x.clone())  # fmt: skip
-    alone: list[Tensor] = []
-    for start, (sigma, lower) in zip([denoiser.start(white, 20.0), *seen], [(20.0, 5.0), (5.0, 1.0)], strict=False):
-        sample_exponential(denoiser, denoiser.fields(denoiser.whitened(start, sigma)), [sigma, lower, 0.0],
-                           lambda i, s, x, x0: alone.append(x) if i == 0 else None)  # fmt: skip
-    for one, other in zip(seen[:2], alone, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # the bases are float32
-    uncorrected = sample_exponential(denoiser, white, [20.0, 5.0, 1.0, 0.0])
-    assert (uncorrected - seen[-1]).abs().max() > 1e-3
+    sigmas = [20.0, 5.0, 1.0, 0.0]
+    end = sample_exponential(denoiser, white, sigmas, correct=lambda x, *_: x + moved)
+    x = denoiser.start(white, 20.0) + moved
+    for sigma, lower in zip(sigmas, sigmas[1:], strict=False):
+        reached: list[Tensor] = []
+        from_here = denoiser.fields(denoiser.whitened(x, sigma))
+        levels = [sigma, lower, 0.0] if lower else [sigma, 0.0]
+        sample_exponential(denoiser, from_here, levels, lambda i, s, x, x0, reached=reached: reached.append(x))
+        x = reached[0] + moved
+    torch.testing.assert_close(end, x, rtol=1e-5, atol=1e-5)  # the bases are float32
+    assert (sample_exponential(denoiser, white, sigmas) - end).abs().max() > 1e-3
 
 
 def test_distilled_steps_refuse_a_correction():
