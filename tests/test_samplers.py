@@ -46,12 +46,12 @@ def test_order_of_convergence(name, order, start):
 
 
 @ALL
-def test_the_spread_of_samples_is_that_of_the_data(name):
+def test_the_standard_deviation_of_samples_is_that_of_the_data(name):
     x = draw_noise((20_000,), torch.Generator().manual_seed(0)) * 5
     end = SAMPLERS[name](gaussian, x, karras_sigmas(400, sigma_max=5.0))
-    start_spread, start_mean = x.std(), x.mean()
-    shrink = STD / math.sqrt(STD**2 + 25)  # the start is pure noise: it misses the spread of the data
-    assert abs(end.std() / (start_spread * shrink) - 1) < 0.01
+    start_std, start_mean = x.std(), x.mean()
+    shrink = STD / math.sqrt(STD**2 + 25)  # the start is pure noise: it misses that of the data
+    assert abs(end.std() / (start_std * shrink) - 1) < 0.01
     assert abs(end.mean() - (MEAN + (start_mean - MEAN) * shrink)) < 0.01
 
 
@@ -113,16 +113,19 @@ def test_levels_that_do_not_fall(name, sigmas):
     with pytest.raises(ValueError, match="falling"):
         SAMPLERS[name](gaussian, torch.ones(2), sigmas)
 
+
+@EVERY
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_noise_and_samples_on_cuda():
-    noise = draw_noise((2, 3), [torch.Generator().manual_seed(s) for s in (1, 2)], device="cuda")
-    assert torch.equal(noise.cpu(), draw_noise((2, 3), [torch.Generator().manual_seed(s) for s in (1, 2)]))
-    for sample in SAMPLERS.values():
-        sigmas = karras_sigmas(8, sigma_max=2.0)
-        end = sample(gaussian, noise * 2, sigmas)
-        assert end.is_cuda
-        torch.testing.assert_close(end.cpu(), sample(gaussian, noise.cpu() * 2, sigmas))
+def test_samples_on_cuda_are_those_of_the_cpu(sample):
+    def run(device: str) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        start = 2 * draw_noise((2, 3), generator, device)
+        return sample(gaussian, start, karras_sigmas(8, sigma_max=2.0), noise=partial(draw_noise, generator=generator))
+
+    end = run("cuda")
+    assert end.is_cuda
+    torch.testing.assert_close(end.cpu(), run("cpu"))
 
 
 # --- samplers that add noise

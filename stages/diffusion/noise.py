@@ -198,9 +198,9 @@ def gamma_from_sigma(sigma: Level) -> Tensor:
 
 
 def vp_from_sigma(sigma: Level) -> tuple[Tensor, Tensor]:
-    """VP coefficients (alpha, spread) of the VE noise level sigma: x_vp = alpha · x0 + spread · epsilon.
+    """VP coefficients (alpha, std) of the VE noise level sigma: x_vp = alpha · x0 + std · epsilon.
 
-    alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), spread = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
+    alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), std = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
     """
     sigma = _float64(sigma)
     alpha = torch.rsqrt(1 + sigma**2)
