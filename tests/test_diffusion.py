@@ -1,22 +1,30 @@
-"""The diffusion core against closed forms (Gaussian data) and against diffusers."""
+"""Noise levels, denoisers, losses and guidance against closed forms and published numbers."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.diffusion import SAMPLERS, Denoiser, draw_noise, geometric_sigmas, karras_sigmas, lognormal_sigmas
-from stages.diffusion.denoiser import (
-    epsilon_from_v,
-    epsilon_from_x0,
-    v_from_epsilon,
-    v_from_x0,
-    x0_from_epsilon,
-    x0_from_v,
+from stages.diffusion import (
+    SAMPLERS,
+    Denoiser,
+    LinearSchedule,
+    VPDenoiser,
+    clamped,
+    denoising_loss,
+    diffusion_loss,
+    draw_noise,
+    geometric_sigmas,
+    guided,
+    karras_sigmas,
+    lognormal_sigmas,
 )
+from stages.diffusion.losses import PREDICTED, l1, l2, pseudo_huber
 from stages.diffusion.noise import (
     gamma_from_sigma,
     rows_like,
@@ -25,107 +33,10 @@ from stages.diffusion.noise import (
     vp_from_sigma,
     vp_from_ve,
 )
-from stages.diffusion.samplers import sample_ddim, sample_dpmpp_2m, sample_heun
 
-MEAN, SPREAD = 0.3, 0.5  # of the Gaussian data
-ALL = pytest.mark.parametrize("name", list(SAMPLERS))
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of N(MEAN, SPREAD²)."""
-    return MEAN + (x - MEAN) * SPREAD**2 / (SPREAD**2 + sigma**2)
-
-
-def gaussian_path(x: Tensor, sigma: float, lower: float) -> Tensor:
-    """Where the exact solution arrives at `lower` that starts from x at `sigma`."""
-    return MEAN + (x - MEAN) * math.sqrt((SPREAD**2 + lower**2) / (SPREAD**2 + sigma**2))
-
-
-# --- samplers
-
-
-@pytest.mark.parametrize("name, order", [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
-@pytest.mark.parametrize("start", [80.0, 2.0])
-def test_order_of_convergence(name, order, start):
-    x = torch.tensor(1.1 * start, dtype=torch.float64)
-
-    def error(steps: int) -> float:
-        end = SAMPLERS[name](gaussian, x, karras_sigmas(steps, 1e-4, start))
-        return (end - gaussian_path(x, start, 0)).abs().item()
-
-    coarse, fine = error(64), error(128)
-    assert 0.9 * 2**order < coarse / fine < 1.15 * 2**order
-    assert fine < (0.02 if order == 1 else 1e-3)
-
-
-@ALL
-def test_the_spread_of_samples_is_that_of_the_data(name):
-    x = draw_noise((20_000,), torch.Generator().manual_seed(0)) * 5
-    end = SAMPLERS[name](gaussian, x, karras_sigmas(400, sigma_max=5.0))
-    start_spread, start_mean = x.std(), x.mean()
-    shrink = SPREAD / math.sqrt(SPREAD**2 + 25)  # the start is pure noise: it misses the spread of the data
-    assert abs(end.std() / (start_spread * shrink) - 1) < 0.01
-    assert abs(end.mean() - (MEAN + (start_mean - MEAN) * shrink)) < 0.01
-
-
-@ALL
-def test_the_end_is_exactly_the_last_clean_estimate(name):
-    seen = []
-    x = torch.randn(2, 3, 4, 4) * 50
-    end = SAMPLERS[name](gaussian, x, [50.0, 20.0, 0.0], lambda *state: seen.append(state))
-    assert torch.equal(end, seen[-1][3])
-
-
-@ALL
-def test_a_constant_clean_picture_is_reached_on_a_straight_line(name):
-    clean, x = torch.rand(4), torch.rand(4) + 3
-    sigmas = [3.0, 1.0, 0.7, 0.3]
-    end = SAMPLERS[name](lambda x, sigma: clean, x, sigmas)
-    torch.testing.assert_close(end, clean + (x - clean) * 0.1)
-    assert torch.equal(SAMPLERS[name](lambda x, sigma: clean, x, [*sigmas, 0.0]), clean)
-
-
-@pytest.mark.parametrize("name, calls", [("ddim", 5), ("heun", 9), ("dpmpp_2m", 5)])
-def test_calls_of_denoiser_and_callback(name, calls):
-    sigmas, levels, states = karras_sigmas(5), [], []
-
-    def denoise(x, sigma):
-        assert sigma.dim() == 0 and sigma.dtype == torch.float64 and sigma > 0
-        levels.append(sigma.item())
-        return gaussian(x, sigma)
-
-    end = SAMPLERS[name](denoise, torch.ones(3) * 80, sigmas, lambda *state: states.append(state))
-    assert len(levels) == calls and sorted(set(levels), reverse=True) == sigmas[:-1].tolist()
-    assert [s[0] for s in states] == [0, 1, 2, 3, 4] and [s[1] for s in states] == sigmas[1:].tolist()
-    torch.testing.assert_close(states[0][3], gaussian(torch.ones(3) * 80, sigmas[0]))
-    assert torch.equal(states[-1][2], end)
-
-
-@ALL
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
-@pytest.mark.parametrize("shape", [(), (2, 3, 4, 4)])
-def test_x_keeps_its_dtype(name, dtype, shape):
-    x = torch.ones(shape, dtype=dtype) * 2
-    end = SAMPLERS[name](gaussian, x, karras_sigmas(6, sigma_max=2.0))
-    assert end.dtype == dtype and end.shape == shape
-    exact = gaussian_path(x.double(), 2.0, 0)
-    assert (end - exact).abs().max() < 0.15
-
-
-@ALL
-def test_gradients_pass_through(name):
-    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    SAMPLERS[name](gaussian, x, karras_sigmas(50, sigma_max=2.0)).sum().backward()
-    assert (x.grad - SPREAD / math.sqrt(SPREAD**2 + 4)).abs().max() < 0.02
-
-
-@ALL
-@pytest.mark.parametrize("sigmas", [[1.0], [1.0, 2.0, 0.0], [2.0, 1.0, 1.0], [1.0, -1.0], [math.nan, 0.0],
-                                    [math.inf, 1.0, 0.0], 3.0, [[2.0, 1.0], [1.0, 0.0]]])  # fmt: skip
-def test_levels_that_do_not_fall(name, sigmas):
-    with pytest.raises(ValueError, match="falling"):
-        SAMPLERS[name](gaussian, torch.ones(2), sigmas)
-
+PALETTE_TRAIN, PALETTE_USE = LinearSchedule(2000, 1e-6, 0.01), LinearSchedule(1000, 1e-4, 0.09)
+DDPM = LinearSchedule(1000, 1e-4, 0.02)
+SCHEDULES = pytest.mark.parametrize("schedule", [PALETTE_TRAIN, PALETTE_USE, DDPM])
 
 # --- noise
 
@@ -141,9 +52,9 @@ def test_karras_levels():
     assert karras_sigmas(1).tolist() == pytest.approx([80, 0])
     assert (karras_sigmas(50).diff() < 0).all()
     for wrong in (dict(steps=0), dict(steps=5, sigma_min=0.0), dict(steps=5, sigma_min=2.0, sigma_max=1.0)):
-        for spread in (karras_sigmas, geometric_sigmas):
-            with pytest.raises(ValueError, match=f"{spread.__name__} needs"):
-                spread(**wrong)
+        for levels in (karras_sigmas, geometric_sigmas):
+            with pytest.raises(ValueError, match=f"{levels.__name__} needs"):
+                levels(**wrong)
     torch.testing.assert_close(geometric_sigmas(4, 0.01, 10.0), torch.tensor([10, 1, 0.1, 0.01, 0]).double())
     assert geometric_sigmas(1).tolist() == [80, 0]
 
@@ -183,29 +94,97 @@ def test_noise_of_one_generator_or_none():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_noise_and_samples_on_cuda():
+def test_noise_on_cuda_is_that_of_the_cpu():
     noise = draw_noise((2, 3), [torch.Generator().manual_seed(s) for s in (1, 2)], device="cuda")
     assert torch.equal(noise.cpu(), draw_noise((2, 3), [torch.Generator().manual_seed(s) for s in (1, 2)]))
-    for sample in SAMPLERS.values():
-        sigmas = karras_sigmas(8, sigma_max=2.0)
-        end = sample(gaussian, noise * 2, sigmas)
-        assert end.is_cuda
-        torch.testing.assert_close(end.cpu(), sample(gaussian, noise.cpu() * 2, sigmas))
+
+
+# --- discrete schedules
+
+
+@pytest.mark.parametrize("schedule, last", [(PALETTE_TRAIN, 4.4e-5), (PALETTE_USE, 6.6e-21), (DDPM, 4.0e-5)])
+def test_schedules_end_where_the_papers_do(schedule, last):
+    assert schedule.betas[0] == schedule.first and schedule.betas[-1] == schedule.last
+    assert schedule.gammas.dtype == torch.float64 and schedule.gammas.shape == (schedule.steps,)
+    assert schedule.gammas[0].item() == pytest.approx(1 - schedule.first, rel=1e-15)
+    assert schedule.gammas[-1].item() == pytest.approx(last, rel=0.02)
+    expected, product = [], 1.0
+    for i in range(schedule.steps):
+        product *= 1 - (schedule.first + (schedule.last - schedule.first) * i / (schedule.steps - 1))
+        expected.append(product)
+    torch.testing.assert_close(schedule.gammas, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=0)
+
+
+@SCHEDULES
+def test_levels_of_a_sampler_are_those_of_the_schedule(schedule):
+    sigmas = schedule.sigmas()
+    assert len(sigmas) == schedule.steps + 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
+    torch.testing.assert_close(gamma_from_sigma(sigmas[:-1]).flip(0), schedule.gammas, rtol=1e-11, atol=0)
+    few = schedule.sigmas(7)
+    assert few[0] == sigmas[0] and few[-2] == sigmas[-2] and few[-1] == 0 and len(few) == 8
+    widths = schedule.timestep(few[:-1]).diff()
+    assert widths.min() >= widths.max() - 1 - 1e-6
+    assert schedule.sigmas(1).tolist() == [sigmas[0].item(), 0]
+    for wrong in (0, schedule.steps + 1):
+        with pytest.raises(ValueError, match=f"1 to {schedule.steps} can be taken; got {wrong}"):
+            schedule.sigmas(wrong)
+
+
+@SCHEDULES
+def test_timesteps_are_whole_at_the_levels_of_the_schedule(schedule):
+    sigmas = schedule.sigmas()[:-1]
+    whole = torch.arange(schedule.steps - 1, -1, -1, dtype=torch.float64)
+    assert torch.equal(schedule.timestep(sigmas), whole)
+    torch.testing.assert_close(schedule.timestep(sigmas.float()), whole, rtol=0, atol=0.01)
+    between = schedule.timestep((sigmas[:-1] * sigmas[1:]).sqrt())
+    torch.testing.assert_close(between, whole[:-1] - 0.5, rtol=0, atol=1e-6)
+    assert schedule.timestep(sigmas[3].item()).shape == ()
+    for outside in (sigmas[0] * 1.01, sigmas[-1] * 0.99, math.nan):
+        with pytest.raises(ValueError, match="knows sigma from"):
+            schedule.timestep(outside)
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_levels_between_steps_are_uniform_within_each(root):
+    schedule = LinearSchedule(4, 0.5, 0.9)  # steps so wide that uniform in gamma is not uniform in its root
+    gammas = schedule.draw_gammas(40_000, torch.Generator().manual_seed(0), root)
+    assert gammas.dtype == torch.float64 and gammas.shape == (40_000,) and (gammas < 1).all()
+    ends = torch.cat([torch.ones(1, dtype=torch.float64), schedule.gammas])
+    drawn, ends = (gammas.sqrt(), ends.sqrt()) if root else (gammas, ends)
+    for upper, lower in zip(ends, ends[1:], strict=False):
+        inside = drawn[(drawn >= lower) & (drawn < upper)]
+        share = (inside - lower) / (upper - lower)
+        assert len(inside) / 40_000 == pytest.approx(0.25, abs=0.01)
+        assert share.mean().item() == pytest.approx(0.5, abs=0.01)
+        assert share.square().mean().item() == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_drawn_levels_depend_on_their_own_generators_and_reach_one_end_only():
+    rows = [torch.Generator().manual_seed(s) for s in (1, 2)]
+    both = PALETTE_TRAIN.draw_gammas(2, rows)
+    assert torch.equal(both[1:], PALETTE_TRAIN.draw_gammas(1, [torch.Generator().manual_seed(2)]))
+    many = sigma_from_gamma(LinearSchedule(2, 1e-7, 2e-7).draw_gammas(200_000, torch.Generator().manual_seed(0)))
+    assert many.isfinite().all() and (many > 0).all()
+
+
+@pytest.mark.parametrize("wrong", [(1, 0.1, 0.2), (10, 0.0, 0.2), (10, 0.3, 0.2), (10, 0.1, 1.0)])
+def test_schedules_that_are_none(wrong):
+    with pytest.raises(ValueError, match="a linear schedule needs"):
+        LinearSchedule(*wrong)
 
 
 # --- conversions
 
 
-def test_gamma_and_sigma():
+@SCHEDULES
+def test_gamma_and_sigma(schedule):
     torch.testing.assert_close(sigma_from_gamma(0.2), torch.tensor(2.0, dtype=torch.float64))
     assert sigma_from_gamma(1.0) == 0 and gamma_from_sigma(3.0) == pytest.approx(0.1)
-    betas = torch.linspace(1e-4, 0.09, 1000, dtype=torch.float64)  # Palette, inference: down to 7e-21
-    gammas = (1 - betas).cumprod(0)
-    assert gammas[-1] == pytest.approx(6.6e-21, rel=0.01)
+    gammas = schedule.gammas
     torch.testing.assert_close(gamma_from_sigma(sigma_from_gamma(gammas)), gammas, rtol=1e-11, atol=0)
-    alpha, spread = vp_from_sigma(sigma_from_gamma(gammas))
+    alpha, std = vp_from_sigma(sigma_from_gamma(gammas))
     torch.testing.assert_close(alpha, gammas.sqrt(), rtol=1e-11, atol=0)
-    torch.testing.assert_close(spread, (1 - gammas).sqrt(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(std, (1 - gammas).sqrt(), rtol=1e-11, atol=0)
     assert sigma_from_gamma(gammas.float()).dtype == torch.float64
 
 
@@ -221,44 +200,10 @@ def test_the_same_picture_in_both_forms():
     assert vp_from_ve(in_ve.float(), sigma).dtype == torch.float32
 
 
-@pytest.mark.parametrize("form", ["vp", "ve"])
-@pytest.mark.parametrize("per_row", [False, True])
-def test_epsilon_and_clean_picture(form, per_row):
-    x0, epsilon = torch.randn(2, 3, 2, 4, 4, dtype=torch.float64)
-    sigma = torch.tensor([0.05, 1.0, 40.0], dtype=torch.float64) if per_row else 0.8
-    alpha, spread = vp_from_sigma(sigma) if form == "vp" else (1.0, sigma)
-    a, s = (torch.as_tensor(c, dtype=torch.float64).reshape(-1, 1, 1, 1) for c in (alpha, spread))
-    x = a * x0 + s * epsilon
-    torch.testing.assert_close(x0_from_epsilon(x, epsilon, alpha, spread), x0)
-    torch.testing.assert_close(epsilon_from_x0(x, x0, alpha, spread), epsilon)
-    if form == "ve":
-        return
-    v = a * epsilon - s * x0
-    torch.testing.assert_close(v_from_x0(x, x0, alpha, spread), v)
-    torch.testing.assert_close(v_from_epsilon(x, epsilon, alpha, spread), v)
-    torch.testing.assert_close(x0_from_v(x, v, alpha, spread), x0)
-    torch.testing.assert_close(epsilon_from_v(x, v, alpha, spread), epsilon)
-
-
 def test_levels_must_fit_the_rows():
     with pytest.raises(ValueError, match="one per row"):
         rows_like(torch.ones(2), torch.ones(3, 2))
     assert rows_like(torch.ones(3), torch.ones(3, 2, 4, 4)).shape == (3, 1, 1, 1)
-
-
-def test_palette_reverse_step_in_these_terms():
-    """The mean of Palette's ancestral step (VP, from epsilon) is, in VE form, a step toward x0 by sigma²."""
-    gammas = (1 - torch.linspace(1e-4, 0.09, 100, dtype=torch.float64)).cumprod(0)
-    x_vp, epsilon = torch.randn(2, 5, 2, 3, 3, dtype=torch.float64)
-    gamma, gamma_before = gammas[60], gammas[59]
-    alpha = gamma / gamma_before
-    theirs = (x_vp - (1 - alpha) / (1 - gamma).sqrt() * epsilon) / alpha.sqrt()
-
-    sigma, lower = sigma_from_gamma(gamma), sigma_from_gamma(gamma_before)
-    x = ve_from_vp(x_vp, sigma)
-    x0 = x0_from_epsilon(x, epsilon, 1.0, sigma)
-    ours = x0 + (lower / sigma) ** 2 * (x - x0)
-    torch.testing.assert_close(vp_from_ve(ours, lower), theirs)
 
 
 # --- preconditioning
@@ -280,7 +225,7 @@ class Small(nn.Module):
 
 @pytest.mark.parametrize("sigma", [0.003, 0.1, 0.5, 3.0, 80.0])
 @pytest.mark.parametrize("sigma_data", [0.5, 0.12])
-def test_the_network_sees_and_learns_unit_spread(sigma, sigma_data):
+def test_the_network_sees_and_learns_unit_standard_deviation(sigma, sigma_data):
     torch.manual_seed(0)
     denoiser = Denoiser(Small(), sigma_data)
     x0, noise = torch.randn(8, 2, 64, 64) * sigma_data, torch.randn(8, 2, 64, 64)
@@ -361,75 +306,177 @@ def test_a_network_in_another_precision_leaves_x_alone():
     assert Denoiser(wide, 0.2)(x, 0.3).dtype == torch.float32
 
 
-# --- diffusers, an independent implementation
+# --- networks of the variance-preserving form
 
 
-def wild_network() -> nn.Module:
-    torch.manual_seed(3)
-    network = Small()
-    nn.init.normal_(network.mix.weight, std=0.7)
-    return network.requires_grad_(False)
+class Truth(nn.Module):
+    """Answers with what is true of one clean picture, from x_vp and gamma alone."""
+
+    def __init__(self, x0: Tensor, predicts: str) -> None:
+        super().__init__()
+        self.x0, self.predicts = x0, predicts
+
+    def forward(self, x_vp: Tensor, gamma: Tensor, scale: float = 1.0) -> Tensor:
+        assert gamma.shape == x_vp.shape[:1] and gamma.dtype == x_vp.dtype
+        gamma = gamma.view(-1, 1, 1, 1)
+        epsilon = (x_vp - gamma.sqrt() * self.x0) / (1 - gamma).sqrt()
+        answer = {"clean": self.x0, "epsilon": epsilon, "v": gamma.sqrt() * epsilon - (1 - gamma).sqrt() * self.x0}
+        return scale * answer[self.predicts]
 
 
-@pytest.mark.parametrize("steps", [5, 20])
-@pytest.mark.parametrize(
-    "scheduler, ours",
-    [("EDMEulerScheduler", sample_ddim), ("EDMDPMSolverMultistepScheduler", sample_dpmpp_2m)],
-)
-def test_against_the_edm_schedulers_of_diffusers(steps, scheduler, ours):
-    """Levels, preconditioning and step, all of theirs against all of ours."""
-    diffusers = pytest.importorskip("diffusers")
-    network = wild_network()
-    theirs = getattr(diffusers, scheduler)(sigma_min=0.01, sigma_max=10.0, sigma_data=0.3, rho=7.0)
-    theirs.set_timesteps(steps)
-    start = draw_noise((3, 2, 6, 6), torch.Generator().manual_seed(0)) * 10
-    x = start.clone()
-    for t in theirs.timesteps:
-        scaled = theirs.scale_model_input(x, t)
-        x = theirs.step(network(scaled, t.expand(3).to(x.dtype)), t, x).prev_sample
-
-    sigmas = karras_sigmas(steps, 0.01, 10.0)
-    torch.testing.assert_close(theirs.sigmas.double(), sigmas, rtol=1e-5, atol=0)
-    torch.testing.assert_close(ours(Denoiser(network, 0.3), start, sigmas), x, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("predicts", ["clean", "epsilon", "v"])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_whatever_a_network_predicts_the_clean_picture_comes_out(predicts, per_row):
+    x0, noise = torch.randn(2, 3, 2, 4, 4, dtype=torch.float64)
+    sigma = torch.tensor([0.05, 1.0, 150.0], dtype=torch.float64) if per_row else 0.8
+    x = x0 + rows_like(sigma, x0) * noise
+    denoise = VPDenoiser(Truth(x0, predicts), predicts)
+    torch.testing.assert_close(denoise(x, sigma), x0, rtol=1e-9, atol=1e-9)
+    assert (denoise(x, sigma, scale=0.9) - x0).abs().max() > 0.01  # the condition arrived
+    assert denoise(x.float(), sigma).dtype == torch.float32
+    with pytest.raises(ValueError, match="predicts one of .* got 'noise'"):
+        VPDenoiser(denoise.network, "noise")
 
 
-def test_against_heun_of_diffusers():
-    diffusers = pytest.importorskip("diffusers")
-    denoiser = Denoiser(wild_network(), 0.3)
-    theirs = diffusers.HeunDiscreteScheduler()
-    theirs.set_timesteps(12)
-    sigmas = theirs.sigmas.double()
-    start = draw_noise((3, 2, 6, 6), torch.Generator().manual_seed(0)) * sigmas[0].item()
-    x = start.clone()
-    for i, t in enumerate(theirs.timesteps):
-        sigma = sigmas[i].item()
-        x = theirs.step((x - denoiser(x, sigma)) / sigma, t, x).prev_sample
-    falling = torch.cat([sigmas[:1], sigmas[1::2]])  # they list every inner level twice
-    torch.testing.assert_close(sample_heun(denoiser, start, falling), x, rtol=1e-4, atol=1e-4)
+def test_a_network_is_told_the_level_it_asks_for():
+    class Listens(nn.Module):
+        def forward(self, x: Tensor, told: Tensor) -> Tensor:
+            self.told = told
+            return x
+
+    network, x, sigmas = Listens(), torch.ones(2, 3, dtype=torch.float64), DDPM.sigmas()
+    for level, expected in ((gamma_from_sigma, DDPM.gammas[700]), (DDPM.timestep, torch.tensor(700.0)),
+                            (lambda sigma: sigma, sigmas[299]),
+                            (lambda sigma: gamma_from_sigma(sigma).sqrt(), DDPM.gammas[700].sqrt())):  # fmt: skip
+        VPDenoiser(network, "clean", level)(x, sigmas[299])
+        torch.testing.assert_close(network.told, expected.double().expand(2), rtol=1e-12, atol=0)
+    assert network.told.dtype == torch.float64
+    VPDenoiser(network, "clean", DDPM.timestep)(x, sigmas[299])
+    assert (network.told == 700).all()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_a_discrete_schedule_joins_and_agrees_with_ddim_of_diffusers(prediction):
-    """A network of the VP kind, told gamma, through the same sampler: the schedule of Palette's training."""
-    diffusers = pytest.importorskip("diffusers")
-    network = wild_network()
-    theirs = diffusers.DDIMScheduler(
-        2000, 1e-6, 0.01, "linear", clip_sample=False, prediction_type=prediction, timestep_spacing="trailing"
-    )
-    theirs.set_timesteps(20)
-    gammas = theirs.alphas_cumprod.double()[theirs.timesteps]
-    start_vp = draw_noise((3, 2, 6, 6), torch.Generator().manual_seed(0), dtype=torch.float64)
-    network = network.double()
-    x = start_vp.clone()
-    for t, gamma in zip(theirs.timesteps, gammas, strict=True):
-        x = theirs.step(network(x, gamma.expand(3)), t, x).prev_sample
+def test_clamping_holds_clean_estimates_in_range():
+    denoise = clamped(lambda x, sigma: x * sigma, -0.5, 1.0)
+    assert denoise(torch.tensor([-3.0, 0.2, 3.0]), torch.tensor(2.0)).tolist() == pytest.approx([-0.5, 0.4, 1.0])
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        alpha, spread = vp_from_sigma(sigma)
-        x_vp = vp_from_ve(x, sigma)
-        answer = network(x_vp, gamma_from_sigma(sigma).expand(3))
-        return (x0_from_epsilon if prediction == "epsilon" else x0_from_v)(x_vp, answer, alpha, spread)
 
-    sigmas = torch.cat([sigma_from_gamma(gammas), torch.zeros(1, dtype=torch.float64)])
-    ours = sample_ddim(denoise, ve_from_vp(start_vp, sigmas[0]), sigmas)
-    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
+# --- losses
+
+
+class OneError(nn.Module):
+    """A VP network, told gamma, that errs by `amount` in what it predicts."""
+
+    def __init__(self, clean: Tensor, predicts: str, amount: Tensor) -> None:
+        super().__init__()
+        self.truth, self.amount = Truth(clean, predicts), amount
+
+    def forward(self, x_vp: Tensor, gamma: Tensor) -> Tensor:
+        return self.truth(x_vp, gamma) + self.amount
+
+
+@pytest.mark.parametrize("predicts", ["clean", "epsilon", "v"])
+def test_the_loss_is_that_of_what_the_network_predicts(predicts):
+    clean, amount = torch.randn(2, 4, 2, 5, 5, dtype=torch.float64)
+    sigma = torch.tensor([0.03, 0.5, 2.0, 50.0], dtype=torch.float64)
+    denoise = VPDenoiser(OneError(clean, predicts, amount), predicts)
+    zero = torch.zeros_like(amount)
+    for norm, theirs in ((l2, F.mse_loss), (l1, F.l1_loss)):
+        loss = diffusion_loss(denoise, clean, sigma, PREDICTED[predicts], norm)
+        torch.testing.assert_close(loss, theirs(amount, zero))
+    wide = diffusion_loss(denoise, clean, sigma, PREDICTED[predicts], pseudo_huber(0.3))
+    torch.testing.assert_close(wide, (2 * 0.3 * ((amount**2 + 0.09).sqrt() - 0.3)).mean())
+    weighted = diffusion_loss(denoise, clean, sigma, PREDICTED[predicts], l1, weighting=lambda sigma: sigma**2)
+    torch.testing.assert_close(weighted, (amount.abs() * (sigma**2).view(4, 1, 1, 1)).mean())
+    mask = (torch.rand(4, 1, 5, 5) < 0.4).double()
+    masked = diffusion_loss(denoise, clean, sigma, PREDICTED[predicts], l2, importance=mask) / mask.mean()
+    torch.testing.assert_close(masked, (amount**2)[mask.bool().expand_as(amount)].mean())
+
+
+@pytest.mark.parametrize("huber", [0.0, 0.4])
+def test_denoising_loss_is_the_squared_error_of_the_networks_own_output(huber):
+    torch.manual_seed(0)
+    denoiser, clean = Denoiser(Small(), 0.2), torch.randn(64, 2, 5, 5) * 0.2
+    importance = torch.rand(1, 1, 5, 5)
+    torch.manual_seed(1)
+    loss = denoising_loss(denoiser, clean, -1.0, 1.2, huber, importance)
+    torch.manual_seed(1)
+    sigma = lognormal_sigmas(64, -1.0, 1.2)
+    noise = draw_noise(clean.shape)
+    _, c_out, _, _ = denoiser.scalings(sigma)
+    s = sigma.view(-1, 1, 1, 1)
+    error = importance * (denoiser(clean + s * noise, sigma) - clean) / c_out.float().view(-1, 1, 1, 1)
+    expected = 2 * huber * ((error**2 + huber**2).sqrt() - huber) if huber else error**2
+    torch.testing.assert_close(loss, expected.mean())
+
+
+def test_what_an_error_costs_has_a_finite_slope_at_zero():
+    for norm in (l2, l1, pseudo_huber(0.1)):
+        error = torch.zeros(2, 3, requires_grad=True)
+        norm(error, torch.ones(2, 1)).sum().backward()
+        assert (error.grad == 0).all()
+    with pytest.raises(ValueError, match="must be positive; got 0"):
+        pseudo_huber(0.0)
+
+
+@pytest.mark.parametrize("huber", [0.01, 1.0, 100.0])
+def test_pseudo_huber_is_square_near_zero_and_linear_beyond(huber):
+    class Off(nn.Module):
+        """Off by a known amount at every level."""
+
+        def __init__(self, amount: float):
+            super().__init__()
+            self.amount = amount
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            return torch.full_like(x, self.amount)
+
+        def loss_weight(self, sigma: Tensor) -> Tensor:
+            return torch.ones_like(sigma)
+
+    near = denoising_loss(Off(0.01 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
+    far = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
+    assert near == pytest.approx((0.01 * huber) ** 2, rel=0.05)
+    assert far == pytest.approx(2000 * huber**2, rel=0.01)
+    half = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber, torch.tensor([0.0, 0.5, 1.0]))
+    assert half == pytest.approx(1000 * huber**2, rel=0.01)
+
+# --- guidance
+
+
+def of_gaussian(mean: float, std: float):
+    """The exact denoiser of N(mean, std²)."""
+    return lambda x, sigma: mean + (x - mean) * std**2 / (std**2 + sigma**2)
+
+
+def test_guidance_of_gaussians_is_the_denoiser_of_a_gaussian():
+    """With one std, D is linear in the mean: guidance moves the mean to m1 + (w - 1)(m1 - m0), whatever samples it."""
+    denoise = guided(of_gaussian(0.5, 0.4), of_gaussian(0.2, 0.4), 3.0)
+    target = of_gaussian(0.5 + 2 * (0.5 - 0.2), 0.4)
+    x, sigma = torch.randn(5, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    torch.testing.assert_close(denoise(x, sigma), target(x, sigma))
+    for sample in SAMPLERS.values():
+        sigmas = karras_sigmas(8, sigma_max=5.0)
+        torch.testing.assert_close(sample(denoise, 5 * x, sigmas), sample(target, 5 * x, sigmas))
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.0, 1.0, 2.5])
+def test_guidance_is_linear_and_keeps_to_its_interval(weight):
+    calls = []
+
+    def weak(x, sigma):
+        calls.append(sigma.item())
+        return x * 3
+
+    denoise = guided(lambda x, sigma: x * 5, weak, weight, (0.5, 2.0))
+    x = torch.tensor([1.0, -2.0])
+    for sigma in (0.1, 0.5, 0.6, 2.0, 2.1):
+        inside = 0.5 < sigma <= 2.0
+        expected = weight * 5 * x + (1 - weight) * 3 * x if inside else 5 * x
+        torch.testing.assert_close(denoise(x, torch.tensor(sigma, dtype=torch.float64)), expected)
+    assert calls == ([] if weight == 1 else [0.6, 2.0])
+
+
+def test_guidance_that_is_none():
+    for wrong in (partial(guided, weight=math.nan), partial(guided, weight=2.0, interval=(2.0, 1.0))):
+        with pytest.raises(ValueError, match="guidance needs a finite weight and 0 <= low < high"):
+            wrong(lambda x, sigma: x, lambda x, sigma: x)

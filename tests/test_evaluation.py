@@ -42,13 +42,13 @@ from stages.stage1_coarse.candidates import spread_order
 from stages.training.config import Config
 from train_scripts import (
     choose_candidate,
-    evaluate_uncertainty,
     evaluate_luma,
     evaluate_pipeline,
     evaluate_stage1,
     evaluate_stage2,
     evaluate_stage3,
     evaluate_steps,
+    evaluate_uncertainty,
     tune_steps,
 )
 

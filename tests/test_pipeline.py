@@ -26,7 +26,7 @@ from pipeline.sources import candidate_generator, photo_from
 from stages.checkpoint import CheckpointError
 from stages.color.resample import doubled, resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
-from stages.diffusion import draw_noise
+from stages.diffusion import draw_noise, sample_exponential
 from stages.registry import kind_of
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
@@ -567,7 +567,7 @@ def test_the_tuned_steps_of_the_default_weights_end_near_many():
     noise = draw_noise((4, 2, 32, 32), torch.Generator().manual_seed(0))
     with torch.no_grad():
         many, tuned, untuned = (
-            stage1.denoiser.sample(noise, sigmas, context=[m.expand(4, -1, -1, -1) for m in encoded.maps])
+            sample_exponential(stage1.denoiser, noise, sigmas, context=[m.expand(4, -1, -1, -1) for m in encoded.maps])
             for sigmas in (stage1._sigmas(50), stage1.tuned, stage1.tuned.sigmas)
         )
     assert (tuned - many).norm() < 0.5 * (untuned - many).norm() < 0.1 * many.norm()

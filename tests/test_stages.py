@@ -35,7 +35,12 @@ from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
 from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
 from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
-from stages.stage3_superres.diffusion import DETAIL_SPREAD, DiffusionSuperResolver, DiffusionSuperResolverConfig, sensitivity
+from stages.stage3_superres.diffusion import (
+    DETAIL_SPREAD,
+    DiffusionSuperResolver,
+    DiffusionSuperResolverConfig,
+    sensitivity,
+)
 from stages.training.config import Config
 
 SMALL = {

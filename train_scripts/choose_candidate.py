@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stages.stage1_coarse.temperature import checked_temperature
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,7 +31,6 @@ from stages.evaluation.photos import HELD_OUT, EvaluationError
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.tables import PREVIEW
 from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
-from stages.stage1_coarse.temperature import checked_temperature
 from train_scripts.evaluate_stage1 import BATCH, opened
 
 

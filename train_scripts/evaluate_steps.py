@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.color.spaces import merge
-from stages.diffusion.spectral import TunedSteps
+from stages.diffusion import FewSteps
 from stages.evaluation.command import arguments, batches, generators, positive, run, stage_weights
 from stages.evaluation.photos import EvaluationError
 from stages.evaluation.pixel import picture_from_rgb
@@ -95,7 +95,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return report.finish()
 
 
-def tunings_of(stage: Any, folders: list[Path]) -> dict[int, TunedSteps]:
+def tunings_of(stage: Any, folders: list[Path]) -> dict[int, FewSteps]:
     """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
     tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
     for folder in folders:

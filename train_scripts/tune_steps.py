@@ -1,10 +1,10 @@
-"""Learns what few steps of stage 1 get wrong, from many steps: its `TunedSteps`.
+"""Learns what few steps of stage 1 get wrong, from many steps: its `FewSteps`.
 
     python train_scripts/tune_steps.py
 
 One draw of each photograph held out of training, by `--reference` steps of the spectral sampler and, from
 the same noise, by few, at `--levels`. Factors on both parts of each few step, by frequency, and the modulations of the
-network at each (`TunedSteps`) are learned so that the draws end where those of many steps end: the mean over frequency
+network at each (`FewSteps`) are learned so that the draws end where those of many steps end: the mean over frequency
 bands of the squared error relative to the band's energy, so that fine detail, which has little energy, counts as much
 as the tint; and with the same energy in each band, for what is missing in single draws is missing in the colors of all.
 Nothing else of the weights changes. A quarter of the photographs is not learned from; what is printed is of these.
@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_description, sha256_of
 from stages.color.spaces import gray_from_rgb
+from stages.diffusion import FewSteps, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.samplers import falling
-from stages.diffusion.spectral import BANDS, TunedSteps
+from stages.diffusion.wiener import BANDS
 from stages.evaluation.command import arguments, batches, generators, positive, run, seen_by_stage1, stage_weights
 from stages.evaluation.photos import HELD_OUT, EvaluationError, Photos, load_photos
 from stages.evaluation.report import Account
@@ -71,12 +72,12 @@ class Draws:
             encoded.append(stage.encode(gray64, **sharp).maps)
             shape = (len(part), *self.denoiser.spectrum.shape)
             noise.append(draw_noise(shape, generators(seed, part, 1), gray.device))
-            target.append(self.denoiser.sample(noise[-1], sigmas, context=encoded[-1]))
+            target.append(sample_exponential(self.denoiser, noise[-1], sigmas, context=encoded[-1]))
         self.noise, self.target = torch.cat(noise), torch.cat(target)
         self.maps = [torch.cat(one) for one in zip(*encoded, strict=True)]
 
-    def sampled(self, rows: Tensor, sigmas: TunedSteps | list[float]) -> Tensor:
-        return self.denoiser.sample(self.noise[rows], sigmas, context=[m[rows] for m in self.maps])
+    def sampled(self, rows: Tensor, sigmas: FewSteps | list[float]) -> Tensor:
+        return sample_exponential(self.denoiser, self.noise[rows], sigmas, context=[m[rows] for m in self.maps])
 
     def compared(self, found: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """By band: squared error relative to the target's energy, and energy relative to it, (len(BANDS),) each."""
@@ -155,11 +156,11 @@ def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
         raise EvaluationError(f"--levels: {error}") from error
     steps = len(levels)
     stage.config = dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps)
-    stage.tuned = TunedSteps(levels, sum(stage.network.modulations))
+    stage.tuned = FewSteps(levels, sum(stage.network.modulations))
     return stage.eval().requires_grad_(False)
 
 
-def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace) -> list[float]:
+def learn(tuned: FewSteps, draws: Draws, count: int, args: argparse.Namespace) -> list[float]:
     """Learns the tuned steps from the first `count` draws; the mean loss of each pass. Raises EvaluationError where it
     is no longer finite.
     """
@@ -190,7 +191,7 @@ def learn(tuned: TunedSteps, draws: Draws, count: int, args: argparse.Namespace)
 
 
 @torch.no_grad()
-def row(name: str, draws: Draws, tested: Tensor, sigmas: TunedSteps | list[float]) -> dict[str, Any]:
+def row(name: str, draws: Draws, tested: Tensor, sigmas: FewSteps | list[float]) -> dict[str, Any]:
     found = torch.cat([draws.sampled(rows, sigmas) for rows in tested.split(BATCH)])
     target = draws.target[tested]
     error, energy = draws.compared(found, target)

@@ -1,28 +1,31 @@
-"""From a network to a denoiser: (x, sigma) -> the clean picture one expects, given the noisy one.
+"""From a network to a denoiser: (x, sigma) -> the clean picture one expects, given the noisy one in VE form.
 
-`Denoiser` keeps every scaling in one place: the network sees input of unit spread and learns a target of unit
-spread at every noise level, which is what lets one network serve them all (Karras et al. 2022, arXiv
-2206.00364, section 5).
+`Denoiser` keeps every scaling in one place: the network sees input of unit standard deviation and learns a target of
+unit standard deviation at every noise level, so that one network serves them all (Karras et al. 2022, arXiv
+2206.00364, section 5):
 
-Networks trained to say something else join through the exact conversions below. With x = alpha · x0 + sigma ·
-epsilon, where (alpha, sigma) = (1, sigma) in VE form and `vp_from_sigma(sigma)` in VP form, the clean picture
-x0, the noise epsilon and the velocity v = alpha · epsilon - sigma · x0 (Salimans and Ho 2022, VP only) say
-the same about x.
+    denoise(x, sigma) = c_skip · x + c_out · network(c_in · x, c_noise)
+
+`VPDenoiser` is the same face for networks trained in VP form, such as DDPM's, ADM's, Palette's and GPIC's. With
+gamma = 1 / (1 + sigma²), what they predict says the same about x_vp = sqrt(gamma) · x as the clean picture x0:
+
+    epsilon = (x - x0) / sigma,    v = sqrt(gamma) · epsilon - sqrt(1 - gamma) · x0
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion.noise import Level, draw_noise, lognormal_sigmas, rows_like
+from stages.diffusion.noise import Level, gamma_from_sigma, rows_like, vp_from_sigma, vp_from_ve
 
-__all__ = [
-    "Denoiser", "denoising_loss", "epsilon_from_v", "epsilon_from_x0", "v_from_epsilon", "v_from_x0", "x0_from_epsilon",
-    "x0_from_v",
-]  # fmt: skip
+__all__ = ["Denoiser", "Prediction", "VPDenoiser", "clamped"]
+
+Prediction = Literal["clean", "epsilon", "v"]
+"""What a network predicts: the clean picture, the noise, or the velocity (Salimans and Ho 2022, arXiv 2202.00512)."""
 
 
 class Denoiser(nn.Module):
@@ -32,17 +35,17 @@ class Denoiser(nn.Module):
 
     network: called with c_in · x (B, ...), c_noise = ln(sigma) / 4 as (B,) in the dtype of x, and the
         conditions as given; returns the shape of x. Other dtypes (under autocast) are brought back
-    sigma_data: spread (standard deviation) of the clean data
+    sigma_data: standard deviation of the clean data
     """
 
     def __init__(self, network: nn.Module, sigma_data: float) -> None:
         super().__init__()
         if not sigma_data > 0:
-            raise ValueError(f"sigma_data is the spread of the data and must be positive; got {sigma_data}")
+            raise ValueError(f"sigma_data is the standard deviation of the data and must be positive; got {sigma_data}")
         self.network = network
         self.sigma_data = float(sigma_data)
 
-    def forward(self, x: Tensor, sigma: Level, **conditions: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Level, **conditions: object) -> Tensor:
         """The clean estimate (B, ...) for x (B, ...) noisy at sigma > 0, one number or one per row (B,)."""
         c_skip, c_out, c_in, c_noise = self.scalings(sigma)
         scaled = rows_like(c_in, x) * x
@@ -67,61 +70,48 @@ class Denoiser(nn.Module):
         return weight.to(sigma.dtype) if isinstance(sigma, Tensor) else weight
 
 
-def denoising_loss(
-    denoiser: Any,
-    clean: Tensor,
-    noise_mean: float,
-    noise_std: float,
-    huber: float = 0.0,
-    importance: Tensor | None = None,
-    **conditions: Any,
-) -> Tensor:
-    """Mean weighted error of the clean estimate at random noise levels (Karras et al. 2022, eq. 2).
+class VPDenoiser(nn.Module):
+    """A network of the variance-preserving form:
 
-    denoiser: called as (noisy, sigma, **conditions) and asked for `loss_weight(sigma)`
-    clean: (B, ...); noise_mean, noise_std: of ln(sigma), in units of clean
-    huber: each error of the network's output (of unit spread) beyond this counts by its size instead of its square, and
-        the estimate leans from the mean to the median (Song and Dhariwal 2023, arXiv 2310.14189, section 3.3, take the
-        norm of a whole picture instead); 0: squared
-    importance: factor of each error, broadcast to clean; none: 1
-    returns: scalar
+        answer = network(x_vp, level(sigma), **conditions)
+        denoise(x, sigma) = answer | x - sigma · answer | gamma · x - sqrt(1 - gamma) · answer
+
+    for a network that predicts the clean picture, epsilon or v.
+
+    network: called with x_vp (B, ...), the level as (B,) in the dtype of x, and the conditions as given; returns the
+        shape of x. Other dtypes (under autocast) are brought back
+    level: what the network is told, from sigma in float64: `gamma_from_sigma`, the `timestep` of a `LinearSchedule`,
+        or any other function of sigma
     """
-    sigma = lognormal_sigmas(len(clean), noise_mean, noise_std).to(clean.device)
-    noisy = clean + rows_like(sigma, clean) * draw_noise(clean.shape, device=clean.device)
-    error = denoiser(noisy, sigma, **conditions) - clean
-    if importance is not None:
-        error = importance * error
-    square = rows_like(denoiser.loss_weight(sigma), error) * error.square()
-    if huber:
-        square = 2 * huber * ((square + huber**2).sqrt() - huber)
-    return square.mean()
+
+    def __init__(
+        self, network: nn.Module, predicts: Prediction, level: Callable[[Tensor], Tensor] = gamma_from_sigma
+    ) -> None:
+        super().__init__()
+        if predicts not in get_args(Prediction):
+            raise ValueError(f"a network predicts one of {get_args(Prediction)}; got {predicts!r}")
+        self.network = network
+        self.predicts = predicts
+        self.level = level
+
+    def forward(self, x: Tensor, sigma: Level, **conditions: object) -> Tensor:
+        """The clean estimate (B, ...) for x (B, ...) in VE form, noisy at sigma > 0, one number or one per row (B,)."""
+        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        told = self.level(sigma).to(x.device, x.dtype).expand(x.shape[:1])
+        answer = self.network(vp_from_ve(x, sigma), told, **conditions).to(x.dtype)
+        if self.predicts == "clean":
+            return answer
+        if self.predicts == "epsilon":
+            return x - rows_like(sigma, x) * answer
+        alpha, std = vp_from_sigma(sigma)
+        return rows_like(alpha**2, x) * x - rows_like(std, x) * answer
 
 
-def x0_from_epsilon(x: Tensor, epsilon: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Clean picture, (x - sigma · epsilon) / alpha; alpha > 0. Coefficients are numbers or (B,)."""
-    return (x - rows_like(sigma, x) * epsilon) / rows_like(alpha, x)
+def clamped(
+    denoise: Callable[[Tensor, Tensor], Tensor], low: float = -1.0, high: float = 1.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser with its clean estimates held within the range of pictures, as DDPM and Palette sample.
 
-
-def epsilon_from_x0(x: Tensor, x0: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Noise, (x - alpha · x0) / sigma; sigma > 0."""
-    return (x - rows_like(alpha, x) * x0) / rows_like(sigma, x)
-
-
-def x0_from_v(x: Tensor, v: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Clean picture, alpha · x - sigma · v, from the velocity; VP: alpha² + sigma² = 1."""
-    return rows_like(alpha, x) * x - rows_like(sigma, x) * v
-
-
-def v_from_x0(x: Tensor, x0: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Velocity, (alpha · x - x0) / sigma; VP: alpha² + sigma² = 1, sigma > 0."""
-    return (rows_like(alpha, x) * x - x0) / rows_like(sigma, x)
-
-
-def epsilon_from_v(x: Tensor, v: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Noise, sigma · x + alpha · v, from the velocity; VP: alpha² + sigma² = 1."""
-    return rows_like(sigma, x) * x + rows_like(alpha, x) * v
-
-
-def v_from_epsilon(x: Tensor, epsilon: Tensor, alpha: Level, sigma: Level) -> Tensor:
-    """Velocity, (epsilon - sigma · x) / alpha; VP: alpha² + sigma² = 1, alpha > 0."""
-    return (epsilon - rows_like(sigma, x) * x) / rows_like(alpha, x)
+    For samplers only: in training, clamped pixels would get no gradient.
+    """
+    return lambda x, sigma: denoise(x, sigma).clamp(low, high)

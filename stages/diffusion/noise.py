@@ -5,25 +5,26 @@ A noisy picture is written in the variance-exploding (VE) form everywhere in thi
     x = x0 + sigma · epsilon,    epsilon ~ N(0, 1)
 
 and `sigma`, a continuous number, is all that a sampler or a denoiser is told. Work written in the
-variance-preserving (VP) form, with a discrete schedule of gamma (also called alpha-bar), is the same thing
-scaled:
+variance-preserving (VP) form, with a discrete schedule of gamma (also called alpha-bar), is the same thing scaled:
 
     x_vp = sqrt(gamma) · x0 + sqrt(1 - gamma) · epsilon = x / sqrt(1 + sigma²),    gamma = 1 / (1 + sigma²)
 
-so a schedule of Palette, GPIC or DDPM becomes falling sigmas by `sigma_from_gamma`, and its pictures go over
-by `ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span five and more decades.
+so a schedule of DDPM, Palette or GPIC becomes falling sigmas (`LinearSchedule`), and its pictures go over by
+`ve_from_vp` and `vp_from_ve`, without loss. Levels are float64: they span five and more decades.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "Level", "draw_noise", "draw_uniform", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas", "lognormal_sigmas",
-    "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
+    "Level", "LinearSchedule", "draw_noise", "draw_uniform", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas",
+    "lognormal_sigmas", "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
 ]  # fmt: skip
 
 Level = float | Tensor
@@ -64,6 +65,75 @@ def lognormal_sigmas(
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return torch.exp(mean + std * draw_noise(shape, generator))
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """The discrete schedule of DDPM (Ho et al. 2020, arXiv 2006.11239): beta_1 .. beta_T evenly spaced, in float64.
+
+        gamma_t = prod over s <= t of (1 - beta_s),    sigma_t = sqrt(1 / gamma_t - 1)
+
+    DDPM and ADM: (1000, 1e-4, 0.02). Palette: (2000, 1e-6, 0.01) in training, (1000, 1e-4, 0.09) in use.
+    Tensors hold t = 1 .. T in order; the timestep that networks are told counts from 0.
+    """
+
+    steps: int
+    first: float
+    last: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or not 0 < self.first <= self.last < 1:
+            raise ValueError(f"a linear schedule needs steps >= 2 and 0 < first <= last < 1; got {self}")
+
+    @cached_property
+    def betas(self) -> Tensor:
+        """(T,), the variance that each step adds in VP form."""
+        return torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
+
+    @cached_property
+    def gammas(self) -> Tensor:
+        """(T,), the share of the signal in the variance of x_vp, falling."""
+        return (1 - self.betas).cumprod(0)
+
+    def sigmas(self, count: int | None = None) -> Tensor:
+        """Falling noise levels of a sampler: all of the schedule's, or `count` of them, evenly spaced in t.
+
+        returns: (count + 1,), from sigma_T down to sigma_1, as ADM respaces its steps, and then 0
+        """
+        count = self.steps if count is None else count
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"of a schedule of {self.steps} steps, 1 to {self.steps} can be taken; got {count}")
+        chosen = torch.linspace(self.steps - 1, 0, count, dtype=torch.float64).round().long()
+        return torch.cat([sigma_from_gamma(self.gammas[chosen]), torch.zeros(1, dtype=torch.float64)])
+
+    def timestep(self, sigma: Level) -> Tensor:
+        """The timestep, from 0 to T - 1, of noise levels of any shape: whole at the schedule's own, even in ln sigma
+        between them. float64. Raises ValueError for levels that the schedule does not reach.
+        """
+        own = sigma_from_gamma(self.gammas)
+        level = _float64(sigma).cpu()
+        # float32 levels may lie a rounding error outside.
+        if not ((level >= own[0] * (1 - 1e-6)) & (level <= own[-1] * (1 + 1e-6))).all():
+            raise ValueError(f"{self} knows sigma from {own[0]:.6g} to {own[-1]:.6g}; got {level.tolist()}")
+        upper = torch.searchsorted(own, level).clamp(1, self.steps - 1)
+        low, high = own[upper - 1].log(), own[upper].log()
+        return upper - 1 + ((level.log() - low) / (high - low)).clamp(0, 1)
+
+    def draw_gammas(
+        self, count: int, generator: Generator | Sequence[Generator] | None = None, root: bool = False
+    ) -> Tensor:
+        """Levels of a training batch, also between those of the schedule: t uniform in 1 .. T, then gamma uniform
+        between gamma_(t-1) and gamma_t, where gamma_0 = 1 (Chen et al. 2020, arXiv 2009.00713, section 3; Palette).
+
+        generator: as for `draw_uniform`; root: uniform in sqrt(gamma) instead (WaveGrad, GPIC)
+        returns: (count,) float64, below 1
+        """
+        time, share = draw_uniform((count, 2), generator).double().unbind(1)
+        later = (time * self.steps).long()
+        ends = torch.cat([torch.ones(1, dtype=torch.float64), self.gammas])
+        ends = ends.sqrt() if root else ends
+        level = ends[later + 1] + share * (ends[later] - ends[later + 1])
+        return level.square() if root else level
 
 
 def draw_noise(
@@ -128,9 +198,9 @@ def gamma_from_sigma(sigma: Level) -> Tensor:
 
 
 def vp_from_sigma(sigma: Level) -> tuple[Tensor, Tensor]:
-    """VP coefficients (alpha, spread) of the VE noise level sigma: x_vp = alpha · x0 + spread · epsilon.
+    """VP coefficients (alpha, std) of the VE noise level sigma: x_vp = alpha · x0 + std · epsilon.
 
-    alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), spread = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
+    alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), std = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
     """
     sigma = _float64(sigma)
     alpha = torch.rsqrt(1 + sigma**2)

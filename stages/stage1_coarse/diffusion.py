@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.corruptions.film import film_degraded
-from stages.diffusion import SpectralDenoiser, denoising_loss
+from stages.diffusion import FewSteps, WienerDenoiser, denoising_loss, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
-from stages.diffusion.spectral import TunedSteps
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
 from stages.options import SampleOptions
@@ -57,9 +56,9 @@ class DiffusionColorizerConfig:
     label_weight: float = 0.2
     film: float = 0.0  # share of the pictures whose gray is degraded as by old film
     # sampling
-    sampler: str = "dpmpp_2m"  # or "spectral", the denoiser's own
+    sampler: str = "dpmpp_2m"  # or "spectral", the exponential integrator
     steps: int = 14
-    tuned: int = 0  # steps that the weights hold `TunedSteps` for: used where as many are asked for
+    tuned: int = 0  # steps that the weights hold `FewSteps` for: used where as many are asked for
     sigma_min: float = 0.05
     sigma_max: float = 80.0
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
@@ -99,11 +98,11 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
             raise ValueError(f"film is a share of the pictures, from 0 to 1; got {config.film}")
         SampleOptions(temperature=config.temperature, chroma_gain=config.chroma_gain)  # raises where out of range
         self.encoder = GrayEncoder(config)
-        self.denoiser = SpectralDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
-        self.tuned: TunedSteps | None = None
+        self.denoiser = WienerDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
+        self.tuned: FewSteps | None = None
         if config.tuned:
             levels = geometric_sigmas(config.tuned, config.sigma_min, config.sigma_max)[:-1]
-            self.tuned = TunedSteps(levels, sum(self.network.modulations))
+            self.tuned = FewSteps(levels, sum(self.network.modulations))
 
     @property
     def network(self) -> ChromaNetwork:
@@ -201,7 +200,7 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         noise = draw_noise((rows, 2, CHROMA_SIDE, CHROMA_SIDE), generator, encoding.gray64.device)
         if config.sampler == "spectral":
             tuned = self.tuned if steps == config.tuned else None
-            left_open = self.denoiser.sample(noise, tuned or self._sigmas(steps), callback, context=maps)
+            left_open = sample_exponential(self.denoiser, noise, tuned or self._sigmas(steps), callback, context=maps)
         else:
             sigmas = self._sigmas(steps)
             start = self.denoiser.start(noise, float(sigmas[0]))
@@ -292,7 +291,7 @@ class ChromaNetwork(nn.Module):
     """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
 
     forward: x (B, 4, 32, 32), what the preview leaves open, noisy, and a first guess at it; c_noise (B,); context: the
-    maps of `prepare`; modulation (sum of `modulations`,), see `TunedSteps` -> (B, 2, 32, 32)
+    maps of `prepare`; modulation (sum of `modulations`,), see `FewSteps` -> (B, 2, 32, 32)
     """
 
     def __init__(self, config: DiffusionColorizerConfig):

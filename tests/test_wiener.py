@@ -1,4 +1,4 @@
-"""The denoiser that knows a spectrum, against Gaussian fields, where the best estimate is known."""
+"""The denoiser that knows a spectrum, and its integrator, against Gaussian fields, where both answers are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion import SAMPLERS, Denoiser, SpectralDenoiser, denoising_loss, geometric_sigmas, karras_sigmas
-from stages.diffusion.spectral import BANDS, TunedSteps
+from stages.diffusion import (
+    SAMPLERS,
+    Denoiser,
+    FewSteps,
+    WienerDenoiser,
+    denoising_loss,
+    geometric_sigmas,
+    karras_sigmas,
+    keep_known,
+    sample_exponential,
+)
+from stages.diffusion.wiener import BANDS
 
 SHAPE = (2, 8, 12)
 
@@ -37,21 +47,21 @@ def fields(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1))).float()
 
 
-def fitted() -> SpectralDenoiser:
-    denoiser = SpectralDenoiser(Answer(), *SHAPE)
+def fitted() -> WienerDenoiser:
+    denoiser = WienerDenoiser(Answer(), *SHAPE)
     denoiser.spectrum.copy_(falling_spectrum())
     return denoiser
 
 
 def test_the_spectrum_is_found_again():
-    denoiser = SpectralDenoiser(Answer(), *SHAPE)
+    denoiser = WienerDenoiser(Answer(), *SHAPE)
     denoiser.fit(fields(20_000))
     torch.testing.assert_close(denoiser.spectrum, falling_spectrum(), rtol=0.06, atol=0)
 
 
 def test_a_flat_spectrum_is_the_denoiser_of_karras():
     x, sigma = torch.randn(3, *SHAPE), torch.tensor([0.1, 1.0, 30.0])
-    ours, theirs = SpectralDenoiser(Answer(), *SHAPE), Denoiser(Answer(), 1.0)
+    ours, theirs = WienerDenoiser(Answer(), *SHAPE), Denoiser(Answer(), 1.0)
     for value in (0.0, 0.7):
         ours.network.value = theirs.network.value = value
         torch.testing.assert_close(ours(x, sigma), theirs(x, sigma))
@@ -95,13 +105,14 @@ def test_samples_of_a_silent_network_have_the_spectrum():
         torch.testing.assert_close(found.float(), falling_spectrum(), rtol=0.12, atol=1e-3)
 
 
-def test_the_own_sampler_is_exact_for_a_silent_network():
+def test_the_exponential_integrator_is_exact_for_a_silent_network():
     noise, denoiser = torch.randn(3, *SHAPE), fitted()
     spread = falling_spectrum().sqrt().numpy()
     coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * spread
     expected = torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1)))
     for steps in (1, 7):
-        torch.testing.assert_close(denoiser.sample(noise, geometric_sigmas(steps)), expected, rtol=0, atol=1e-5)
+        end = sample_exponential(denoiser, noise, geometric_sigmas(steps))
+        torch.testing.assert_close(end, expected, rtol=0, atol=1e-5)
 
 
 class Bent(nn.Module):
@@ -111,31 +122,31 @@ class Bent(nn.Module):
         return 0.6 * torch.tanh(x[:, SHAPE[0] :]) + 0.3 * torch.sin(2 * c_noise)[:, None, None, None]
 
 
-def test_the_own_sampler_follows_the_same_path_as_the_others_and_is_of_second_order():
+def test_the_exponential_integrator_follows_the_same_path_as_the_others_and_is_of_second_order():
     torch.manual_seed(0)
-    denoiser = SpectralDenoiser(Bent(), *SHAPE)
+    denoiser = WienerDenoiser(Bent(), *SHAPE)
     denoiser.spectrum.copy_(falling_spectrum())
     denoiser, noise = denoiser.double(), torch.randn(4, *SHAPE).double()
     truth = SAMPLERS["heun"](denoiser, denoiser.start(noise, 20.0), karras_sigmas(1500, 1e-4, 20.0))
-    errors = [(denoiser.sample(noise, geometric_sigmas(steps, 1e-3 if steps > 8 else 0.05, 20.0)) - truth).std()
-              for steps in (8, 40, 80, 160)]  # fmt: skip
+    sigmas = [geometric_sigmas(steps, 1e-3 if steps > 8 else 0.05, 20.0) for steps in (8, 40, 80, 160)]
+    errors = [(sample_exponential(denoiser, noise, one) - truth).std() for one in sigmas]
     assert errors[0] < 0.05 * truth.std()
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.3) and errors[2] / errors[3] == pytest.approx(4, rel=0.3)
     few = SAMPLERS["dpmpp_2m"](denoiser, denoiser.start(noise, 20.0), karras_sigmas(8, 0.05, 20.0))
     assert errors[0] < (few - truth).std()
 
 
-def test_steps_of_the_own_sampler():
+def test_steps_of_the_exponential_integrator():
     denoiser, noise, seen = fitted(), torch.randn(2, *SHAPE), []
     denoiser.network.value = 0.4
-    end = denoiser.sample(noise, [9.0, 1.0, 0.1, 0.0], lambda *step: seen.append(step))
+    end = sample_exponential(denoiser, noise, [9.0, 1.0, 0.1, 0.0], lambda *step: seen.append(step))
     assert [(step, sigma) for step, sigma, _, _ in seen] == [(0, 1.0), (1, 0.1), (2, 0.0)]
     torch.testing.assert_close(seen[-1][2], end)
     torch.testing.assert_close(seen[0][3], denoiser(denoiser.start(noise, 9.0), 9.0))
     torch.testing.assert_close(seen[1][3], denoiser(seen[0][2], 1.0))
     for wrong, message in (([3.0, 1.0], "must be 0"), ([1.0, 3.0, 0.0], "falling"), ([0.0], "two or more")):
         with pytest.raises(ValueError, match=message):
-            denoiser.sample(noise, wrong)
+            sample_exponential(denoiser, noise, wrong)
 
 
 class Pattern(nn.Module):
@@ -151,21 +162,21 @@ class Pattern(nn.Module):
         return (1 + c_noise[:, None, None, None]) * torch.linspace(-1, 1, math.prod(SHAPE)).view(1, *SHAPE)
 
 
-def with_gains(sigmas: list[float], gains: Tensor) -> TunedSteps:
-    tuned = TunedSteps(sigmas[:-1], 4)
+def with_gains(sigmas: list[float], gains: Tensor) -> FewSteps:
+    tuned = FewSteps(sigmas[:-1], 4)
     tuned.gains.copy_(gains)
     return tuned
 
 
 def test_gains_scale_both_parts_of_each_step_by_frequency():
-    denoiser = SpectralDenoiser(Pattern(), *SHAPE)
+    denoiser = WienerDenoiser(Pattern(), *SHAPE)
     denoiser.spectrum.copy_(falling_spectrum())
     noise, sigmas = torch.randn(2, *SHAPE), [20.0, 4.0, 0.625, 0.0]  # exact in float32
     shape = (3, 2, len(BANDS))
-    plain = denoiser.sample(noise, sigmas)
-    none = denoiser.sample(noise, with_gains(sigmas, torch.zeros(shape)))
-    assert torch.equal(denoiser.sample(noise, TunedSteps(sigmas[:-1], 4)), plain)
-    silent = fitted().sample(noise, sigmas)
+    plain = sample_exponential(denoiser, noise, sigmas)
+    none = sample_exponential(denoiser, noise, with_gains(sigmas, torch.zeros(shape)))
+    assert torch.equal(sample_exponential(denoiser, noise, FewSteps(sigmas[:-1], 4)), plain)
+    silent = sample_exponential(fitted(), noise, sigmas)
     torch.testing.assert_close(none, silent, rtol=0, atol=1e-5)  # nothing of the answers is taken
     total = torch.zeros_like(plain)
     frequency = np.hypot(*np.mgrid[: SHAPE[1], : SHAPE[2]])
@@ -175,7 +186,7 @@ def test_gains_scale_both_parts_of_each_step_by_frequency():
             for band in range(len(BANDS)):
                 gains = torch.zeros(shape)
                 gains[step, part, band] = 1.0
-                alone = denoiser.sample(noise, with_gains(sigmas, gains)) - none
+                alone = sample_exponential(denoiser, noise, with_gains(sigmas, gains)) - none
                 total += alone
                 moved = np.abs(scipy.fft.dctn(alone.numpy(), type=2, norm="ortho", axes=(-2, -1))).max((0, 1)) > 1e-5
                 inside = (frequency > below[band]) & (frequency <= below[band + 1])
@@ -185,9 +196,9 @@ def test_gains_scale_both_parts_of_each_step_by_frequency():
 
 
 def test_the_network_is_given_the_modulation_of_each_step():
-    denoiser, tuned = SpectralDenoiser(Pattern(), *SHAPE), TunedSteps([20.0, 4.0], 3)
+    denoiser, tuned = WienerDenoiser(Pattern(), *SHAPE), FewSteps([20.0, 4.0], 3)
     tuned.modulation.copy_(torch.arange(6.0).view(2, 3))
-    denoiser.sample(torch.randn(2, *SHAPE), tuned)
+    sample_exponential(denoiser, torch.randn(2, *SHAPE), tuned)
     assert denoiser.network.modulations == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -197,9 +208,9 @@ def test_autocast_does_not_reach_the_filter():
         low, start = denoiser(x, 0.5), denoiser.start(x, 0.5)
     assert torch.equal(low, denoiser(x, 0.5)) and torch.equal(start, denoiser.start(x, 0.5))
     plain, under = [], []
-    end = denoiser.sample(x, [9.0, 1.0, 0.0], lambda *step: plain.append(step))
+    end = sample_exponential(denoiser, x, [9.0, 1.0, 0.0], lambda *step: plain.append(step))
     with torch.autocast("cpu", torch.bfloat16):
-        low = denoiser.sample(x, [9.0, 1.0, 0.0], lambda *step: under.append(step))
+        low = sample_exponential(denoiser, x, [9.0, 1.0, 0.0], lambda *step: under.append(step))
     assert low.dtype == torch.float32 and torch.equal(low, end)
     for (*_, x_plain, x0_plain), (*_, x_under, x0_under) in zip(plain, under, strict=True):
         assert torch.equal(x_plain, x_under) and torch.equal(x0_plain, x0_under)
@@ -217,24 +228,53 @@ def test_the_loss_is_one_for_a_silent_network_on_its_own_fields():
     assert denoising_loss(fitted(), fields(4000), 0.0, 1.0) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("huber", [0.01, 1.0, 100.0])
-def test_pseudo_huber_is_square_near_zero_and_linear_beyond(huber):
-    class Off(nn.Module):
-        """Off by a known amount at every level."""
+def test_corrections_between_exponential_steps():
+    """Known places stay known, calls follow the protocol, and a correction that changes nothing changes nothing."""
+    denoiser, white, calls = WienerDenoiser(Bent(), *SHAPE), torch.randn(3, *SHAPE), []
+    denoiser.spectrum.copy_(falling_spectrum())
+    sigmas = geometric_sigmas(6, 0.05, 20.0)
+    plain = sample_exponential(denoiser, white, sigmas)
 
-        def __init__(self, amount: float):
-            super().__init__()
-            self.amount = amount
+    def watch(x, denoise, before, sigma, noise):
+        calls.append((before.item(), sigma.item()))
+        if sigma:
+            assert torch.equal(denoise(x, sigma), denoiser(x, sigma))
+        return x
 
-        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-            return torch.full_like(x, self.amount)
+    assert torch.equal(sample_exponential(denoiser, white, sigmas, correct=watch), plain)
+    levels = sigmas.tolist()
+    assert calls == [(levels[0], levels[0]), *zip(levels, levels[1:], strict=False)]
 
-        def loss_weight(self, sigma: Tensor) -> Tensor:
-            return torch.ones_like(sigma)
+    known, mask = torch.full(SHAPE, 0.25), torch.zeros(SHAPE, dtype=torch.bool)
+    mask[:, :3] = True
+    end = sample_exponential(denoiser, white, sigmas, noise=torch.randn, correct=keep_known(known, mask))
+    assert (end[:, mask] == 0.25).all() and not torch.equal(end[:, ~mask], plain[:, ~mask])
 
-    near = denoising_loss(Off(0.01 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
-    far = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber)
-    assert near == pytest.approx((0.01 * huber) ** 2, rel=0.05)
-    assert far == pytest.approx(2000 * huber**2, rel=0.01)
-    half = denoising_loss(Off(1000 * huber), torch.zeros(2, 3), 0.0, 1.0, huber, torch.tensor([0.0, 0.5, 1.0]))
-    assert half == pytest.approx(1000 * huber**2, rel=0.01)
+
+@pytest.mark.parametrize("moved", [0.0, 0.3])
+def test_after_a_correction_the_exponential_integrator_starts_anew(moved):
+    """Any new tensor counts: the whole is then a chain of first steps, with the correction between them."""
+    denoiser, white = WienerDenoiser(Bent(), *SHAPE).double(), torch.randn(2, *SHAPE).double()
+    denoiser.spectrum.copy_(falling_spectrum())
+    sigmas = [20.0, 5.0, 1.0, 0.0]
+    end = sample_exponential(denoiser, white, sigmas, correct=lambda x, *_: x + moved)
+    x = denoiser.start(white, 20.0) + moved
+    for sigma, lower in zip(sigmas, sigmas[1:], strict=False):
+        reached: list[Tensor] = []
+        from_here = denoiser.fields(denoiser.whitened(x, sigma))
+        levels = [sigma, lower, 0.0] if lower else [sigma, 0.0]
+        sample_exponential(denoiser, from_here, levels, lambda i, s, x, x0, reached=reached: reached.append(x))
+        x = reached[0] + moved
+    torch.testing.assert_close(end, x, rtol=1e-5, atol=1e-5)  # the bases are float32
+    assert (sample_exponential(denoiser, white, sigmas) - end).abs().max() > 1e-3
+
+
+def test_distilled_steps_refuse_a_correction():
+    with pytest.raises(ValueError, match="distilled steps .* take sample_dpmpp_2m"):
+        sample_exponential(fitted(), torch.randn(1, *SHAPE), FewSteps([9.0, 1.0], 4), correct=lambda x, *_: x)
+
+
+def test_names_in_the_files_of_weights():
+    denoiser = WienerDenoiser(nn.Conv2d(4, 2, 1), *SHAPE)
+    assert sorted(denoiser.state_dict()) == ["network.bias", "network.weight", "spectrum"]
+    assert sorted(FewSteps([9.0, 1.0], 4).state_dict()) == ["gains", "levels", "modulation"]
