@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from pathlib import Path
@@ -92,9 +91,3 @@ def is_one_tint(picture: np.ndarray) -> bool:
     ab = ab - ab.mean(1, keepdim=True)
     slope = (ab * light).mean(1, keepdim=True) / light.square().mean().clamp_min(1e-6)
     return bool((ab - slope * light).square().sum(0).mean().sqrt() < TINT_RESIDUAL)
-
-
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed from anything printable: the same parts, the same seed, on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-

@@ -45,6 +45,4 @@ class NoiseSource:
 
     def generator(self, candidate: int, purpose: str = "stage1") -> Generator:
         """The stream of one candidate: no two candidates, photographs or purposes share one."""
-        purpose = {"uncertainty": "doubt"}.get(purpose, purpose)
-        digest = hashlib.sha256(f"trichrome {self.seed} {candidate} {purpose}".encode()).digest()
-        return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return Generator().manual_seed(seed_of(self.seed, self.key, candidate, purpose))

@@ -16,7 +16,8 @@ from PIL import Image, ImageCms
 from torch import Generator
 
 from stages.checkpoint import CheckpointError
-from stages.photographs import DataError, data_folder, is_one_tint, seed_of
+from stages.photographs import DataError, data_folder, is_one_tint
+from stages.seeds import seed_of
 from stages.training.augmentation import augmented
 from stages.training.config import DataConfig
 from stages.training.data import Pictures, batch_indices, load_pictures

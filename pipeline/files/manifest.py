@@ -6,16 +6,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-
-    pass
+from typing import Any
 
 from pipeline.files.records import Job
 
 MANIFEST = ".trichrome.jsonl"
 MANIFEST_FORMAT = 1
+# Of coloring: raised whenever the same photo, settings and weights would give other bytes than before.
+# 1: one noise for all photos of a seed; 2: each photo has its own.
+RECIPE = 2
 
 
 class Manifest:
@@ -72,6 +71,14 @@ class Manifest:
                     and all(_is_same(self.out / output["path"], output) for output in record["outputs"]))
         except (KeyError, TypeError):
             return False
+
+    def other_recipe(self, job: Job) -> int | None:
+        """The recipe that the photo was colored by before, where it is not today's; None: by today's, or never."""
+        record = self.last.get(job.outputs[0].as_posix())
+        if record is None or record["event"] != "done" or not isinstance(record.get("key"), dict):
+            return None
+        recipe = record["key"].get("recipe", 1)
+        return None if recipe == RECIPE else recipe
 
     def is_own(self, output: Path) -> bool:
         """Whether the file in this place is as this program left it, or was being written when it stopped."""

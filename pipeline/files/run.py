@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.output import SmallPhoto
     from stages.stage import Scores
 
-from pipeline.files.manifest import Manifest, _stamp
+from pipeline.files.manifest import RECIPE, Manifest, _stamp
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Job, Refused, Report, Settings
 from pipeline.request import Request, StepCallback
@@ -95,12 +95,15 @@ def color_files(
     weights = pipe.fingerprint(rank_with)
     group: list[Loaded] = []
     for number, job in enumerate(jobs, 1):
-        key = {"settings": settings.record(job.pictures[0].suffix), "weights": weights}
+        key = {"recipe": RECIPE, "settings": settings.record(job.pictures[0].suffix), "weights": weights}
         try:
             if not overwrite and manifest.is_finished(job, key):
                 report.skipped += 1
             else:
                 _check_way(job, out, manifest, overwrite)
+                if (recipe := manifest.other_recipe(job)) is not None:
+                    say(f"{job.source}: was colored by recipe {recipe}; today's is {RECIPE}, which gives other colors: "
+                        "colored again")  # fmt: skip
                 group.append(Loaded(job, *_load(job), key))
         except Exception as error:
             fail(job, error)

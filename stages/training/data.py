@@ -23,9 +23,9 @@ from stages.photographs import (
     _is_picture,
     _square,
     is_one_tint,
-    seed_of,
     sets_in,
 )
+from stages.seeds import seed_of
 
 MAX_DROPPED = 0.5  # share of unusable pictures above which the folder is taken for a mistake
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from stages.checkpoint import CheckpointError, load_weights
-from stages.photographs import DataError, data_folder, seed_of, sets_in
+from stages.photographs import DataError, data_folder, sets_in
 from stages.registry import kind_of
+from stages.seeds import seed_of
 from stages.stage import Stage
 from stages.training.config import Config, DataConfig
 from stages.training.data import Pictures, load_pictures

@@ -27,8 +27,8 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from stages.checkpoint import CheckpointError, sha256_of
-from stages.photographs import seed_of
 from stages.precision import hardware_has_bfloat16
+from stages.seeds import seed_of
 from stages.stage import Stage
 from stages.training.augmentation import augmented
 from stages.training.config import OPTIMIZERS, SCHEDULES, Config
