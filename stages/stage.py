@@ -243,6 +243,25 @@ class CoarseColorizer(Stage, ABC, Generic[E]):
     def encode(self, view: GrayView) -> E:
         """What the draws of these photographs have in common; once per photograph."""
 
+    @property
+    def takes_hints(self) -> bool:
+        """Whether `with_hints` knows what to do: the weights have learned hints."""
+        return False
+
+    def with_hints(self, encoding: E, hints: Tensor) -> E:
+        """The encoding of the same photographs with known colors: (B, 3, 32, 32), weight and chroma · weight.
+
+        It costs little beside `encode`. Hints are counted from the photograph's own encoding, not from earlier hints.
+        Raises OptionError where the weights have not learned hints.
+        """
+        raise OptionError(f"kind {self.kind!r} of the family {self.family}, with these weights, has not learned hints")
+
+    @staticmethod
+    def check_hints(encoding: Encoding, hints: Tensor) -> None:
+        """Raises ValueError for hints of another shape."""
+        if hints.shape != (len(encoding), 3, 32, 32):
+            raise ValueError(f"hints must be ({len(encoding)}, 3, 32, 32); got {tuple(hints.shape)}")
+
     @abstractmethod
     def sample(
         self,

@@ -11,25 +11,25 @@ open.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.corruptions.film import film_degraded
+from stages.corruptions.hints import drawn_hints
 from stages.diffusion import FewSteps, WienerDenoiser, denoising_loss, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
-from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
-from stages.nn.efficientnet import EfficientNetLite, imagenet_weights
+from stages.nn.efficientnet import imagenet_weights
+from stages.nn.hint_attention import HintAttention
 from stages.options import SampleOptions
 from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
+from stages.stage1_coarse.diffusion_networks import CHROMA_SIDE, SIDE, ChromaNetwork, GrayEncoder
 
-SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
-PATCH = CHROMA_SIDE // GRID
 STAGE1_SAMPLERS = sorted([*SAMPLERS, "spectral"])
 
 
@@ -55,6 +55,8 @@ class DiffusionColorizerConfig:
     preview_weight: float = 1.0
     label_weight: float = 0.2
     film: float = 0.0  # share of the pictures whose gray is degraded as by old film
+    hints: float = 0.0  # share of the pictures that are shown hints; above 0 the network has a path for them
+    condition_dropout: float = 0.0  # share of the pictures whose denoiser is told nothing of them, for guidance
     # sampling
     sampler: str = "dpmpp_2m"  # or "spectral", the exponential integrator
     steps: int = 14
@@ -70,10 +72,13 @@ class DiffusionColorizerConfig:
 class DiffusionEncoding(Encoding):
     """What a photograph tells each of its draws.
 
-    preview: (B, 2, 32, 32) in units of `chroma_spread`; maps: the denoiser's, see `ChromaNetwork.prepare`
+    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_spread`; both before any hints
+    hinted: the preview with the hints, the same without any; maps: the denoiser's, see `ChromaNetwork.prepare`
     """
 
+    features: Tensor
     preview: Tensor
+    hinted: Tensor
     maps: list[Tensor]
 
 
@@ -96,9 +101,13 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
             raise ValueError(f"gray_side must be {SIDE} or {2 * SIDE}; got {config.gray_side}")
         if not 0 <= config.film <= 1:
             raise ValueError(f"film is a share of the pictures, from 0 to 1; got {config.film}")
+        for name in ("hints", "condition_dropout"):
+            if not 0 <= (share := getattr(config, name)) <= 1:
+                raise ValueError(f"{name} is a share of the pictures, from 0 to 1; got {share}")
         SampleOptions(temperature=config.temperature, chroma_gain=config.chroma_gain)  # raises where out of range
         self.encoder = GrayEncoder(config)
         self.denoiser = WienerDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)
+        self.hints = HintAttention(config.encoder_channels[0]) if config.hints else None
         self.tuned: FewSteps | None = None
         if config.tuned:
             levels = geometric_sigmas(config.tuned, config.sigma_min, config.sigma_max)[:-1]
@@ -115,6 +124,10 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     @property
     def classes(self) -> int:
         return self.config.classes
+
+    @property
+    def takes_hints(self) -> bool:
+        return self.hints is not None
 
     @property
     def sampling(self) -> dict[str, str | int]:
@@ -137,22 +150,34 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         side = self.config.gray_side
         if rgb.ndim != 4 or rgb.shape[1:] != (3, side, side):
             raise ValueError(f"rgb must be (B, 3, {side}, {side}) in [0, 1]; got {tuple(rgb.shape)}")
-        gray, target = self._gray(rgb, self.config.film), self._chroma32(rgb)
+        gray, target, config = self._gray(rgb, self.config.film), self._chroma32(rgb), self.config
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            context, preview, logits = self.encoder(*gray)
+            features, preview, logits = self.encoder(*gray)
+        preview = preview.float()
         loss = rgb.new_zeros(())
         if not frozen:
-            loss = loss + self.config.preview_weight * F.smooth_l1_loss(preview.float(), target, beta=0.5)
-            if label is not None and self.config.classes:
+            loss = loss + config.preview_weight * F.smooth_l1_loss(preview, target, beta=0.5)
+            if label is not None and config.classes:
                 entropy = F.cross_entropy(logits.float(), label, ignore_index=-1, reduction="sum")
-                loss = loss + self.config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
-        if self.config.noise_levels:
-            config, levels = self.config, self.config.noise_levels
+                loss = loss + config.label_weight * entropy / (label >= 0).sum().clamp_min(1)
+        if self.hints is not None:
+            hints = drawn_hints(target, config.hints)
+            some = hints[:, 0].flatten(1).any(1)
+            told, hinted = self.hints(features[some], gray[0][some], preview[some], hints[some])
+            features, preview = features.float().clone(), preview.clone()
+            features[some], preview[some] = told, hinted
+            share = some.float().mean()
+            loss = loss + config.preview_weight * share * F.smooth_l1_loss(hinted, target[some], beta=0.5)
+        if config.noise_levels:
+            if config.condition_dropout:
+                kept = torch.rand(len(rgb), 1, 1, 1) >= config.condition_dropout
+                features = features * kept.to(features)
+            levels = config.noise_levels
             loss = loss + denoising_loss(
-                self.denoiser, (target - preview.detach().float()).repeat_interleave(levels, 0),
+                self.denoiser, (target - preview.detach()).repeat_interleave(levels, 0),
                 config.noise_mean, config.noise_std,
-                context=[m.repeat_interleave(levels, 0) for m in self.network.prepare(context)],
+                context=[m.repeat_interleave(levels, 0) for m in self.network.prepare(features)],
             )  # fmt: skip
         return loss
 
@@ -172,7 +197,19 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     @torch.no_grad()
     def encode(self, view: GrayView) -> DiffusionEncoding:
         features, preview, _ = self.encoder(view.gray64, self._sharp(view))
-        return DiffusionEncoding(view.gray64, preview.float(), self.network.prepare(features))
+        preview = preview.float()
+        return DiffusionEncoding(view.gray64, features, preview, preview, self.network.prepare(features))
+
+    @torch.no_grad()
+    def with_hints(self, encoding: DiffusionEncoding, hints: Tensor) -> DiffusionEncoding:
+        if self.hints is None:
+            return super().with_hints(encoding, hints)
+        self.check_hints(encoding, hints)
+        weight, known = hints[:, :1], hints[:, 1:] / self.config.chroma_spread
+        features, hinted = self.hints(
+            encoding.features, encoding.gray64, encoding.preview, torch.cat([weight, known], dim=1)
+        )
+        return replace(encoding, hinted=hinted, maps=self.network.prepare(features))
 
     @torch.no_grad()
     def sample(
@@ -207,13 +244,13 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
             left_open = SAMPLERS[config.sampler](
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback
             )
-        chroma = encoding.preview.repeat_interleave(num_samples, 0) + temperature * left_open
+        chroma = encoding.hinted.repeat_interleave(num_samples, 0) + temperature * left_open
         chroma = self._enlarged(gain * chroma).unflatten(0, (len(encoding), num_samples))
         return Draws.of(encoding.gray64, chroma)
 
     @torch.no_grad()
     def preview(self, encoding: DiffusionEncoding) -> Tensor:
-        return merge(encoding.gray64, self._enlarged(encoding.preview))
+        return merge(encoding.gray64, self._enlarged(encoding.hinted))
 
     def num_steps(self, options: SampleOptions) -> int:
         return options.steps or self.config.steps
@@ -242,104 +279,3 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         # JPEG decoders enlarge 4:2:0 chroma the same way; along-the-luma enlargement measured no better here.
         chroma = chroma * self.config.chroma_spread
         return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)
-
-
-class GrayEncoder(nn.Module):
-    """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
-    units of `chroma_spread`, class logits.
-
-    sharp: the picture at `gray_side`, (B, 1, S, S), for the backbone
-    """
-
-    def __init__(self, config: DiffusionColorizerConfig):
-        super().__init__()
-        fine, coarse = config.encoder_channels
-        self.side = config.backbone_side
-        self.backbone = EfficientNetLite(config.backbone)
-        at8, at16, at32 = self.backbone.feature_channels
-        self.from4 = nn.Conv2d(at32, coarse, 1)
-        self.from8 = nn.Conv2d(at16, coarse, 1)
-        self.blocks8 = nn.ModuleList()
-        for _ in range(config.encoder_blocks):
-            self.blocks8 += [ResidualBlock(coarse), AxialBlock(coarse, config.heads, GRID // 2)]
-        self.up = nn.Conv2d(coarse, fine, 1)
-        self.from16 = nn.Conv2d(at8, fine, 1)
-        self.from_gray = nn.Conv2d((SIDE // GRID) ** 2, fine, 3, padding=1)
-        self.blocks16 = nn.ModuleList()
-        for _ in range(config.encoder_blocks):
-            self.blocks16 += [ResidualBlock(fine), AxialBlock(fine, config.heads, GRID)]
-        self.norm = group_norm(fine)
-        self.preview = zero(nn.Conv2d(fine, 2 * PATCH**2, 1))
-        self.label = nn.Linear(coarse, config.classes) if config.classes else None
-
-    def forward(self, gray64: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        large = F.interpolate(sharp, (self.side, self.side), mode="bilinear", align_corners=False)
-        at8, at16, at32 = self.backbone(large)
-        x = _to_side(self.from8(at16), GRID // 2) + _to_side(self.from4(at32), GRID // 2)
-        for block in self.blocks8:
-            x = block(x)
-        logits = None if self.label is None else self.label(x.mean((2, 3)))
-        x = self.up(_to_side(x, GRID)) + _to_side(self.from16(at8), GRID)
-        x = x + self.from_gray(F.pixel_unshuffle(gray64 - 0.5, SIDE // GRID))
-        for block in self.blocks16:
-            x = block(x)
-        x = F.silu(self.norm(x))
-        return x, F.pixel_shuffle(self.preview(x), PATCH), logits
-
-
-class ChromaNetwork(nn.Module):
-    """The light network that runs at every step, a U of 16x16, 8x8 and 16x16 with skips.
-
-    forward: x (B, 4, 32, 32), what the preview leaves open, noisy, and a first guess at it; c_noise (B,); context: the
-    maps of `prepare`; modulation (sum of `modulations`,), see `FewSteps` -> (B, 2, 32, 32)
-    """
-
-    def __init__(self, config: DiffusionColorizerConfig):
-        super().__init__()
-        (fine, coarse), (outer, inner) = config.denoiser_channels, config.denoiser_blocks
-        code = 2 * fine
-        self.embedding = NoiseEmbedding(code)
-        self.read = nn.Conv2d(4 * PATCH**2, fine, 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(fine, code) for _ in range(outer))
-        self.shrink = nn.Conv2d(fine, coarse, 2, stride=2)
-        self.middle = nn.ModuleList(ResidualBlock(coarse, code) for _ in range(inner))
-        self.attention = nn.ModuleList(AxialBlock(coarse, config.heads, GRID // 2) for _ in range(inner))
-        self.grow = nn.Conv2d(coarse, fine, 1)
-        self.attention16 = AxialBlock(fine, config.heads, GRID)
-        self.up = nn.ModuleList(ResidualBlock(fine, code) for _ in range(outer))
-        self.norm = group_norm(fine)
-        self.write = zero(nn.Conv2d(fine, 2 * PATCH**2, 3, padding=1))
-        # What the encoder has to say to each block, computed once per photograph.
-        width = config.encoder_channels[0]
-        self.context = nn.ModuleList(nn.Conv2d(width, fine, 1) for _ in range(2 * outer))
-        self.context8 = nn.ModuleList(nn.Conv2d(width, coarse, 2, stride=2) for _ in range(inner))
-
-    def prepare(self, context: Tensor) -> list[Tensor]:
-        """The encoder's features (B, C, 16, 16) as one map per block: the part of the network that knows no noise."""
-        return [layer(context) for layer in (*self.context, *self.context8)]
-
-    @property
-    def modulations(self) -> list[int]:
-        """How many scales and shifts each block has, from the first to the last."""
-        return [2 * block.norm2.num_channels for block in (*self.down, *self.middle, *self.up)]
-
-    def forward(
-        self, x: Tensor, c_noise: Tensor, context: list[Tensor], modulation: Tensor | None = None
-    ) -> Tensor:
-        code, outer, inner = self.embedding(c_noise), len(self.down), len(self.middle)
-        parts = [None] * len(self.modulations) if modulation is None else modulation.split(self.modulations)
-        x = self.read(F.pixel_unshuffle(x, PATCH))
-        for block, extra, own in zip(self.down, context[:outer], parts[:outer], strict=True):
-            x = block(x, code, extra, own)
-        y = self.shrink(x)
-        middle = zip(self.middle, self.attention, context[2 * outer :], parts[outer : outer + inner], strict=True)
-        for block, attend, extra, own in middle:
-            y = attend(block(y, code, extra, own))
-        x = self.attention16(x + F.interpolate(self.grow(y), scale_factor=2.0, mode="nearest"))
-        for block, extra, own in zip(self.up, context[outer : 2 * outer], parts[outer + inner :], strict=True):
-            x = block(x, code, extra, own)
-        return F.pixel_shuffle(self.write(F.silu(self.norm(x))), PATCH)
-
-
-def _to_side(x: Tensor, side: int) -> Tensor:
-    return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
