@@ -34,11 +34,28 @@ class Stage(nn.Module):
     stage: ClassVar[int]
     kind: ClassVar[str]
     config_class: ClassVar[type]
+    # Beginnings of names, for training that starts from finished weights:
+    new_parameters: ClassVar[tuple[str, ...]] = ()  # may be missing there, and start fresh
+    finishing_parameters: ClassVar[tuple[str, ...]] = ()  # were added once training was finished, and are left out
 
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
         self.trained: dict[str, Any] | None = None  # where the weights come from, kept beside them: `train` fills it
+
+    @property
+    def training_side(self) -> int | None:
+        """Side of the pictures that `forward` takes; None: any."""
+        return None
+
+    @property
+    def frozen_parameters(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that training leaves as they were loaded: none, for most."""
+        return ()
+
+    def load_pretrained_backbone(self) -> None:
+        """Starts a part of the stage from public weights. Raises CheckpointError where there are none for it."""
+        raise CheckpointError(f"stage {self.stage} of kind {self.kind!r} has no pretrained backbone")
 
     def fit_to(self, batches: Iterable[Tensor]) -> None:
         """What a stage takes from photographs (B, 3, S, S) before it is trained: nothing, for most."""

@@ -278,7 +278,7 @@ def test_pictures_of_half_the_size_are_doubled(tmp_path):
     colors(2, 64, 64).save(tmp_path / "whole.png")
     colors(3, 31, 31).save(tmp_path / "small.png")
     colors(4, 80, 80).save(tmp_path / "large.png")
-    loaded = load_pictures(tmp_path, "photos64", "train", 64, doubled=True)
+    loaded = load_pictures(tmp_path, "photos64", "train", 64, upsample2x=True)
     plain, half = (load_pictures(tmp_path, "photos64", "train", side) for side in (64, 32))
     assert len(loaded) == 3 and loaded.dropped["too small"] == 1 and len(plain) == 2 and loaded.digest == plain.digest
     whole = [any(torch.equal(image, other) for other in plain.images) for image in loaded.images]

@@ -35,7 +35,7 @@ from stages.registry import kind_of, load_stage
 from stages.stage import Stage
 from stages.training import launch, loop
 from stages.training.config import Config, DataConfig, TrainingConfig
-from stages.training.data import Pictures
+from stages.training.data import Mixture, Pictures
 from stages.training.ema import Averaged, half_life
 from stages.training.loop import TrainingError, train
 from stages.training.optimizers import build_optimizer, recompute_blocks, set_learning_rate
@@ -70,16 +70,23 @@ class Toy(Stage):
         return (self.mix(rgb.mean(1, keepdim=True)) - rgb - noise).square().mean()
 
 
-def toy_pictures(count: int = 40) -> Pictures:
-    images = torch.randint(256, (count, 8, 8, 3), generator=torch.Generator().manual_seed(1)).byte()
-    return Pictures(images, torch.full((count,), -1), "digest", {})
+def toy_pictures(digest: str = "digest") -> Mixture:
+    """Thirty squares of 8x8, of which four are held out, and ten pictures that are larger or not square."""
+    generator = torch.Generator().manual_seed(1)
+
+    def pictures(sizes: list[tuple[int, int]], digest: str) -> Pictures:
+        images = [torch.randint(256, (3, *size), generator=generator).byte() for size in sizes]
+        return Pictures(images, torch.full((len(images),), -1), 8, digest, {}, {})
+
+    sets = pictures([(8, 8)] * 30, digest), pictures([(8, 12), (11, 8), (16, 16), (4, 5), (8, 8)] * 2, "second")
+    return Mixture(("first", "second"), sets, (0.7, 0.3), (4, 1))
 
 
 def toy_config(noise: float = 0.1, **options) -> Config:
     """12 steps of 4 pictures; a report every 5 steps, a checkpoint every 3."""
     values = dict(samples=48, batch_size=4, warmup=8, average_half_life=8, report_every=20, save_every=12,
                   learning_rate=0.05, precision="no") | options  # fmt: skip
-    return Config("toy", 1, "toy", ToyConfig(noise), DataConfig(holdout=4), TrainingConfig(**values))
+    return Config("toy", 1, "toy", ToyConfig(noise), DataConfig(8), TrainingConfig(**values))
 
 
 def toy_report(stage, rgb):
@@ -98,7 +105,7 @@ def log_of(run: Path, event: str = "report") -> list[dict]:
 
 
 def timeless(entries: list[dict]) -> list[dict]:
-    return [{k: v for k, v in entry.items() if k not in ("time", "pictures_per_second")} for entry in entries]
+    return [{k: v for k, v in entry.items() if k not in ("time", "pictures_per_second", "cores")} for entry in entries]
 
 
 def flipped(path: Path) -> None:
@@ -203,22 +210,6 @@ def test_a_damaged_checkpoint_is_refused(name, whole, tmp_path):
     assert_same_run(run, whole)
 
 
-def test_a_run_from_before_adamw_was_fused_keeps_its_arithmetic(tmp_path, monkeypatch):
-    plain = functools.partial(torch.optim.AdamW)
-    with monkeypatch.context() as before:
-        before.setattr(torch.optim, "AdamW", lambda *args, fused, **options: plain(*args, **options))
-        train_toy(tmp_path / "whole")
-        train_toy(tmp_path / "run", stop_after=7)
-    train_toy(tmp_path / "run")
-    name = "final/model.safetensors"
-    assert sha256_of(tmp_path / "run" / name) == sha256_of(tmp_path / "whole" / name)
-    optimizer = build_optimizer(Toy(), TrainingConfig())
-    config, stage = toy_config(), Toy()
-    averages = {"": Averaged(stage, half_life(8))}
-    load_checkpoint(tmp_path / "run/checkpoint-00000012", config, stage, averages, optimizer, None, "digest")
-    assert not optimizer._step_supports_amp_scaling  # or GradScaler would ask a step for what only fused ones do
-
-
 def test_memory_may_be_saved_from_some_step_on(whole, tmp_path):
     run = tmp_path / "run"
     train_toy(run, stop_after=7)
@@ -231,7 +222,7 @@ def test_a_run_from_before_a_key_existed_goes_on(whole, tmp_path):
     train_toy(run, stop_after=10)
     state = run / "checkpoint-00000009" / "state.json"
     record = json.loads(state.read_text())
-    del record["config"]["data"]["also"], record["config"]["training"]["accumulation"]
+    del record["config"]["data"]["limit"], record["config"]["training"]["accumulation"]
     del record["config"]["network"]["noise"]
     state.write_text(json.dumps(record))
     train_toy(run)
@@ -248,7 +239,7 @@ def test_another_config_or_other_pictures_are_refused(whole):
         with pytest.raises(CheckpointError, match="belongs to a run with another config; choose other --runs"):
             train_toy(whole, other)
     with pytest.raises(CheckpointError, match="belongs to a run on other pictures"):
-        train_toy(whole, pictures=replace(toy_pictures(), digest="other"))
+        train_toy(whole, pictures=toy_pictures("other"))
 
 
 def test_a_failing_checkpoint_leaves_the_run_as_it_was(tmp_path, monkeypatch):
@@ -468,15 +459,15 @@ def in_two_processes(*command: str | Path, **environment: str) -> subprocess.Com
     )  # fmt: skip
 
 
-def not_augmented(rgb, generator):
-    return rgb
+def uncut(mixture, picks, generator):
+    return mixture.squares(picks)
 
 
 def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     """Without noise and augmentation, two shares of a batch are the batch: same weights, same learning rates."""
     done = in_two_processes(__file__, tmp_path / "two", ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(loop, "augmented", not_augmented)
+    monkeypatch.setattr(Mixture, "cuts", uncut)
     train_toy(tmp_path / "one", toy_config(noise=0))
 
     assert [log_of(tmp_path / name, "start")[0]["processes"] for name in ("one", "two")] == [1, 2]
@@ -597,8 +588,10 @@ def test_tiny_configs_train_each_stage(name, script, photographs, tmp_path, caps
     assert code == 0 and "final weights:" in captured.out, captured.err
     run = tmp_path / "runs" / path.stem
     start, report = log_of(run, "start")[0], log_of(run)[-1]
-    assert start["dropped"] == {"broken": 0, "too small": 0, "gray or one tint": 1}
-    assert start["pictures"] + Config.read(path).data.holdout == 12 and start["config"]["name"] == path.stem
+    (photos,) = start["sets"]
+    assert photos["dropped"] == {"broken": 0, "too small": 0, "gray or one tint": 1}
+    assert photos["noted"] == {"profile ignored": 0} and photos["pictures"] == start["pictures"]
+    assert start["pictures"] + Config.read(path).data.sets[0].holdout == 12 and start["config"]["name"] == path.stem
     assert len(start["commit"].rstrip("+")) == 40 or start["commit"] == "unknown"
     assert report["loss"] > 0 and report["pictures_per_second"] > 0 and report["pictures"] == 4
     assert any(key.startswith("colorfulness") for key in report) and any(key.startswith("ciede2000") for key in report)
@@ -731,13 +724,13 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
 # ---------------------------------------------------------------------- configs
 
 
-SHIPPED = [*ROOT.glob("configs/**/stage*.toml"), *ROOT.glob("configs/experiments/*.toml")]
+SHIPPED = [*ROOT.glob("configs/**/stage*.toml")]
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_configs_that_ship_can_be_read(path):
     config, text = Config.read(path), path.read_text()
-    assert f"stage{config.stage}" in config.name or path.parent.name == "experiments"
+    assert f"stage{config.stage}" in config.name
     assert f"train_scripts/stage{config.stage}.py" in text
     assert f"{config.name}.toml" in text or config.name == f"stage{config.stage}"  # those are the scripts' defaults
     if config.training.start_from:
@@ -779,5 +772,5 @@ def test_whole_numbers_will_do_for_floats(tmp_path):
 
 
 if __name__ == "__main__":
-    loop.augmented = not_augmented
+    Mixture.cuts = uncut
     train_toy(Path(sys.argv[1]), toy_config(noise=0), expect_world=2)

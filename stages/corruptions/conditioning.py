@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.color.resample import doubled, resize
+from stages.color.resample import resize, upsample2x
 
 
 def sharp_gray(gray: Tensor, side: int) -> Tensor:
@@ -20,7 +20,7 @@ def sharp_gray(gray: Tensor, side: int) -> Tensor:
     """
     if min(gray.shape[-2:]) >= side:
         return resize(gray, (side, side))
-    return doubled(resize(gray, (side // 2, side // 2))).clamp(0, 1)
+    return upsample2x(resize(gray, (side // 2, side // 2))).clamp(0, 1)
 
 
 def disturbed_chroma(chroma: Tensor, strength: float, untouched: float = 0.25) -> Tensor:

@@ -50,6 +50,7 @@ class ColTranColorizerConfig:
 
 class ColTranColorizer(Stage):
     stage, kind, config_class = 1, "coltran", ColTranColorizerConfig
+    training_side = SIDE
     bits_unit = "symbol"
 
     def __init__(self, config: ColTranColorizerConfig | None = None):

@@ -64,6 +64,7 @@ class PICColorizerConfig:
 
 class PICColorizer(Stage):
     stage, kind, config_class = 1, "pic", PICColorizerConfig
+    training_side = SIDE
     bits_unit = "dimension"
 
     def __init__(self, config: PICColorizerConfig | None = None):

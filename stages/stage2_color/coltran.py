@@ -43,6 +43,7 @@ class ColorUpsamplerConfig:
 
 class ColorUpsampler(Stage, ParallelUpsampler):
     stage, kind, config_class = 2, "coltran", ColorUpsamplerConfig
+    training_side = SIDE
 
     def __init__(self, config: ColorUpsamplerConfig | None = None):
         config = config or ColorUpsamplerConfig()

@@ -39,6 +39,7 @@ class SpatialUpsamplerConfig:
 
 class SpatialUpsampler(Stage, ParallelUpsampler):
     stage, kind, config_class = 3, "coltran", SpatialUpsamplerConfig
+    training_side = SIDE
 
     def __init__(self, config: SpatialUpsamplerConfig | None = None):
         config = config or SpatialUpsamplerConfig()

@@ -61,6 +61,7 @@ class SuperResolutionConfig:
 
 class SuperResolution(Stage):
     stage, kind, config_class = 3, "diffusion", SuperResolutionConfig
+    training_side = SIDE
 
     def __init__(self, config: SuperResolutionConfig | None = None):
         config = config or SuperResolutionConfig()
