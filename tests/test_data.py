@@ -150,10 +150,13 @@ def test_a_profile_changes_the_colors(tmp_path):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     # The primaries of red and blue exchanged in the profile: what is stored as red is shown as blue.
     changed = srgb.replace(b"rXYZ", b"tmpX").replace(b"bXYZ", b"rXYZ").replace(b"tmpX", b"bXYZ")
-    stored = pixels(colors(2, 40, 40)).int()
-    for mode in ("RGB", "RGBA"):
-        colors(2, 40, 40).convert(mode).save(tmp_path / "odd.png", icc_profile=changed)
-        image = load(tmp_path, 40).images[0].int()
+    for mode in ("RGB", "RGBA", "P"):
+        picture = colors(2, 40, 40).convert(mode)
+        stored = pixels(picture).int()
+        picture.save(tmp_path / "odd.png", icc_profile=changed)
+        pictures = load(tmp_path, 40)
+        image = pictures.images[0].int()
+        assert pictures.noted == {"profile ignored": 0}
         assert (image - stored.flip(0)).abs().float().mean() < 3 < (image - stored).abs().float().mean()
 
 
