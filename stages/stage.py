@@ -49,6 +49,11 @@ class Stage(nn.Module):
         return None
 
     @property
+    def label_classes(self) -> int:
+        """How many classes of labels `forward` learns beside color; 0: none, labels are not looked at."""
+        return 0
+
+    @property
     def frozen_parameters(self) -> tuple[str, ...]:
         """Beginnings of the names of parameters that training leaves as they were loaded: none, for most."""
         return ()

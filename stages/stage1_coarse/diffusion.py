@@ -120,6 +120,10 @@ class DiffusionColorizer(Stage):
         return self.config.gray_side
 
     @property
+    def label_classes(self) -> int:
+        return self.config.classes
+
+    @property
     def frozen_parameters(self) -> tuple[str, ...]:
         """The stem and the first blocks of the backbone."""
         blocks = tuple(f"encoder.backbone.blocks.{index}." for index in range(self.config.backbone_frozen))

@@ -72,8 +72,7 @@ def run_config(
                 return None
     stage = first_stage(config, path, start)
     pictures = load_mixture(data, config.data)
-    classes = getattr(config.network, "classes", 0)
-    labels = torch.cat([one.labels for one in pictures.sets])
+    classes, labels = stage.label_classes, torch.cat([one.labels for one in pictures.sets])
     if classes and not ((labels >= -1) & (labels < classes)).all():
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise DataError(f"labels must be class numbers below classes = {classes}, or -1 where unknown; got {found}")
