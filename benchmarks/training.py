@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.cpu import commit, parsed, processor  # noqa: E402
 from stages.registry import kind_of  # noqa: E402
-from stages.training.augmentation import augmented  # noqa: E402
 from stages.training.config import Config  # noqa: E402
+from stages.training.data import Mixture, Pictures  # noqa: E402
 from stages.training.ema import Averaged, half_life  # noqa: E402
 from stages.training.loop import precision_of  # noqa: E402
 from stages.training.optimizers import build_optimizer, freeze, recompute_blocks  # noqa: E402
@@ -72,16 +72,18 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
     torch.manual_seed(0)
     stage = kind_of(config.stage, config.kind)[1](config.network)
     stage.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    freeze(stage, config.training.freeze)
+    freeze(stage, (*stage.frozen_parameters, *config.training.freeze))
     side = config.data.side
-    pictures = torch.randint(256, (batch, side, side, 3), generator=Generator().manual_seed(1)).byte().to(device)
+    images = torch.randint(256, (batch, 3, side, side), generator=Generator().manual_seed(1)).byte()
+    pictures = Pictures(list(images), torch.zeros(batch), side, "", {}, {})
+    photographs = Mixture(("random",), (pictures,), (1.0,), (0,)).to(device)
+    picks = [(0, index) for index in range(batch)]
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimizer, averaged = build_optimizer(stage, config.training), Averaged(stage, half_life(10_000))
     generator = Generator().manual_seed(2)
 
     def shown() -> torch.Tensor:
-        rgb = augmented(pictures.permute(0, 3, 1, 2).float() / 255, generator)
-        return rgb.contiguous(memory_format=torch.channels_last)
+        return photographs.cuts(picks, generator).contiguous(memory_format=torch.channels_last)
 
     def learned(rgb: torch.Tensor) -> None:
         with torch.autocast(device.type, TYPES[precision], enabled=precision != "no"):

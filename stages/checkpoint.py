@@ -53,14 +53,21 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Copies the weights of a safetensors file into `module`: every name and shape must agree."""
+def load_weights(
+    module: nn.Module, path: Path, *, may_miss: tuple[str, ...] = (), left_out: tuple[str, ...] = ()
+) -> None:
+    """Copies the weights of a safetensors file into `module`: every name and shape must agree.
+
+    may_miss: beginnings of names that the file need not have; left_out: of names in it that are not looked at
+    """
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    weights = {name: value for name, value in weights.items() if not name.startswith(left_out)}
     expected = module.state_dict()
-    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    missing = sorted(name for name in expected.keys() - weights.keys() if not name.startswith(may_miss))
+    extra = sorted(weights.keys() - expected.keys())
     if missing or extra:
         raise CheckpointError(f"{path} does not fit its config: missing {missing[:3]}, unknown {extra[:3]} "
                               f"({len(missing)} and {len(extra)} in all)")
@@ -107,6 +114,8 @@ def _typed(value: Any, hint: Any) -> Any:
                 return _typed(value, kind)
             except TypeError:
                 continue
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return config_from_dict(hint, value)
     elif hint is Any or type(value) is (NoneType if hint is None else hint):
         return value
     elif hint is float and type(value) is int:

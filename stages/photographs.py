@@ -1,4 +1,4 @@
-"""Photographs on disk: where they are, and one of them as a square of pixels."""
+"""Photographs on disk: where they are, and the pixels of one of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
 
-from stages.color.resample import doubled
 from stages.color.spaces import lab_from_rgb
 
 TINT_RESIDUAL = 1.6  # spread of a*, b* around their fit on lightness below which a picture has one tint at most
@@ -40,50 +40,39 @@ def sets_in(folder: str | Path) -> list[str]:
     return sorted({path.parent.name for path in Path(folder).glob("*/train-*.parquet")})
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _square(data: bytes, side: int) -> np.ndarray | None:
-    """The central square of an encoded picture, upright and in sRGB, as (side, side, 3) uint8; None where it would
-    have to be enlarged.
+def read_picture(data: bytes, smallest: int) -> tuple[Tensor, bool] | None:
+    """An encoded picture, upright and in sRGB, (3, H, W) uint8, and whether the profile it carries had to be ignored.
+
+    None where the short side is less than `smallest`. Decoders raise all kinds of errors on damaged files.
     """
     with Image.open(io.BytesIO(data)) as file:
-        width, height = file.size
-        short = min(width, height)
-        if short < side:
+        if min(file.size) < smallest:
             return None
-        picture = _srgb(ImageOps.exif_transpose(file))
-        width, height = picture.size
-        if (width, height) != (side, side):
-            left, top = (width - short) // 2, (height - short) // 2
-            picture = picture.resize((side, side), Image.Resampling.BOX, (left, top, left + short, top + short))
-        return np.asarray(picture)
+        picture, ignored = _srgb(ImageOps.exif_transpose(file))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), ignored
 
 
-def _doubled(picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (2 H, 2 W, 3) uint8."""
-    large = doubled(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float())
-    return large[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def _srgb(picture: Image.Image) -> Image.Image:
-    """The picture in mode RGB, converted from the profile it carries; an unusable profile counts as none."""
+def _srgb(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture in mode RGB, converted from the profile it carries; whether that was unusable and counts as none."""
     profile = picture.info.get("icc_profile")
-    if profile and picture.mode in ("RGB", "CMYK"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (OSError, ImageCms.PyCMSError):
-            pass
-    return picture.convert("RGB")
+    if not profile:
+        return picture.convert("RGB"), False
+    colors = picture if picture.mode == "CMYK" else picture.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(colors, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError):
+        converted = None
+    return (picture.convert("RGB"), True) if converted is None else (converted, False)
 
 
-def is_one_tint(picture: np.ndarray) -> bool:
-    """Whether an RGB picture (H, W, 3) uint8 is gray or has a single tint (sepia): it cannot teach color."""
-    lab = lab_from_rgb(torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255)
+def is_one_tint(picture: Tensor) -> bool:
+    """Whether an RGB picture (3, H, W) uint8 is gray or has a single tint (sepia): it cannot teach color."""
+    lab = lab_from_rgb(picture.float() / 255)
     light, ab = lab[0].flatten(), lab[1:].flatten(1)
     if ab.square().sum(0).sqrt().mean() < NEAR_GRAY_CHROMA:
         return True

@@ -56,6 +56,9 @@ class Stage(nn.Module):
     """The fields of `SampleOptions` that this kind can honor, of those that its family may."""
     renamed_keys: ClassVar[dict[str, str]] = {}
     """Keys of configs stored in format 1: the old name and the present one."""
+    # Beginnings of names, for training that starts from finished weights:
+    new_parameters: ClassVar[tuple[str, ...]] = ()  # may be missing there, and start fresh
+    finishing_parameters: ClassVar[tuple[str, ...]] = ()  # were added once training was finished, and are left out
 
     def __init__(self, config: Any):  # Any: each kind has a config class of its own, `config_class`
         super().__init__()
@@ -63,9 +66,19 @@ class Stage(nn.Module):
         self.trained: dict[str, Any] | None = None  # where the weights come from, kept beside them: `train` fills it
 
     @property
-    def classes(self) -> int:
-        """Class labels that training can make use of; 0: none."""
+    def training_side(self) -> int | None:
+        """Side of the pictures that `forward` takes; None: any."""
+        return None
+
+    @property
+    def label_classes(self) -> int:
+        """How many classes of labels `forward` learns beside color; 0: none, labels are not looked at."""
         return 0
+
+    @property
+    def frozen_parameters(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that training leaves as they were loaded: none, for most."""
+        return ()
 
     @property
     def sampling(self) -> dict[str, str | int] | None:

@@ -201,9 +201,9 @@ def test_stage1_loads_its_backbone():
     stage.load_pretrained_backbone()
     for name, value in imagenet_weights("lite0").items():
         assert torch.equal(stage.encoder.backbone.state_dict()[name], value)
-    blocks = tuple(f"encoder.backbone.blocks.{index}." for index in range(stage.config.backbone_frozen))
-    frozen = {name for name, p in stage.named_parameters() if not p.requires_grad}
-    assert frozen == {n for n, _ in stage.named_parameters() if n.startswith((*blocks, "encoder.backbone.stem."))}
+    blocks = [f"encoder.backbone.blocks.{index}." for index in range(7)]
+    assert stage.frozen_parameters == ("encoder.backbone.stem.", *blocks)
+    assert DiffusionColorizer(DiffusionColorizerConfig(backbone="lite0", backbone_frozen=0)).frozen_parameters == ()
 
 
 @VARIANTS

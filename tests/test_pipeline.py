@@ -24,7 +24,7 @@ from pipeline.full_resolution import UNCERTAINTY_WHITE, sharpened
 from pipeline.placement import why_not
 from pipeline.sources import candidate_generator, photo_from
 from stages.checkpoint import CheckpointError
-from stages.color.resample import doubled, resize
+from stages.color.resample import resize, upsample2x
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, rgb_from_coarse
 from stages.diffusion import draw_noise, sample_exponential
 from stages.registry import kind_of
@@ -94,7 +94,7 @@ def test_a_stage_that_can_use_more_pixels_gets_them():
     pipe(grays, generator=1)
     pipe(grays[1], preview=True)
     large, small = (torch.from_numpy(gray / 255).float()[None, None] for gray in grays)
-    expected = [resize(large, (128, 128)), doubled(resize(small, (64, 64))).clamp(0, 1)]
+    expected = [resize(large, (128, 128)), upsample2x(resize(small, (64, 64))).clamp(0, 1)]
     torch.testing.assert_close(seen[0][:2], torch.cat(expected), rtol=0, atol=1e-6)
     torch.testing.assert_close(seen[-1][:1], expected[1], rtol=0, atol=1e-6)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from stages.color.guided_filter import GUIDE_EPSILON, enlarge_chroma, guided_coefficients
-from stages.color.resample import doubled, resize
+from stages.color.resample import resize, upsample2x
 
 SIZES = [(1, 1), (1, 9), (13, 1), (2, 3), (5, 7), (17, 11), (64, 64)]
 
@@ -84,10 +84,10 @@ def test_enlarging_is_bicubic():
 
 def test_doubling_is_undone_by_averages():
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(resize(doubled(x), (5, 7)), x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(resize(upsample2x(x), (5, 7)), x, rtol=0, atol=1e-12)
     ramp = torch.arange(8.0).expand(1, 1, 6, 8)
     expected = torch.arange(16.0) / 2 - 0.25
-    torch.testing.assert_close(doubled(ramp)[0, 0, 3, 2:-2], expected[2:-2])  # a ramp stays one, but at the border
+    torch.testing.assert_close(upsample2x(ramp)[0, 0, 3, 2:-2], expected[2:-2])  # a ramp stays one, but at the border
 
 
 def test_each_axis_for_itself():

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from stages.color.difference import ciede2000
 from stages.color.guided_filter import enlarge_chroma
-from stages.color.resample import doubled, resize
+from stages.color.resample import resize, upsample2x
 from stages.color.spaces import (
     chroma_from_rgb,
     coarse_from_rgb,
@@ -570,11 +570,11 @@ def test_the_backbone_sees_the_sharp_picture():
     shown: list[Tensor] = []
     stage.encoder.backbone.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     with_it = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=sharp)
-    enlarged = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=doubled(gray64).clamp(0, 1))
+    enlarged = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=upsample2x(gray64).clamp(0, 1))
     assert torch.equal(enlarged, stage.sample_chroma(gray64, 1, generators(1, 2)))
-    assert torch.equal(stage.preview(gray64), stage.preview(gray64, doubled(gray64).clamp(0, 1)))
+    assert torch.equal(stage.preview(gray64), stage.preview(gray64, upsample2x(gray64).clamp(0, 1)))
     assert with_it.shape == enlarged.shape and stage.preview(gray64, sharp).shape == (2, 3, 64, 64)
-    for seen, expected in zip(shown, [sharp, *[doubled(gray64).clamp(0, 1)] * 4, sharp], strict=True):
+    for seen, expected in zip(shown, [sharp, *[upsample2x(gray64).clamp(0, 1)] * 4, sharp], strict=True):
         assert torch.equal(seen, expected)
     assert stage(rgb, torch.tensor([1, -1])).isfinite()
     with pytest.raises(ValueError, match=r"rgb must be \(B, 3, 128, 128\)"):

@@ -9,24 +9,20 @@ from torch import Tensor
 
 from stages.color.difference import ciede2000, colorfulness
 from stages.color.resample import resize
-from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
-from stages.stage import Stage
+from stages.color.spaces import gray_from_rgb, lab_from_rgb, merge
+from stages.stage import CoarseColorizer, GrayView, Stage
 from stages.training.grids import picture_grid
 from stages.training.launch import main
 
 
 def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
     """CIEDE2000 of preview and one random sample, and the colorfulness of both against the originals'."""
-    options = {"sharp": gray_from_rgb(rgb)} if rgb.shape[-1] > 64 else {}
-    rgb = resize(rgb, (64, 64))
-    gray = gray_from_rgb(rgb)
-    generator = torch.Generator().manual_seed(0)
-    preview = stage.preview(gray, **options)
-    if hasattr(stage, "sample_chroma"):
-        chroma = stage.sample_chroma(gray, 1, generator, **options)[:, 0]
-    else:
-        chroma = chroma_from_rgb(rgb_from_coarse(stage.sample(gray, 1, generator)[:, 0]))
-    sample = merge(gray, chroma)
+    assert isinstance(stage, CoarseColorizer)
+    view = GrayView.of(gray_from_rgb(rgb))
+    encoding = stage.encode(view)
+    chroma = stage.sample(encoding, generator=torch.Generator().manual_seed(0)).chroma[:, 0]
+    gray, rgb = view.gray64, resize(rgb, (64, 64))
+    preview, sample = stage.preview(encoding), merge(gray, chroma)
     lab, plain = lab_from_rgb(rgb), gray.expand_as(rgb)
 
     def error(picture: Tensor) -> float:
@@ -43,4 +39,4 @@ def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(1, "stage1", report))
+    sys.exit(main("coarse", "stage1", report))

@@ -44,15 +44,15 @@ def _box_average(x: Tensor, length: int) -> Tensor:
     return total * (length / count)
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsample2x(x: Tensor) -> Tensor:
     """Picture of twice the size whose 2x2 averages give x back exactly: (B, C, H, W) -> (B, C, 2 H, 2 W).
 
     Each axis on its own: the two halves of a pixel lie on the slope between its neighbors.
     """
-    return _doubled_rows(_doubled_rows(x).mT).mT
+    return _upsample2x_rows(_upsample2x_rows(x).mT).mT
 
 
-def _doubled_rows(x: Tensor) -> Tensor:
+def _upsample2x_rows(x: Tensor) -> Tensor:
     padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
     slope = (padded[..., 2:, :] - padded[..., :-2, :]) / 8
     return torch.stack([x - slope, x + slope], dim=-2).flatten(-3, -2)
@@ -65,4 +65,29 @@ def sharp_gray(gray: Tensor, side: int) -> Tensor:
     """
     if min(gray.shape[-2:]) >= side:
         return resize(gray, (side, side))
-    return doubled(resize(gray, (side // 2, side // 2))).clamp(0, 1)
+    return upsample2x(resize(gray, (side // 2, side // 2))).clamp(0, 1)
+
+
+def crop_resize(x: Tensor, box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
+    """A part of a picture at another size, each axis on its own: area average when shrinking, linear when enlarging.
+
+    x: (..., H, W), float; box: (top, left, height, width) in pixels, fractions too, inside of the picture; size: (h, w)
+    returns: (..., h, w), in the range of x
+    Of the whole picture, shrunk, the same as `resize`.
+    """
+    top, left, height, width = box
+    rows = _box_weights(x, x.shape[-2], top, height, size[0])
+    columns = _box_weights(x, x.shape[-1], left, width, size[1])
+    return rows @ x @ columns.mT
+
+
+def _box_weights(x: Tensor, count: int, begin: float, length: float, parts: int) -> Tensor:
+    """How much of each of `count` pixels is in each of the parts of a stretch, (parts, count); rows sum to 1.
+
+    A part that is narrower than a pixel is widened to one: the mean over a pixel's width is linear interpolation.
+    """
+    part, pixel = torch.arange(parts, device=x.device, dtype=x.dtype), torch.arange(count, device=x.device)
+    center, half = begin + length / parts * (part + 0.5), max(length / parts, 1.0) / 2
+    overlap = torch.minimum((center + half)[:, None], pixel + 1) - torch.maximum((center - half)[:, None], pixel)
+    overlap = overlap.clamp_min(0)
+    return overlap / overlap.sum(1, keepdim=True)

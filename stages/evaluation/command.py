@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.checkpoint import CheckpointError, read_description
-from stages.color.resample import resize
-from stages.corruptions.conditioning import sharp_gray
+from stages.color.resample import resize, sharp_gray
 from stages.evaluation.photos import EvaluationError
 from stages.evaluation.pixel import MetricsError
 from stages.evaluation.provenance import ROOT

@@ -56,6 +56,7 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
     kind, config_class = "coltran", ColTranColorizerConfig
     honors = frozenset({"temperature"})
     autoregressive = True
+    training_side = SIDE
     bits_unit = "symbol"
 
     def __init__(self, config: ColTranColorizerConfig | None = None):

@@ -40,7 +40,7 @@ class DiffusionColorizerConfig:
     backbone: str = "lite2"
     backbone_side: int = 128  # gray64 is enlarged to this before the backbone sees it
     gray_side: int = 64  # 128: the backbone sees the photograph itself at 128x128, where it has that many pixels
-    backbone_frozen: int = 7  # the stem and this many blocks stay as they are loaded: they see edges, not things
+    backbone_frozen: int = 7  # the stem and this many blocks stay as they were loaded, in all training: they see edges
     encoder_channels: tuple[int, int] = (128, 256)
     encoder_blocks: int = 2
     denoiser_channels: tuple[int, int] = (96, 192)
@@ -62,7 +62,7 @@ class DiffusionColorizerConfig:
     steps: int = 14
     tuned: int = 0  # steps that the weights hold `FewSteps` for: used where as many are asked for
     sigma_min: float = 0.05
-    sigma_max: float = 80.0
+    sigma_max: float = 80.0  # where sampling begins, but in tuned steps: they begin at the first of their own levels
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
     chroma_gain: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
@@ -86,6 +86,8 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     kind, config_class = "diffusion", DiffusionColorizerConfig
     honors = frozenset({"steps", "temperature", "chroma_gain"})
     renamed_keys = {"vividness": "chroma_gain", "prints": "film"}
+    new_parameters = ("hints.",)
+    finishing_parameters = ("tuned.",)
 
     def __init__(self, config: DiffusionColorizerConfig | None = None):
         config = config or DiffusionColorizerConfig()
@@ -122,10 +124,6 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         return self.config.pool
 
     @property
-    def classes(self) -> int:
-        return self.config.classes
-
-    @property
     def takes_hints(self) -> bool:
         return self.hints is not None
 
@@ -133,15 +131,23 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     def sampling(self) -> dict[str, str | int]:
         return {"sampler": self.config.sampler, "steps": self.config.steps}
 
+    @property
+    def training_side(self) -> int:
+        return self.config.gray_side
+
+    @property
+    def label_classes(self) -> int:
+        return self.config.classes
+
+    @property
+    def frozen_parameters(self) -> tuple[str, ...]:
+        """The stem and the first blocks of the backbone."""
+        blocks = tuple(f"encoder.backbone.blocks.{index}." for index in range(self.config.backbone_frozen))
+        return ("encoder.backbone.stem.", *blocks) if blocks else ()
+
     def load_pretrained_backbone(self) -> None:
-        """Starts the encoder from the public ImageNet weights, and freezes its first blocks there; see
-        `imagenet_weights` for what can go wrong.
-        """
-        backbone, frozen = self.encoder.backbone, self.config.backbone_frozen
-        backbone.load_state_dict(imagenet_weights(self.config.backbone))
-        backbone.stem.requires_grad_(frozen == 0)
-        for block in backbone.blocks[:frozen]:
-            block.requires_grad_(False)
+        """Starts the encoder from the public ImageNet weights; see `imagenet_weights` for what can go wrong."""
+        self.encoder.backbone.load_state_dict(imagenet_weights(self.config.backbone))
 
     # training
 

@@ -1,4 +1,4 @@
-"""The networks of stage 1, kind `diffusion`: the gray encoder, once per photograph, and the denoiser's, at every step."""
+"""The networks of stage 1, kind `diffusion`: the gray encoder, once per photograph; the denoiser's, every step."""
 
 from __future__ import annotations
 

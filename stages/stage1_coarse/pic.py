@@ -70,6 +70,7 @@ class PICColorizer(CoarseColorizer[PICEncoding], HasLikelihood, Scores):
     kind, config_class = "pic", PICColorizerConfig
     honors = frozenset({"temperature"})
     autoregressive = True
+    training_side = SIDE
     bits_unit = "dimension"
 
     def __init__(self, config: PICColorizerConfig | None = None):

@@ -42,6 +42,7 @@ class ColTranColorUpsamplerConfig:
 
 class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
     kind, config_class = "coltran", ColTranColorUpsamplerConfig
+    training_side = SIDE
 
     def __init__(self, config: ColTranColorUpsamplerConfig | None = None):
         config = config or ColTranColorUpsamplerConfig()

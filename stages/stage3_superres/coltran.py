@@ -39,6 +39,7 @@ class ColTranSuperResolverConfig:
 
 class ColTranSuperResolver(SuperResolver, HasLikelihood, ParallelUpsampler):
     kind, config_class = "coltran", ColTranSuperResolverConfig
+    training_side = SIDE
 
     def __init__(self, config: ColTranSuperResolverConfig | None = None):
         config = config or ColTranSuperResolverConfig()

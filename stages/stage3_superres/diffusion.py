@@ -62,6 +62,7 @@ class DiffusionSuperResolverConfig:
 class DiffusionSuperResolver(SuperResolver):
     kind, config_class = "diffusion", DiffusionSuperResolverConfig
     honors = frozenset({"superres_steps"})
+    training_side = SIDE
 
     def __init__(self, config: DiffusionSuperResolverConfig | None = None):
         config = config or DiffusionSuperResolverConfig()

@@ -1,30 +1,32 @@
-"""Augmentation: mirrored, cropped, squeezed."""
+"""Augmentation: photographs are cut at random places and aspects, squeezed to the square, and mirrored.
+
+Photographs that are not square are squeezed to one when they are colored, so cuts have aspects up to 3:2 either way.
+"""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
+MAX_ASPECT = 1.5
+SMALLEST = 0.5  # area of a cut from a picture that has more to show than one square of the side
+SMALLEST_ENLARGED = 0.6  # of one that has not: every cut but the whole is enlarged
+WHOLE_SHARE = 0.5  # of those, how many are shown as they are
 
-def augmented(rgb: Tensor, generator: Generator, crop_share: float = 0.5, smallest: float = 0.6) -> Tensor:
-    """Mirrored at random, and a share of the pictures cropped to another aspect and squeezed back to the square.
 
-    Photographs that are not square are squeezed to one when they are colored, so crops have aspects up to 3:2
-    either way.
-    rgb: (B, 3, S, S); smallest: of a crop's area -> (B, 3, S, S)
+def random_boxes(sizes: Tensor, larger: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A part of each picture of a batch, and whether it is mirrored.
+
+    sizes: (B, 2), height and width; larger: (B,) bool, pictures that are not square or have more pixels than are taken.
+    Area shares are uniform from `SMALLEST`, aspects log-uniform; a box wider or higher than the picture is cut off.
+    returns: boxes (B, 4) of top, left, height, width, inside of the pictures; mirrored (B,) bool; both on the CPU
     """
-    batch = len(rgb)
-    mirror, chosen, area, aspect, x, y = torch.rand(6, batch, generator=generator).to(rgb.device)
-    area = smallest + (1 - smallest) * area
-    stretch = 1.5 ** (aspect - 0.5)  # square root of an aspect from 2:3 to 3:2
-    width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
-    whole = chosen >= crop_share
-    width, height = torch.where(whole, 1.0, width), torch.where(whole, 1.0, height)
-    theta = rgb.new_zeros(batch, 2, 3)
-    theta[:, 0, 0] = torch.where(mirror < 0.5, -width, width)
-    theta[:, 1, 1] = height
-    theta[:, 0, 2] = (2 * x - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * y - 1) * (1 - height)
-    grid = F.affine_grid(theta, list(rgb.shape), align_corners=False)
-    return F.grid_sample(rgb, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
+    mirror, whole, area, aspect, y, x = torch.rand(6, len(sizes), generator=generator, dtype=torch.float64)
+    smallest = torch.where(larger, SMALLEST, SMALLEST_ENLARGED)
+    area = (smallest + (1 - smallest) * area) * sizes.prod(1)
+    stretch = MAX_ASPECT ** (aspect - 0.5)  # square root of the aspect
+    wanted = torch.stack([area.sqrt() / stretch, area.sqrt() * stretch], dim=1)
+    taken = torch.minimum(wanted, sizes.to(wanted))
+    taken = torch.where((~larger & (whole < WHOLE_SHARE))[:, None], sizes.to(wanted), taken)
+    corner = (sizes - taken) * torch.stack([y, x], dim=1)
+    return torch.cat([corner, taken], dim=1), mirror < 0.5

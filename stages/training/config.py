@@ -7,34 +7,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint import CheckpointError, config_from_dict
+from stages.checkpoint import FAMILY_OF_STAGE, CheckpointError, config_from_dict
 
 OPTIMIZERS, SCHEDULES = ("adamw", "rmsprop"), ("cosine", "constant")
 
 
 @dataclass(frozen=True)
+class SetConfig:
+    """One `[[data.sets]]` of a config. A folder of pictures that holds no sets is taken for the first one."""
+
+    name: str = "photos64"  # in the data folder
+    share: float = 1.0  # of the pictures that are seen, relative to the shares of the other sets
+    holdout: int = 1000  # last pictures of `train`, never trained on: for choices, those of the first set for the log
+    upsample2x: bool = False  # take pictures that are smaller than `side` too, down to half of it, enlarged
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    name: str = "photos64"  # of the set in the data folder
-    side: int = 64
-    holdout: int = 1000  # last pictures of `train`, never trained on: for the log and for choices
-    limit: int = 0  # take only the first pictures (0: all)
-    doubled: bool = False  # take those of half of `side` too, enlarged
-    also: str = ""  # another set to learn from, reduced to `side`; a folder of pictures has no other set
-    also_holdout: int = 133  # last pictures of it that are left out
-    also_copies: int = 1  # how often each of it comes in an epoch
-    also_crops: int = 0  # squares cut from each of it at twice `side`, beside the whole
+    side: int = 64  # of the squares that a stage learns from
+    limit: int = 0  # take only the first pictures of each set (0: all)
+    sets: tuple[SetConfig, ...] = (SetConfig(),)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    start_from: str = ""  # a config whose finished run gives the first weights; trained first where it is not
+    start_from: str = ""  # first weights: "package:stage1", a folder, or a config, trained first where it is not
     pretrained_backbone: bool = False  # start the encoder from public ImageNet weights
-    freeze: tuple[str, ...] = ()  # prefixes of parameters that stay as they are
+    freeze: tuple[str, ...] = ()  # prefixes of parameters that stay as they are, beside those that the stage freezes
     samples: int = 100_000  # pictures to see in all, over all devices
     batch_size: int = 48  # pictures per optimizer step, over all devices
     accumulation: int = 1  # parts a device cuts its share of the batch into
     optimizer: str = "adamw"  # or "rmsprop" with Keras' defaults, as ColTran
     schedule: str = "cosine"  # after the warm-up half a cosine down to zero; or "constant"
+    decay_from: int = 0  # pictures after which a constant rate falls, in a straight line; 0: it does not
+    decay: int = 0  # pictures that this takes, to zero
     learning_rate: float = 4e-4
     backbone_learning_rate: float = 0.0  # of parameters under `encoder.backbone`; 0: as all others
     warmup: int = 5_000  # pictures until the full learning rate
@@ -48,6 +54,38 @@ class TrainingConfig:
     seed: int = 0
     report_every: int = 10_000  # pictures
     save_every: int = 20_000  # pictures
+    save_minutes: float = 10.0  # save also where the last checkpoint is as old as this; 0: never
+
+
+def check_options(options: TrainingConfig) -> None:
+    """Raises CheckpointError where values make no sense, alone or together."""
+    lengths = {
+        "samples": options.samples, "batch_size": options.batch_size, "accumulation": options.accumulation,
+        "average_half_life": options.average_half_life, "report_every": options.report_every,
+        "save_every": options.save_every,
+    }  # fmt: skip
+    for name, value in lengths.items():
+        if value < 1:
+            raise CheckpointError(f"training.{name} must be at least 1; got {value}")
+    for name, choice, known in (
+        ("optimizer", options.optimizer, OPTIMIZERS), ("schedule", options.schedule, SCHEDULES)
+    ):  # fmt: skip
+        if choice not in known:
+            raise CheckpointError(f"training.{name} must be one of {known}; got {choice!r}")
+    if min(options.decay_from, options.decay, options.save_minutes) < 0:
+        raise CheckpointError("training.decay_from, decay and save_minutes must not be negative")
+    if (options.decay_from > 0) != (options.decay > 0):
+        raise CheckpointError(
+            f"training.decay_from and decay need each other; got {options.decay_from} and {options.decay}"
+        )
+    if options.decay_from:
+        if options.schedule != "constant":
+            raise CheckpointError(f'training.decay_from needs schedule = "constant"; got {options.schedule!r}')
+        if options.samples > options.decay_from + options.decay:
+            raise CheckpointError(
+                f"training.samples must be at most decay_from + decay = {options.decay_from + options.decay}, where "
+                f"the learning rate is zero; got {options.samples}"
+            )
 
 
 @dataclass(frozen=True)
@@ -55,7 +93,7 @@ class Config:
     """A TOML file of configs/: which stage and kind, its network, its data, its training."""
 
     name: str
-    stage: int
+    family: str
     kind: str
     network: Any
     data: DataConfig = field(default_factory=DataConfig)
@@ -73,17 +111,23 @@ class Config:
             raise CheckpointError(f"no config {path}; those that ship are in configs/") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} is not TOML: {error}") from error
-        unknown = sorted(table.keys() - {"stage", "kind", "network", "data", "training"})
+        if "stage" in table:
+            family = FAMILY_OF_STAGE.get(table["stage"], "coarse")
+            raise CheckpointError(f'{path}: families have names now: family = "{family}" in place of stage')
+        unknown = sorted(table.keys() - {"family", "kind", "network", "data", "training"})
         if unknown:
-            raise CheckpointError(f"unknown keys {unknown} in {path}; known: stage, kind, network, data, training")
-        if type(table.get("stage")) is not int or type(table.get("kind")) is not str:
-            raise CheckpointError(f'{path} must begin with stage and kind, like: stage = 1, kind = "diffusion"')
-        network_class, _ = kind_of(table["stage"], table["kind"])
+            raise CheckpointError(f"unknown keys {unknown} in {path}; known: family, kind, network, data, training")
+        if type(table.get("family")) is not str or type(table.get("kind")) is not str:
+            raise CheckpointError(f'{path} must begin with family and kind: family = "coarse", kind = "diffusion"')
+        network_class, stage_class = kind_of(table["family"], table["kind"])
+        for old, new in stage_class.renamed_keys.items():
+            if old in table.get("network", {}):
+                raise CheckpointError(f"{path}: {old} is called {new} now")
         if "tuned" in table.get("network", {}):
             raise CheckpointError(f"{path}: steps are tuned once training is finished (train_scripts/tune_steps.py); "
                                   "leave out `tuned`")
         return Config(
-            path.stem, table["stage"], table["kind"],
+            path.stem, table["family"], table["kind"],
             config_from_dict(network_class, table.get("network", {})),
             config_from_dict(DataConfig, table.get("data", {})),
             config_from_dict(TrainingConfig, table.get("training", {})),

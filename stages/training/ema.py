@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from stages.checkpoint import CheckpointError
 from stages.stage import Stage
 
 Keep = Callable[[int, int], float]
@@ -35,7 +36,7 @@ def power(width: float) -> Keep:
 def exponent_of(width: float) -> float:
     """gamma of a power function of this width (EDM2, eq. 126): width² = (gamma + 1) / ((gamma + 2)² (gamma + 3))."""
     if not 0 < width < 12**-0.5:
-        raise ValueError(f"the width of an average must be between 0 and {12**-0.5:.3f} of the run; got {width}")
+        raise CheckpointError(f"the width of an average must be between 0 and {12**-0.5:.3f} of the run; got {width}")
     roots = np.roots([1, 7, 16 - width**-2, 12 - width**-2])
     return float(roots.real.max())
 

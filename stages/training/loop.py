@@ -2,7 +2,7 @@
 
 A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged
 weights as the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures,
-augmentation and noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss
+cuts and noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss
 curve, bit for bit.
 """
 
@@ -30,9 +30,8 @@ from stages.checkpoint import CheckpointError, sha256_of
 from stages.precision import hardware_has_bfloat16
 from stages.seeds import seed_of
 from stages.stage import Stage
-from stages.training.augmentation import augmented
-from stages.training.config import OPTIMIZERS, SCHEDULES, Config
-from stages.training.data import Pictures, batch_indices
+from stages.training.config import Config, check_options
+from stages.training.data import Mixture
 from stages.training.ema import Averaged, half_life, power
 from stages.training.optimizers import build_optimizer, freeze, recompute_blocks, set_learning_rate
 from stages.training.run_folder import commit, load_checkpoint, newest_checkpoint, save_checkpoint, save_grid, write_log
@@ -46,33 +45,36 @@ class TrainingError(RuntimeError):
     """The processes of a run are not those that were asked for, or no longer hold the same weights."""
 
 
+class Terminated(Exception):
+    """The run was asked to stop; it has saved a checkpoint and can be continued."""
+
+
 def train(
     config: Config,
     stage: Stage,
-    pictures: Pictures,
+    pictures: Mixture,
     run: Path,
     report: Report,
     *,
     command: str = "",
     expect_world: int | None = None,
     stop_after: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
     track: str | None = None,
 ) -> Path | None:
     """Trains `stage` to the end of its config, continuing what `run` holds; returns the folder of the final weights.
 
-    pictures: the whole training split; its last config.data.holdout pictures are only reported on
+    pictures: the whole training splits; what is held out of the first is reported on
     expect_world: processes there must be; TrainingError otherwise (accelerate starts fewer without a word)
     stop_after: steps after which to stop without saving, as if killed (tests); returns None then
+    stop: asked after each step, in any process: whether to save and stop, as Terminated
     track: a tracker of accelerate's that gets the reports too, "tensorboard" for instance; files go to `run`
-    Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run.
+    Raises FloatingPointError when the loss is not finite, CheckpointError when `run` holds another run, Terminated
+    when `stop` said so and a checkpoint is saved.
     """
     options = config.training
-    for name in ("samples", "batch_size", "accumulation", "average_half_life", "report_every", "save_every"):
-        if getattr(options, name) < 1:
-            raise CheckpointError(f"training.{name} must be at least 1; got {getattr(options, name)}")
-    for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-        if getattr(options, name) not in known:
-            raise CheckpointError(f"training.{name} must be one of {known}; got {getattr(options, name)!r}")
+    check_options(options)
+    command = command or " ".join(sys.argv)
     started_at = commit()
     accelerator = Accelerator(
         mixed_precision=precision_of(options.precision),
@@ -98,18 +100,16 @@ def train(
         )
     torch.set_flush_denormal(True)  # tiny gradients on the way to zero are many times slower on CPUs
     device, rank = accelerator.device, accelerator.process_index
-    training, held_out = pictures.split(config.data.holdout)
-    training = dataclasses.replace(
-        training, images=training.images.to(device), labels=training.labels.to(device),
-        rows=None if training.rows is None else training.rows.to(device),
-    )  # fmt: skip
+    training, held_out = pictures.split()
+    account = training.account()
+    training = training.to(device)
 
     stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freeze(stage, options.freeze)
+    freeze(stage, (*stage.frozen_parameters, *options.freeze))
     newest = newest_checkpoint(run)
     if newest is None:
-        shown = torch.arange(0, len(training), max(1, len(training) // FITTED_PICTURES))[:FITTED_PICTURES]
-        stage.eval().fit_to(training.rgb(part.to(device)) for part in shown.split(64))
+        parts = range(-(-min(FITTED_PICTURES, len(training)) // 64))
+        stage.eval().fit_to(training.squares(training.batch(64, options.seed, part)) for part in parts)
     optimizer = build_optimizer(stage, options)
     # By what stands after "averaged" and "final" in the names of their files and folders. The first is reported on.
     averages = {"": Averaged(stage, half_life(options.average_half_life))}
@@ -133,8 +133,8 @@ def train(
         for unfinished in (*run.glob(".checkpoint-*"), *run.glob(".final*")):  # of a process killed while it saved
             shutil.rmtree(unfinished)
         write_log(run, {
-            "event": "start", "step": first, "command": command or " ".join(sys.argv), "commit": started_at,
-            "pictures": len(training), "pictures_sha256": pictures.digest, "dropped": pictures.dropped,
+            "event": "start", "step": first, "command": command, "commit": started_at,
+            "pictures": len(training), "pictures_sha256": pictures.digest, "sets": account,
             "processes": accelerator.num_processes, "device": str(device), "precision": accelerator.mixed_precision,
             "threads": torch.get_num_threads(), "torch": torch.__version__, "config": dataclasses.asdict(config),
         })  # fmt: skip
@@ -142,17 +142,19 @@ def train(
     if track:
         accelerator.init_trackers(config.name)
     losses = state.setdefault("losses", [])  # since the last report; saved, so that the log continues too
-    clock, clocked = time.perf_counter(), first
+    clock, worked, clocked = time.perf_counter(), time.process_time(), first
+    saved, stopping = clock, False
     while True:
         step, seen = state["step"], state["step"] * batch_size
         finished = step >= steps  # beyond, where the config was made shorter
         if accelerator.is_main_process:
             if step > first and (finished or due(step, options.report_every, batch_size)):
-                rate = (step - clocked) * batch_size / (time.perf_counter() - clock)
-                values, grid = report(averaged.stage, held_out.rgb(slice(64)).to(device))
+                seconds, cpu = time.perf_counter() - clock, time.process_time() - worked
+                values, grid = report(averaged.stage, held_out.squares(slice(64)).to(device))
                 save_grid(grid, run / f"samples-{seen:08d}.png")
                 entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
-                         "pictures_per_second": round(rate, 2), **values}
+                         "pictures_per_second": round((step - clocked) * batch_size / seconds, 2),
+                         "cores": round(cpu / seconds, 2), **values}
                 write_log(run, entry)
                 for tracker in accelerator.trackers:
                     tracker.log({key: value for key, value in entry.items() if key not in ("event", "step")}, step=seen)
@@ -160,15 +162,17 @@ def train(
                         tracker.log_images({"samples": grid[None].float().cpu().numpy()}, step=seen)
                 progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
                 losses.clear()
-                clock, clocked = time.perf_counter(), step
-            if step > first and (finished or due(step, options.save_every, batch_size)):
+                clock, worked, clocked = time.perf_counter(), time.process_time(), step
+            old = 0 < 60 * options.save_minutes <= time.perf_counter() - saved
+            if step > first and (finished or stopping or old or due(step, options.save_every, batch_size)):
+                saved = time.perf_counter()
                 save_checkpoint(run, state, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
-        if finished or (stop_after is not None and step - first >= stop_after):
+        if finished or stopping or (stop_after is not None and step - first >= stop_after):
             break
 
-        index = batch_indices(len(training), batch_size, options.seed, step)[rank::accelerator.num_processes]
+        picks = training.batch(batch_size, options.seed, step)[rank::accelerator.num_processes]
         augmentation = Generator().manual_seed(seed_of(options.seed, "augment", step, rank))
-        rgb, labels = augmented(training.rgb(index.to(device)), augmentation), training.labels[index.to(device)]
+        rgb, labels = training.cuts(picks, augmentation), training.labels(picks)
         torch.manual_seed(seed_of(options.seed, "noise", step, rank))
         set_learning_rate(optimizer, options, seen)
         total = 0.0
@@ -178,10 +182,18 @@ def train(
             with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
                 inputs = rgb[cut].contiguous(memory_format=torch.channels_last)
                 loss = wrapped(inputs, labels[cut]) / options.accumulation
+                if not loss.requires_grad:
+                    raise CheckpointError(
+                        "nothing that the loss depends on is trained: freeze less. A stage 1 whose encoder is frozen "
+                        "needs noise_levels of at least 1"
+                    )
                 accelerator.backward(loss)
             total += loss.item()
+        stopping = stop()
         if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
-            total = accelerator.reduce(torch.tensor(total, device=device), "mean").item()
+            both = torch.tensor([total, float(stopping)], device=device)
+            total, asked = accelerator.reduce(both, "mean").tolist()
+            stopping = asked > 0
         norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip or math.inf)
         # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
         if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
@@ -201,6 +213,10 @@ def train(
         tracker.finish()
     accelerator.wait_for_everyone()
     final = run / "final"
+    if stopping and not finished:
+        raise Terminated(
+            f"stopped after step {step}, saved in {newest_checkpoint(run)}. To continue, run the same again: {command}"
+        )
     if not finished:
         return None
     digests = accelerator.gather(torch.tensor([digest_of(stage)], device=device)).tolist()

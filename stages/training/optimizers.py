@@ -59,5 +59,7 @@ def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> Non
     factor = min(1.0, (seen + options.batch_size) / max(options.warmup, 1))
     if options.schedule == "cosine":
         factor *= 0.5 * (1 + math.cos(math.pi * min(seen / options.samples, 1.0)))
+    elif options.decay_from:
+        factor *= min(1.0, max(0.0, 1 - (seen - options.decay_from) / options.decay))
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]

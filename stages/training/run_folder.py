@@ -61,7 +61,7 @@ def load_checkpoint(
         raise CheckpointError(f"{folder}/state.json is damaged; delete {folder} to use the one before it") from error
     if identity(saved, config) != identity(dataclasses.asdict(config), config):
         raise CheckpointError(f"{folder} belongs to a run with another config; choose other --runs or delete it")
-    if record.get("pictures_sha256", pictures) != pictures:
+    if record["pictures_sha256"] != pictures:
         raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
     averaged = [f"averaged{name}.safetensors" for name in averages]
     for name in ("weights.safetensors", *averaged, "optimizer.pt"):
@@ -73,26 +73,24 @@ def load_checkpoint(
     for name, average in zip(averaged, averages.values(), strict=True):
         average.stage.load_state_dict(load_file(folder / name))
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    if not optimizer.param_groups[0].get("fused"):
-        # From before AdamW was fused: the run keeps its arithmetic, and the scaler of fp16 must not ask for the other.
-        optimizer._step_supports_amp_scaling = False
     if scaler is not None and record.get("scaler"):
         scaler.load_state_dict(record["scaler"])
     return record["state"]
 
 
 def identity(values: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The part of a config that a run must keep: its length may change, how often it reports and saves, and its memory.
+    """The part of a config that a run must keep: its length and the decay of its learning rate may change, how often it
+    reports and saves, and its memory.
 
     What has its default is left out: a run from before a key existed goes on.
     values: a config of the kind of `config`, as a dict
     """
-    length = {"samples", "report_every", "save_every", "recompute"}
+    free = {"samples", "decay_from", "decay", "report_every", "save_every", "save_minutes", "recompute"}
     values = json.loads(json.dumps(values))
     for part in ("network", "data", "training"):
         defaults = json.loads(json.dumps(dataclasses.asdict(type(getattr(config, part))())))
         values[part] = {key: value for key, value in values[part].items()
-                        if key not in length and value != defaults.get(key)}  # fmt: skip
+                        if key not in free and value != defaults.get(key)}  # fmt: skip
     return values
 
 
