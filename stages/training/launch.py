@@ -26,7 +26,8 @@ TERMINATED = 128 + signal.SIGTERM  # exit code, as of a process that SIGTERM end
 
 
 def main(family: str, default: str, report: Report, arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=f"Trains a stage of the family {family}. Continues a run that was interrupted.")
+    what = f"Trains a stage of the family {family}. Continues a run that was interrupted."
+    parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--config", default=str(CONFIGS / f"{default}.toml"), help="a TOML file (default: %(default)s)")
     parser.add_argument("--data", help="folder of photographs (default: $TRICHROME_DATA, else ./data)")
     parser.add_argument("--runs", default="runs", help="folder of all runs, one per config (default: %(default)s)")
