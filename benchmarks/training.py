@@ -11,6 +11,7 @@ row is everything that is not a large product: norms, activations, small product
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -111,8 +112,8 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
         if step == 2:
             seconds = dict.fromkeys(seconds, 0.0)
         rgb: list[torch.Tensor] = []
-        seconds["crop and mirror"] += timed(lambda rgb=rgb: rgb.append(shown()), device)
-        seconds["loss and gradient"] += timed(lambda rgb=rgb: learned(rgb[0]), device)
+        seconds["crop and mirror"] += timed(functools.partial(lambda made: made.append(shown()), rgb), device)
+        seconds["loss and gradient"] += timed(functools.partial(learned, rgb[0]), device)
         seconds["optimizer and averages"] += timed(stepped, device)
     whole = sum(seconds.values())
     rate = batch * options.steps / whole

@@ -24,6 +24,7 @@ from pipeline.request import Request
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb
 from stages.options import SampleOptions
+from stages.precision import checked_finite
 from stages.seeds import NoiseSource
 from stages.stage import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, Stage, StepCallback, SuperResolver
 from stages.stage1_coarse.candidates import spread_order
@@ -81,7 +82,7 @@ class Cascade:
         return [SmallPhoto(one, map_) for one, map_ in zip(pictures, maps, strict=True)]
 
     def _previews(self, encoding: Encoding, noise: Sequence[NoiseSource]) -> list[list[SmallPicture]]:
-        rgb64 = _finite(self.coarse.preview(encoding), "stage1").cpu()
+        rgb64 = checked_finite(self.coarse.preview(encoding), "the colors of stage1").float().cpu()
         return [
             [SmallPicture(rgb, ImageInfo(place, None, None, source.key))]
             for place, (rgb, source) in enumerate(zip(rgb64, noise, strict=False))
@@ -96,7 +97,7 @@ class Cascade:
         for first in range(0, count, CANDIDATES):
             streams = [one.generator(k, purpose) for one in noise for k in range(first, first + CANDIDATES)]
             draws = self.coarse.sample(encoding, CANDIDATES, options, streams, callback)
-            _finite(draws.chroma, "stage1")
+            checked_finite(draws.chroma, "the colors of stage1")
             parts.append(draws)
         return Draws.cat(parts)
 
@@ -122,11 +123,12 @@ class Cascade:
         for wanted in _chunks(rows, self.size):
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b, k = torch.tensor(padded, device=self.device).unbind(1)
-            rgb64 = _finite(self.color.upsample(gray64[b], coarse[b, k]), "stage2")
+            rgb64 = checked_finite(self.color.upsample(gray64[b], coarse[b, k]), "the colors of stage2").float()
             streams = [noise[photo].generator(candidate, "stage3") for photo, candidate in padded]
             only = SampleOptions(superres_steps=options.superres_steps)
             rgb256 = self.superres.sample(gray256[b], rgb64, only, streams, callback("stage3"))
-            rgb256 = sharpened(gray256[b], _finite(rgb256, "stage3"), sharpness).cpu()
+            rgb256 = checked_finite(rgb256, "the colors of stage3").float()
+            rgb256 = sharpened(gray256[b], rgb256, sharpness).cpu()
             for (photo, candidate), rgb in zip(wanted, rgb256, strict=False):
                 score = None if scores is None else scores[photo, candidate].item()
                 source = noise[photo]
@@ -139,8 +141,7 @@ class Cascade:
         if request.rank_with is None:
             return spread_order(gray64, coarse, pool), None
         scores = torch.stack([request.rank_with.score(gray64, one).float() for one in coarse.unbind(1)], dim=1).cpu()
-        if not bool(scores.isfinite().all()):
-            raise RuntimeError("the model that ranks gave scores that are not finite; if this is float16, use float32")
+        checked_finite(scores, "the scores of the model that ranks")
         return scores.argsort(dim=1, descending=True, stable=True), scores
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -174,10 +175,3 @@ def _padded(x: Tensor, size: int) -> Tensor:
 def _chunks(rows: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
-
-
-def _finite(colors: Tensor, stage: str) -> Tensor:
-    """float32, and finite: a network that overflowed must not pass for a gray or black picture."""
-    if not bool(colors.isfinite().all()):
-        raise RuntimeError(f"{stage} gave colors that are not finite; if this is float16, use float32")
-    return colors.float()

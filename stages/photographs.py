@@ -12,9 +12,9 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from stages.color.spaces import lab_from_rgb
+from stages.color.tint import has_one_tint
 
-TINT_RESIDUAL = 1.6  # spread of a*, b* around their fit on lightness below which a picture has one tint at most
-NEAR_GRAY_CHROMA = 2.0  # mean a*b* radius below which a picture is as good as gray
+NEAR_GRAY_CHROMA = 2.0  # mean a*b* radius below which a picture is as good as gray, even where a spot has color
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
@@ -71,12 +71,7 @@ def _srgb(picture: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def is_one_tint(picture: Tensor) -> bool:
-    """Whether an RGB picture (3, H, W) uint8 is gray or has a single tint (sepia): it cannot teach color."""
-    lab = lab_from_rgb(picture.float() / 255)
-    light, ab = lab[0].flatten(), lab[1:].flatten(1)
-    if ab.square().sum(0).sqrt().mean() < NEAR_GRAY_CHROMA:
-        return True
-    light = light - light.mean()
-    ab = ab - ab.mean(1, keepdim=True)
-    slope = (ab * light).mean(1, keepdim=True) / light.square().mean().clamp_min(1e-6)
-    return bool((ab - slope * light).square().sum(0).mean().sqrt() < TINT_RESIDUAL)
+    """Whether an RGB picture (3, H, W) uint8 is gray, nearly gray or has a single tint: it cannot teach color."""
+    rgb = picture.float() / 255
+    chroma = torch.linalg.vector_norm(lab_from_rgb(rgb)[1:], dim=0).mean()
+    return bool(chroma < NEAR_GRAY_CHROMA) or has_one_tint(rgb)

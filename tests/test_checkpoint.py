@@ -267,4 +267,4 @@ def test_config_from_dict_refuses_unknown_keys():
     with pytest.raises(CheckpointError, match=r"unknown keys \['wohle'\].*whole"):
         config_from_dict(Sample, {"wohle": 1})
     with pytest.raises(CheckpointError, match="must be a table"):
-        config_from_dict(Sample, 3)
+        config_from_dict(Sample, 3)  # type: ignore[arg-type]

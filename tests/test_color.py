@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline.images.read import load_photo
 from stages.color.difference import ciede2000, colorfulness
 from stages.color.spaces import (
     CB_SCALE,
@@ -30,6 +31,8 @@ from stages.color.spaces import (
     rgb_from_linear_rgb,
     xyz_from_linear_rgb,
 )
+from stages.color.tint import TINT_RESIDUAL, TINT_SHARE, has_one_tint
+from stages.photographs import is_one_tint
 
 CORNERS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)  # of the sRGB cube
 
@@ -408,3 +411,44 @@ def test_ciede2000_can_be_descended():
         loss.backward()
         optimizer.step()
     assert loss < 1
+
+
+# One tint or several
+
+
+def ramp_of_lab(a, b, side: int = 64) -> Tensor:
+    """A picture (3, side, side) whose L* rises from 30 to 70 down the rows, with these a* and b*."""
+    lightness = torch.linspace(30, 70, side, dtype=torch.float64)[:, None].expand(side, side)
+    a, b = (torch.as_tensor(x, dtype=torch.float64).expand(side, side) for x in (a, b))
+    return rgb_from_lab(torch.stack([lightness, a, b])).clamp(0, 1)
+
+
+@pytest.mark.parametrize("tint", [0.0, 10.0, 25.0])
+def test_the_spread_that_makes_a_tint_several(tint):
+    """Around a parabola in L*, a* alternating by d from column to column leaves a residual of d."""
+    rows = torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None]
+    curve = tint + 6 * rows - 5 * (rows.square() - rows.square().mean())
+    columns = 1 - 2 * (torch.arange(64) % 2)
+    limit = max(TINT_RESIDUAL, TINT_SHARE * tint)
+    assert has_one_tint(ramp_of_lab(curve + 0.97 * limit * columns, 0))
+    assert not has_one_tint(ramp_of_lab(curve + 1.03 * limit * columns, 0))
+
+
+def test_grain_of_large_pictures_is_no_color():
+    grain = 20 * (1 - 2 * (torch.arange(512) % 2))
+    assert has_one_tint(ramp_of_lab(grain, 0, 512)) and not has_one_tint(ramp_of_lab(grain[:128], 0, 128))
+
+
+def test_what_cannot_teach_color_is_read_as_without_color():
+    """Training and use hold the same pictures for colored; but what is almost gray does not teach either."""
+    rows = torch.linspace(0, 1, 64, dtype=torch.float64)[:, None]
+    strong = ramp_of_lab(10 + 30 * rows, 40 * (rows - 0.5).square() + 30)  # cyanotypes and deep sepia look like that
+    spot = ramp_of_lab(0, 0)
+    spot[:, :6, :6] = torch.tensor([0.9, 0.1, 0.1])[:, None, None]
+    pictures = {"toned": strong, "gray": ramp_of_lab(0, 0), "spot": spot,
+                "colors": random_rgb(3, 8, 8).repeat_interleave(8, 1).repeat_interleave(8, 2)}  # fmt: skip
+    found = {}
+    for name, rgb in pictures.items():
+        levels = (255 * rgb).round().byte().permute(1, 2, 0).numpy()
+        found[name] = (is_one_tint(levels), load_photo(levels).is_color)
+    assert found == {"toned": (True, False), "gray": (True, False), "spot": (True, True), "colors": (False, True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -10,8 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
+from stages.nn.axial import AxialAttention
+from stages.nn.coltran.conditional import ConditionalAttention
 from stages.nn.coltran.core import ColTranCore, CoreSizes
+from stages.nn.coltran.encoder import AxialEncoder
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig, bits, drawn
+from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
 from stages.training.config import Config
 
 TINY = CoreSizes(16, 24, 2, 1, 2, 2, 6, 5, 7, 11)
@@ -44,6 +50,10 @@ def test_the_config_is_the_published_network_and_its_training():
     with torch.device("meta"):
         network = ColTranColorizer(config.network).core
     training = config.training
+    assert config.network.rounded and config.network.preview_decode == "argmax"
+    assert {Config.read(f"configs/{name}.toml").training.precision
+            for name in ("stage1_coltran", "stage2_published", "stage3_coltran")} == {"no"}  # fmt: skip
+    assert Config.read("configs/stage2_published.toml").network.rounded
     assert training.samples / training.batch_size == 450_000
     assert 0.5 ** (training.batch_size / training.average_half_life) == pytest.approx(0.999, abs=1e-6)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
@@ -52,6 +62,22 @@ def test_the_config_is_the_published_network_and_its_training():
     assert counts["outer"] + counts["outer_position"] == 18_991_104
     assert counts["inner"] + counts["inner_position"] == 13_722_624
     assert sum(p.numel() for p in network.parameters()) == 46_310_400  # 46.3 M
+
+
+def test_attention_starts_as_the_released_code_does():
+    """The limits that its layers were seen to have at 512 channels and 4 heads."""
+    torch.manual_seed(0)
+    (plain,) = (one for one in AxialEncoder(512, 8, 4, 1, (2, 2)).modules()
+                if isinstance(one, AxialAttention) and one.axis == "row")  # fmt: skip
+    outer, inner = (ConditionalAttention(512, context, 4, "row", 2) for context in (512, 1024))
+    for layer in (plain, outer, inner):
+        limits = [part.abs().max().item() for part in (*layer.qkv.weight.chunk(3), layer.out.weight)]
+        assert limits == pytest.approx([0.0094, 0.0094, 0.0094, 0.0484], abs=5e-5)
+        assert layer.out.weight.std().item() * 3**0.5 == pytest.approx(limits[3], rel=0.01)
+    for conditional, limit in ((outer, 0.0067), (inner, 0.0047)):
+        assert conditional.modulate is not None
+        found = [part.abs().max().item() for part in conditional.modulate.weight.chunk(3)]
+        assert found == pytest.approx([limit] * 3, abs=6e-5)
 
 
 def test_each_conditioning_can_be_switched_off():
@@ -77,6 +103,7 @@ def test_one_plus_adds_one_to_every_scale():
         expected = network.logits(network.encode(gray), symbols)
         assert not torch.allclose(plain.logits(plain.encode(gray), symbols), expected)
         for layer in (*plain.outer, *plain.inner):
+            assert layer.mlp.modulate is not None
             layer.mlp.modulate.bias[sizes.channels :] += 1  # shift first here, scale first in the norms
             for norm in layer.norms:
                 norm.modulate.bias[: sizes.channels] += 1
@@ -219,9 +246,10 @@ def test_drawing_by_inversion():
 
 def test_the_stage_samples_as_its_settings_say():
     torch.manual_seed(0)
-    sizes = {"channels": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1, "outer_layers": 1, "inner_layers": 1}
-    stages = {name: ColTranColorizer(ColTranColorizerConfig(**sizes, **settings)).eval() for name, settings in {
-        "plain": {}, "argmax": {"temperature": 0.0}, "narrow": {"top_p": 1e-6}, "sharp": {"temperature": 0.05},
+    plain = ColTranColorizerConfig(8, 8, 2, 1, 1, 1)
+    stages = {name: ColTranColorizer(config).eval() for name, config in {
+        "plain": plain, "argmax": replace(plain, temperature=0.0), "narrow": replace(plain, top_p=1e-6),
+        "sharp": replace(plain, temperature=0.05),
     }.items()}  # fmt: skip
     weights = {name: 3 * value for name, value in stages["plain"].state_dict().items()}
     gray = torch.rand(1, 1, 64, 64)
@@ -235,8 +263,45 @@ def test_the_stage_samples_as_its_settings_say():
     assert 0 < differ["sharp"] < differ["plain"]
 
 
+@pytest.mark.parametrize("stage_class, config", [
+    (ColTranColorizer, ColTranColorizerConfig(8, 8, 2, 1, 1, 1)),
+    (ColorUpsampler, ColorUpsamplerConfig(8, 8, 2, 1, disturb=0.0)),
+])  # fmt: skip
+def test_pictures_are_rounded_to_8_bits_where_the_config_says_so(stage_class, config):
+    """31.6 of 255 is 32 then, and of the second of the eight levels, which begins at 31.875 otherwise."""
+    torch.manual_seed(0)
+    plain, rounding = (stage_class(replace(config, rounded=rounded)).eval() for rounded in (False, True))
+    weights = {name: torch.randn_like(value) for name, value in plain.state_dict().items()}
+    plain.load_state_dict(weights)
+    rounding.load_state_dict(weights)
+    rgb = (torch.randint(1, 8, (2, 3, 64, 64)) * 32 - 0.4) / 255
+
+    def losses(stage: ColTranColorizer | ColorUpsampler, rgb: Tensor) -> list[Tensor]:
+        torch.manual_seed(1)
+        return [stage(rgb).detach(), *stage.bits(rgb)]
+
+    assert losses(rounding, rgb) == losses(plain, (255 * rgb).round() / 255)
+    assert all(abs(one - other) > 1e-3 for one, other in zip(losses(rounding, rgb), losses(plain, rgb), strict=True))
+
+
+def test_the_preview_may_be_the_likeliest_symbols(monkeypatch):
+    torch.manual_seed(0)
+    config = ColTranColorizerConfig(8, 8, 2, 1, 1, 1)
+    stages = {how: ColTranColorizer(replace(config, preview_decode=how)).eval() for how in ("mean", "argmax")}
+    gray = torch.rand(1, 1, 64, 64)
+    for how, stage in stages.items():
+        logits = torch.full((1, 64, 64, 512), -20.0)
+        logits[..., 7], logits[..., 448] = 0.0, math.log(0.5)  # blue, and half as likely red
+        monkeypatch.setattr(stage.core, "parallel_logits", functools.partial(lambda made, z: made, logits))
+        blue, red = (rgb_from_coarse(torch.full((1, 64, 64), symbol)) for symbol in (7, 448))
+        expected = blue if how == "argmax" else (2 * blue + red) / 3
+        torch.testing.assert_close(stage.preview(gray), merge(gray, chroma_from_rgb(expected)), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="preview_decode must be .*; got 'mode'"):
+        ColTranColorizer(replace(config, preview_decode="mode"))
+
+
 def test_logits_that_are_not_finite_are_an_error():
     stage = ColTranColorizer(ColTranColorizerConfig(8, 8, 2, 1, 1, 1)).eval()
     torch.nn.init.constant_(stage.core.write.bias, math.nan)
-    with pytest.raises(RuntimeError, match="stage 1 computed logits that are not finite; .* use float32"):
+    with pytest.raises(RuntimeError, match="the logits of stage 1 are not finite; .* use float32"):
         stage.sample(torch.rand(1, 1, 64, 64))

@@ -88,6 +88,7 @@ def test_every_pixel_hears_the_embedding_in_both_streams():
     both = pixels(canvas, embedding)
     assert moved().all()
     for block in pixels.above:
+        assert block.extra is not None
         block.extra.gain.zero_()
         block.extra.bias.zero_()
     assert not torch.allclose(pixels(canvas, embedding), both)  # `above` had heard it
@@ -123,7 +124,7 @@ def test_what_was_memorized_is_drawn_again():
 def test_parameters_that_are_not_finite_are_an_error():
     stage = tiny_stage()
     nn.init.constant_(stage.pixels.write.bias, math.nan)
-    with pytest.raises(RuntimeError, match="stage 1 computed parameters that are not finite; .* use float32"):
+    with pytest.raises(RuntimeError, match="the mixtures of stage 1 are not finite; .* use float32"):
         stage.sample(torch.rand(1, 1, 64, 64))
 
 
@@ -172,7 +173,7 @@ def test_weight_normalization_as_torch_has_it():
 def test_data_dependent_initialization_gives_every_layer_its_spread():
     torch.manual_seed(0)
     embedding, x = GrayEmbedding((6, 8), (1, 2), (1, 1), (1, 2), 7, 0.0), torch.rand(32, 1, 16, 16)
-    seen = {}
+    seen: dict[Convolution, Tensor] = {}
     with initialized_by_data(embedding):
         embedding(x)
     for layer in embedding.modules():

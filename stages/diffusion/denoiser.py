@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion.noise import Level, gamma_from_sigma, rows_like, vp_from_sigma, vp_from_ve
+from stages.diffusion.noise import Level, float64, gamma_from_sigma, rows_like, vp_from_sigma, vp_from_ve
 
 __all__ = ["Denoiser", "Prediction", "VPDenoiser", "clamped"]
 
@@ -49,12 +49,12 @@ class Denoiser(nn.Module):
         """The clean estimate (B, ...) for x (B, ...) noisy at sigma > 0, one number or one per row (B,)."""
         c_skip, c_out, c_in, c_noise = self.scalings(sigma)
         scaled = rows_like(c_in, x) * x
-        answer = self.network(scaled, c_noise.to(x.device, x.dtype).expand(x.shape[:1]), **conditions)
+        answer = self.network(scaled, c_noise.to(x.dtype).to(x.device).expand(x.shape[:1]), **conditions)
         return rows_like(c_skip, x) * x + rows_like(c_out, x) * answer.to(x.dtype)
 
     def scalings(self, sigma: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in, c_noise of sigma, in its shape, float64."""
-        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        sigma = float64(sigma)
         total = sigma**2 + self.sigma_data**2  # variance of x
         c_in = torch.rsqrt(total)
         return self.sigma_data**2 / total, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4
@@ -65,7 +65,7 @@ class Denoiser(nn.Module):
         It makes every noise level count the same: the network's own output then has an error of weight 1.
         returns: the shape and dtype of sigma (float64 for a float)
         """
-        level = torch.as_tensor(sigma, dtype=torch.float64)
+        level = float64(sigma)
         weight = (level**2 + self.sigma_data**2) / (level * self.sigma_data) ** 2
         return weight.to(sigma.dtype) if isinstance(sigma, Tensor) else weight
 
@@ -96,7 +96,7 @@ class VPDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Level, **conditions: object) -> Tensor:
         """The clean estimate (B, ...) for x (B, ...) in VE form, noisy at sigma > 0, one number or one per row (B,)."""
-        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        sigma = float64(sigma)
         told = self.level(sigma).to(x.device, x.dtype).expand(x.shape[:1])
         answer = self.network(vp_from_ve(x, sigma), told, **conditions).to(x.dtype)
         if self.predicts == "clean":

@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "Level", "LinearSchedule", "draw_noise", "draw_uniform", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas",
+    "Level", "LinearSchedule", "draw_noise", "draw_uniform", "float64", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas",
     "lognormal_sigmas", "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
 ]  # fmt: skip
 
@@ -111,7 +111,7 @@ class LinearSchedule:
         between them. float64. Raises ValueError for levels that the schedule does not reach.
         """
         own = sigma_from_gamma(self.gammas)
-        level = _float64(sigma).cpu()
+        level = float64(sigma).cpu()
         # float32 levels may lie a rounding error outside.
         if not ((level >= own[0] * (1 - 1e-6)) & (level <= own[-1] * (1 + 1e-6))).all():
             raise ValueError(f"{self} knows sigma from {own[0]:.6g} to {own[-1]:.6g}; got {level.tolist()}")
@@ -188,13 +188,13 @@ def _drawn(
 
 def sigma_from_gamma(gamma: Level) -> Tensor:
     """VE noise level of the VP signal share gamma (alpha-bar) in (0, 1]: sqrt(1/gamma - 1), float64."""
-    gamma = _float64(gamma)
+    gamma = float64(gamma)
     return ((1 - gamma) / gamma).sqrt()
 
 
 def gamma_from_sigma(sigma: Level) -> Tensor:
     """VP signal share of the VE noise level sigma >= 0: 1 / (1 + sigma²), float64."""
-    return 1 / (1 + _float64(sigma) ** 2)
+    return 1 / (1 + float64(sigma) ** 2)
 
 
 def vp_from_sigma(sigma: Level) -> tuple[Tensor, Tensor]:
@@ -202,7 +202,7 @@ def vp_from_sigma(sigma: Level) -> tuple[Tensor, Tensor]:
 
     alpha = 1 / sqrt(1 + sigma²) = sqrt(gamma), std = sigma / sqrt(1 + sigma²) = sqrt(1 - gamma), float64
     """
-    sigma = _float64(sigma)
+    sigma = float64(sigma)
     alpha = torch.rsqrt(1 + sigma**2)
     return alpha, sigma * alpha
 
@@ -214,7 +214,7 @@ def vp_from_ve(x: Tensor, sigma: Level) -> Tensor:
 
 def ve_from_vp(x_vp: Tensor, sigma: Level) -> Tensor:
     """The VE form x_vp / sqrt(gamma) of the noisy picture x_vp (B, ...) in VP form."""
-    return x_vp * rows_like((1 + _float64(sigma) ** 2).sqrt(), x_vp)
+    return x_vp * rows_like((1 + float64(sigma) ** 2).sqrt(), x_vp)
 
 
 def rows_like(level: Level, x: Tensor) -> Tensor:
@@ -225,8 +225,9 @@ def rows_like(level: Level, x: Tensor) -> Tensor:
             "a noise level must be one number or one per row (B,); "
             f"got {tuple(level.shape)} for x of {tuple(x.shape)}"
         )
-    return level.to(x.device, x.dtype).reshape(level.shape + (1,) * (x.dim() - 1 if level.dim() else 0))
+    return level.to(x.dtype).to(x.device).reshape(level.shape + (1,) * (x.dim() - 1 if level.dim() else 0))
 
 
-def _float64(level: Level) -> Tensor:
-    return torch.as_tensor(level, dtype=torch.float64)
+def float64(level: Level) -> Tensor:
+    """The level in float64, on the CPU: Apple's GPUs know no float64."""
+    return torch.as_tensor(level).cpu().to(torch.float64)

@@ -1,6 +1,6 @@
 """Stage 1, kind `coltran`: coarse colors of a 64x64 gray picture, symbol after symbol, with exact likelihoods.
 
-The colorizer of ColTran (arXiv 2102.04432; `stages/nn/coltran_core.py` is its network): a pixel's three channels of 3
+The colorizer of ColTran (arXiv 2102.04432; `stages/nn/coltran/core.py` is its network): a pixel's three channels of 3
 bits are one of 512 symbols, drawn in raster order from distributions that know the gray picture and all symbols before.
 An auxiliary head that takes all pixels for independent steadies training (weight 0.01) and is the one-pass preview.
 """
@@ -17,8 +17,10 @@ from torch import Tensor
 from stages.color.spaces import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_uniform
 from stages.nn.coltran.core import ColTranCore, CoreSizes
+from stages.nn.coltran.upsampler import checked_decode, rounded8
 from stages.nn.pixelcnn.logistic_mixture import exact
 from stages.options import SampleOptions
+from stages.precision import checked_finite
 from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE, GRAYS = 64, 256
@@ -39,10 +41,12 @@ class ColTranColorizerConfig:
     conditional_norm: bool = True
     one_plus: bool = False  # conditional scales as 1 + scale
     parallel_weight: float = 0.01  # of the auxiliary head's loss; the other's is the rest
+    rounded: bool = False  # pictures to 8 bits before they are cut to 3, as in the released training
     # sampling
     temperature: float = 1.0  # of the logits; 0: the most likely symbol
     top_p: float = 1.0  # draw among the fewest symbols that hold this much probability
     pool: int = 1
+    preview_decode: str = "mean"  # of the auxiliary head's distribution, or "argmax", as released
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
         config = config or ColTranColorizerConfig()
         super().__init__(config)
         SampleOptions(temperature=config.temperature)  # raises where it is out of range
+        checked_decode("preview_decode", config.preview_decode)
         if not 0 < config.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1]; got {config.top_p}")
         shared = {name: getattr(config, name) for name in (
@@ -82,6 +87,7 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
         """Bits per symbol: rgb (B, 3, 64, 64) in [0, 1] -> scalar (paper, section 4.1)."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
+        rgb = rounded8(rgb) if self.config.rounded else rgb
         symbols = coarse_from_rgb(rgb)
         z = self.core.encode(gray_levels(gray_from_rgb(rgb)))
         weight = self.config.parallel_weight
@@ -91,6 +97,7 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
     @torch.no_grad()
     def bits(self, rgb: Tensor) -> Tensor:
         """What the coarse colors of pictures cost: rgb (B, 3, 64, 64) in [0, 1] -> bits per symbol (B,)."""
+        rgb = rounded8(rgb) if self.config.rounded else rgb
         return -self.score(gray_from_rgb(rgb), coarse_from_rgb(rgb))
 
     @torch.no_grad()
@@ -125,10 +132,10 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
         rows = len(encoding) * num_samples
         z = encoding.z.repeat_interleave(num_samples, 0)
         uniform = draw_uniform((rows, SIDE, SIDE), generator, z.device)
-        finite = torch.ones((), dtype=torch.bool, device=z.device)
+        worst = z.new_zeros(())
 
         def choose(logits: Tensor, i: int, j: int) -> Tensor:
-            finite.logical_and_(logits.isfinite().all())
+            torch.maximum(worst, logits.abs().amax(), out=worst)  # NaN stays NaN
             return drawn(logits, uniform[:, i, j], temperature, self.config.top_p)
 
         def progress(row: int, symbols: Tensor) -> None:
@@ -138,17 +145,20 @@ class ColTranColorizer(CoarseColorizer[ColTranEncoding], HasLikelihood, Scores):
         # Not in half precision: every one of the 4096 steps would cast the weights again, for no gain in speed.
         with torch.autocast(z.device.type, enabled=False):
             symbols = self.core.sample(z, choose, progress)
-        if not finite:  # a symbol is drawn from NaNs too
-            raise RuntimeError("stage 1 computed logits that are not finite; if this is float16, use float32")
+        checked_finite(worst, "the logits of stage 1")  # a symbol is drawn from NaNs too
         return Draws(symbols.unflatten(0, (len(encoding), num_samples)))
 
     @torch.no_grad()
     def preview(self, encoding: ColTranEncoding) -> Tensor:
-        """The mean of the parallel head."""
+        """The mean of the parallel head or (`preview_decode`) its likeliest symbols."""
         logits = self.core.parallel_logits(encoding.z)
         symbols = torch.arange(COARSE_COLORS, device=logits.device)[:, None, None]
         colors = rgb_from_coarse(symbols)[:, :, 0, 0]  # (512, 3)
-        return merge(encoding.gray64, chroma_from_rgb((logits.float().softmax(-1) @ colors).permute(0, 3, 1, 2)))
+        checked_finite(logits.amax(-1), "the logits of stage 1")  # NaN has an argmax too
+        with torch.autocast(logits.device.type, enabled=False):  # half precision has too few colors for a mean
+            mean = self.config.preview_decode == "mean"
+            rgb = logits.float().softmax(-1) @ colors if mean else colors[logits.argmax(-1)]
+        return merge(encoding.gray64, chroma_from_rgb(rgb.permute(0, 3, 1, 2)))
 
 
 def gray_levels(gray: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from stages.diffusion.samplers import SAMPLERS
 from stages.nn.efficientnet import imagenet_weights
 from stages.nn.hint_attention import HintAttention
 from stages.options import SampleOptions
+from stages.precision import checked_finite
 from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
 from stages.stage1_coarse.diffusion_networks import CHROMA_SIDE, SIDE, ChromaNetwork, GrayEncoder
 
@@ -251,12 +252,13 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback
             )
         chroma = encoding.hinted.repeat_interleave(num_samples, 0) + temperature * left_open
-        chroma = self._enlarged(gain * chroma).unflatten(0, (len(encoding), num_samples))
+        chroma = self._enlarged(gain * checked_finite(chroma, "the colors of stage 1"))
+        chroma = chroma.unflatten(0, (len(encoding), num_samples))
         return Draws.of(encoding.gray64, chroma)
 
     @torch.no_grad()
     def preview(self, encoding: DiffusionEncoding) -> Tensor:
-        return merge(encoding.gray64, self._enlarged(encoding.hinted))
+        return merge(encoding.gray64, self._enlarged(checked_finite(encoding.hinted, "the colors of stage 1")))
 
     def num_steps(self, options: SampleOptions) -> int:
         return options.steps or self.config.steps

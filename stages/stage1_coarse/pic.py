@@ -1,6 +1,6 @@
 """Stage 1, kind `pic`: coarse colors of a 64x64 gray picture, drawn pixel after pixel in Lab, with exact likelihoods.
 
-Probabilistic image colorization (PIC, arXiv 1705.04258; `stages/nn/gated_pixel.py` has its networks): an embedding of
+Probabilistic image colorization (PIC, arXiv 1705.04258; `stages/nn/pixelcnn` has its networks): an embedding of
 the gray picture conditions a shallow PixelCNN++ over a smaller color picture, whose pixels are mixtures of discretized
 logistics over a and b. The embedding alone must predict the colors too, which makes it a one-pass colorizer.
 
@@ -32,6 +32,7 @@ from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
 from stages.nn.pixelcnn.logistic_mixture import PARAMETERS, LogisticMixture
 from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
 from stages.options import SampleOptions
+from stages.precision import checked_finite
 from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE = 64
@@ -174,10 +175,10 @@ class PICColorizer(CoarseColorizer[PICEncoding], HasLikelihood, Scores):
         uniform = draw_uniform((rows, 3, side, side), generator, gray64.device)
         embedding = encoding.embedding.repeat_interleave(num_samples, 0)
         light = lightness(self._small(gray64)).repeat_interleave(num_samples, 0)
-        finite = torch.ones((), dtype=torch.bool, device=embedding.device)
+        worst = torch.zeros((), device=embedding.device)
 
         def choose(parameters: Tensor, i: int, j: int) -> Tensor:
-            finite.logical_and_(parameters.isfinite().all())
+            torch.maximum(worst, parameters.abs().amax(), out=worst)  # NaN stays NaN
             here = light[:, :, i, j]
             mixture = LogisticMixture.of(parameters, here[:, 0])
             return torch.cat([here, mixture.draw(uniform[:, :, i, j], temperature)], dim=1)
@@ -189,15 +190,14 @@ class PICColorizer(CoarseColorizer[PICEncoding], HasLikelihood, Scores):
         # Not in half precision: every step would cast the weights again, for no gain in speed.
         with torch.autocast(embedding.device.type, enabled=False):
             lab = self.pixels.draw(embedding.float(), choose, progress)
-        if not finite:  # a color is drawn from NaNs too
-            raise RuntimeError("stage 1 computed parameters that are not finite; if this is float16, use float32")
+        checked_finite(worst, "the mixtures of stage 1")  # a color is drawn from NaNs too
         chroma = self._chroma64(gray64.repeat_interleave(num_samples, 0), lab[:, 1:])
         return Draws.of(gray64, chroma.unflatten(0, (len(encoding), num_samples)))
 
     @torch.no_grad()
     def preview(self, encoding: PICEncoding) -> Tensor:
         """The mean of the embedding's own prediction."""
-        parameters = self._alone(encoding.embedding)
+        parameters = checked_finite(self._alone(encoding.embedding), "the mixtures of stage 1")
         shape = (len(encoding), *parameters.shape[2:], 2)
         ab = _mixture(parameters, lightness(self._small(encoding.gray64))).mean().view(shape).permute(0, 3, 1, 2)
         return merge(encoding.gray64, self._chroma64(encoding.gray64, ab))

@@ -1,7 +1,7 @@
 """Stage 2, kind `coltran`: from 3 bits per channel to 8, all pixels in parallel.
 
-The color upsampler of ColTran (arXiv 2102.04432, section 4.4; `stages/nn/parallel_upsampler.py` is its network), shown
-the 3-bit level of each channel.
+The color upsampler of ColTran (arXiv 2102.04432; `stages/nn/coltran/upsampler.py` is its network), shown the
+3-bit level of each channel.
 
 What differs from the paper: in training the colors are disturbed before they are cut to 3 bits, so that sampled,
 imperfect colors are repaired and not merely refined; the answer is the mean of the distribution (`decode =
@@ -24,7 +24,7 @@ from stages.color.spaces import (
     merge,
 )
 from stages.corruptions.conditioning import disturbed_chroma
-from stages.nn.coltran.upsampler import ParallelUpsampler
+from stages.nn.coltran.upsampler import ParallelUpsampler, rounded8
 from stages.stage import ColorUpsampler, HasLikelihood
 
 SIDE = 64
@@ -37,6 +37,7 @@ class ColTranColorUpsamplerConfig:
     heads: int = 4
     layers: int = 2
     decode: str = "mean"  # of the 256-way distribution, or "argmax"
+    rounded: bool = False  # pictures to 8 bits before they are cut to 3, as in the released training
     disturb: float = 0.04  # strongest chroma noise of training inputs; 0 trains on exact 3-bit colors, as the paper
 
 
@@ -55,6 +56,7 @@ class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
         """Bits per value of one random channel per picture: rgb (B, 3, 64, 64) in [0, 1] -> scalar."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
+        rgb = rounded8(rgb) if self.config.rounded else rgb
         gray = gray_from_rgb(rgb)
         shown = merge(gray, disturbed_chroma(chroma_from_rgb(rgb), self.config.disturb))
         channel = torch.randint(3, (len(rgb),)).to(rgb.device)
@@ -63,6 +65,7 @@ class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
     @torch.no_grad()
     def bits(self, rgb: Tensor) -> Tensor:
         """Bits per dimension of pictures given their gray and exact 3-bit colors: rgb (B, 3, 64, 64) -> (B,)."""
+        rgb = rounded8(rgb) if self.config.rounded else rgb
         gray, levels = gray_from_rgb(rgb), levels_from_coarse(coarse_from_rgb(rgb))
         each = [self.bits_of(rgb, gray, levels, levels.new_full((len(rgb),), channel)) for channel in range(3)]
         return torch.stack(each).mean(0)

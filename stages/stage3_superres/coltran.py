@@ -1,7 +1,7 @@
 """Stage 3, kind `coltran`: color at 256x256 from color at 64x64, all pixels in parallel.
 
-The spatial upsampler of ColTran (arXiv 2102.04432, section 4.4; `stages/nn/parallel_upsampler.py` is its network),
-shown each channel of the small picture enlarged by repeating its pixels.
+The spatial upsampler of ColTran (arXiv 2102.04432; `stages/nn/coltran/upsampler.py` is its network), shown
+each channel of the small picture enlarged by repeating its pixels.
 
 As in the paper, the answer is the most likely value; here the luma of the result is replaced by the gray picture's.
 Not in the paper: `disturb`, noise on the small picture's chroma in training, off by default.
@@ -77,6 +77,7 @@ class ColTranSuperResolver(SuperResolver, HasLikelihood, ParallelUpsampler):
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]
         generator, callback: not used, this kind is deterministic and has no steps
         returns: rgb256 (B, 3, 256, 256)
+        Raises RuntimeError where the network's answers are not finite.
         """
         self.check_honored(options, SampleOptions.SUPERRES)
         low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)

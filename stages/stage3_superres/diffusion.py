@@ -27,6 +27,7 @@ from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.options import SampleOptions
+from stages.precision import checked_finite
 from stages.stage import Generators, StepCallback, SuperResolver
 
 SIDE, LOW_SIDE = 256, 64
@@ -116,6 +117,7 @@ class DiffusionSuperResolver(SuperResolver):
         options: one step draws nothing: `generator` is not read
         callback: as for the samplers, of the residual in its own spread, as patches (B, 32, 64, 64)
         returns: rgb256 (B, 3, 256, 256)
+        Raises RuntimeError where the networks' answers are not finite.
         """
         self.check_honored(options, SampleOptions.SUPERRES)
         low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
@@ -136,6 +138,7 @@ class DiffusionSuperResolver(SuperResolver):
             return self.denoiser(x, sigma, context=maps)
 
         residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
+        checked_finite(residual, "the colors of stage 3")
         return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
 
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stages.nn.attention import attention
 from stages.nn.axial import AxialAttention, row_attention
-from stages.nn.coltran.encoder import LAYER_NORM_EPS, dense
+from stages.nn.coltran.encoder import LAYER_NORM_EPS, dense, keras_uniform, start_as_released
 
 Pair = tuple[Tensor, Tensor]  # scale and shift
 
@@ -40,12 +40,13 @@ class ConditionalAttention(AxialAttention):
         one_plus: bool = False,
     ) -> None:
         super().__init__(channels, heads, axis, length, relative_bias=True, causal=causal)
+        start_as_released(self)
         self.one_plus = float(one_plus)
         self.modulate: nn.Linear | None = None
         if context:
             self.modulate = nn.Linear(context, 6 * channels, bias=False)
             for weight in self.modulate.weight.chunk(3):  # one map for each of q, k and v
-                nn.init.xavier_uniform_(weight)
+                keras_uniform(weight, (context, heads, 2 * channels // heads))
 
     def prepare(self, context: Tensor) -> Pair | None:
         """context (..., D) -> of q, k and v (..., 3, heads, dim). In the linear map a head's scale and shift are

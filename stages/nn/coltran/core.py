@@ -1,6 +1,6 @@
 """ColTran's autoregressive core: symbols of a picture, one after another in raster order, given the gray picture.
 
-Kumar, Weissenborn and Kalchbrenner 2021 (arXiv 2102.04432, sections 4.1-4.3). Written to be exact where the released
+Kumar, Weissenborn and Kalchbrenner 2021 (arXiv 2102.04432). Written to be exact where the released
 sampler is not: what is computed while sampling is what was computed in training, to rounding.
 
 An outer decoder sees whole rows above a pixel, an inner decoder what is left of it in its row. Both are causal along

@@ -7,6 +7,8 @@ x <- LayerNorm(x + f(x)) (the code is post-norm; the paper's figure draws it bef
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class AxialEncoder(nn.Module):
         for _ in range(layers):
             for axis, length in (("row", width), ("column", height)):
                 attention = AxialAttention(channels, heads, axis, length, relative_bias=True)  # type: ignore[arg-type]
+                start_as_released(attention)
                 self.layers.append(PostNorm(channels, attention))
                 self.layers.append(PostNorm(channels, nn.Sequential(
                     dense(channels, feed_forward), nn.ReLU(), dense(feed_forward, channels)
@@ -49,6 +52,24 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x + self.layer(x))
+
+
+def start_as_released(attention: AxialAttention) -> None:
+    """Weights as in the released code, whose kernels have three axes: (C, heads, dim) for q, k and v, (heads, dim, C)
+    for the output. So attention starts nearly uniform, and its branch nearly silent.
+    """
+    channels, heads = attention.out.in_features, attention.heads
+    for weight in attention.qkv.weight.chunk(3):
+        keras_uniform(weight, (channels, heads, channels // heads))
+    keras_uniform(attention.out.weight, (heads, channels // heads, channels))
+
+
+@torch.no_grad()
+def keras_uniform(weight: Tensor, kernel: tuple[int, int, int]) -> None:
+    """Glorot-uniform with the fans that Keras reads from a kernel's shape: as of a convolution, whatever it is for."""
+    positions, inputs, outputs = kernel
+    limit = math.sqrt(6 / (positions * (inputs + outputs)))
+    weight.uniform_(-limit, limit)
 
 
 def dense(inputs: int, outputs: int) -> nn.Linear:
