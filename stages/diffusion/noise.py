@@ -23,8 +23,8 @@ import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "Level", "LinearSchedule", "draw_noise", "draw_uniform", "float64", "gamma_from_sigma", "geometric_sigmas", "karras_sigmas",
-    "lognormal_sigmas", "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
+    "Level", "LinearSchedule", "draw_noise", "draw_uniform", "float64", "gamma_from_sigma", "geometric_sigmas",
+    "karras_sigmas", "lognormal_sigmas", "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
 ]  # fmt: skip
 
 Level = float | Tensor
@@ -230,4 +230,4 @@ def rows_like(level: Level, x: Tensor) -> Tensor:
 
 def float64(level: Level) -> Tensor:
     """The level in float64, on the CPU: Apple's GPUs know no float64."""
-    return torch.as_tensor(level).cpu().to(torch.float64)
+    return torch.as_tensor(level.cpu() if isinstance(level, Tensor) else level, dtype=torch.float64)
