@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "stages.color": 0, "stages.resize": 0, "stages.precision": 0, "stages.checkpoint": 0,
     "stages.images": 1, "stages.conditioning": 1, "stages.prints": 1, "stages.metrics": 1, "stages.data": 1,
-    "stages.averages": 1,
+    "stages.averages": 1, "stages.hints": 1,
     "stages.nn": 2, "stages.diffusion": 2,
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.kinds": 4,

@@ -1,22 +1,22 @@
 """Spreading known colors over a photograph: what a hint teaches about one place holds for places like it.
 
-A picture at hand (a preview, a draw) is wrong at a hint by `error`. Two steps carry the error to where nothing is known.
+A picture at hand (a preview, a draw) is off by an error at a hint. Two steps carry the error to where nothing is known.
 
-**Likeness.** At 32x32 the error of the picture is taken for a Gaussian process: cells i and j err alike by
+**Likeness.** At 32x32 the error is taken for a Gaussian process of variance 1: cells i and j err alike by
 
     k(i, j) = exp(-|f_i - f_j|^2 / 2 F^2 - (y_i - y_j)^2 / 2 Y^2 - |c_i - c_j|^2 / 2 C^2 - |x_i - x_j|^2 / 2 X^2),
 
-where f are features of the encoder, y the luma, c the chroma of the picture and x the place. The mean of the process,
-given the hints, is k_xh (K_hh + noise / weight)^-1 error: a hint on one flank of a coat reaches the other one, far away.
-`certainty`, the share of the variance that the hints explain, is 0 where they say nothing.
+where f are features of the encoder, y the luma, c the chroma of the picture and x the place. Given the hints h, its mean
+is k_xh (K_hh + noise / weight)^-1 error_h: a hint on one flank of a coat reaches the other flank. `certainty`, the
+share of the variance that the hints explain, is 0 where they say nothing.
 
-**Edges.** At full side the corrected chroma p is then drawn to the hints along the luma, with the weights w of Levin,
-Lischinski and Weiss 2004 (8 neighbors, normalized, so L = I - w):
+**Edges.** At full side the corrected chroma p is then drawn to the hints along the luma, with the weights w_rs of Levin,
+Lischinski and Weiss 2004 (8 neighbors, normalized). For every pixel r
 
-    (strength weight + fade + L) c = strength weight hint + fade p + (1 - smoothing certainty) L p.
+    strength weight_r (c_r - hint_r) + fade (c_r - p_r) + sum_s w_rs ((c_r - c_s) - kept_rs (p_r - p_s)) = 0,
 
-For smoothing 0 this spreads what is left of the error. With smoothing the luma's own edges replace those of p where hints
-tell the color; without hints c is p. The matrix couples neighboring rows only, so it is eliminated row by row, exactly.
+kept_rs = 1 - smoothing (certainty_r + certainty_s) / 2: where hints tell the color, the luma's own edges replace those
+of p. Without hints c is p. Pixels are joined to neighboring rows only, so the system is solved exactly, row by row.
 
 Sources: Levin, Lischinski, Weiss, "Colorization using Optimization", SIGGRAPH 2004; Rasmussen and Williams, "Gaussian
 Processes for Machine Learning", 2006, algorithm 2.1.
@@ -48,13 +48,13 @@ class SpreadSettings:
     """
 
     feature_length: float = 1.26
-    luma_length: float = 0.15
+    luma_length: float = 0.17
     chroma_length: float = 0.05
     place_length: float = 1.2
     noise: float = 0.05  # variance of a hint of weight 1, beside 1 of the error
     strength: float = 100.0
-    fade: float = 1e-3
-    smoothing: float = 0.5
+    fade: float = 3e-4
+    smoothing: float = 0.75
     contrast: float = 0.15  # the variance of luma weights, as a share of the variance of luma around a pixel
 
 
@@ -68,8 +68,8 @@ def spread(
     """The chroma of a picture after its hints: obeyed where they are, spread where they belong.
 
     gray: (B, 1, S, S) in [0, 1], S a multiple of 32; hints: (B, 3, S, S), weight in [0, 1], then chroma * weight
-    chroma: (B, 2, S, S) of the picture at hand; features: (B, C, h, w) of its places; None: luma, chroma and place alone
-        tell what is alike
+    chroma: (B, 2, S, S) of the picture at hand; features: (B, C, h, w) of its places; None: likeness is told by luma,
+        chroma and place alone
     returns: (B, 2, S, S) float32, `chroma` itself for a picture without hints. Out-of-gamut colors are left to `merge`.
     Each picture is computed by itself in float64: a batch gives the same bits as its pictures one by one.
     Raises ValueError for other shapes and for weights outside [0, 1].
@@ -100,7 +100,8 @@ def _spread_one(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | 
     if not hints[:, 0].any():
         return chroma
     weight, side = hints[:, :1], gray.shape[-1]
-    correction, certainty = _regression(gray, torch.cat([weight, hints[:, 1:] - weight * chroma], 1), chroma, features, s)
+    errors = torch.cat([weight, hints[:, 1:] - weight * chroma], 1)
+    correction, certainty = _regression(gray, errors, chroma, features, s)
     enlarged = F.interpolate(torch.cat([correction, certainty], 1), (side, side), mode="bilinear", align_corners=False)
     corrected, certainty = chroma + enlarged[:, :2], enlarged[:, 2:]
     weights = luma_weights(gray, s.contrast)
