@@ -6,11 +6,11 @@ A picture at hand (a preview, a draw) is off by an error at a hint. Two steps ca
 
     k(i, j) = exp(-|f_i - f_j|^2 / 2 F^2 - (y_i - y_j)^2 / 2 Y^2 - |c_i - c_j|^2 / 2 C^2 - |x_i - x_j|^2 / 2 X^2),
 
-where f are features of the encoder, y the luma, c the chroma of the picture and x the place. Given the hints h, its mean
+where f are features of the encoder, y the luma, c the chroma of the picture, x the place. Given the hints h, the mean
 is k_xh (K_hh + noise / weight)^-1 error_h: a hint on one flank of a coat reaches the other flank. `certainty`, the
 share of the variance that the hints explain, is 0 where they say nothing.
 
-**Edges.** At full side the corrected chroma p is then drawn to the hints along the luma, with the weights w_rs of Levin,
+**Edges.** At full side the corrected chroma p is then drawn to the hints along the luma, with the weights w of Levin,
 Lischinski and Weiss 2004 (8 neighbors, normalized). For every pixel r
 
     strength weight_r (c_r - hint_r) + fade (c_r - p_r) + sum_s w_rs ((c_r - c_s) - kept_rs (p_r - p_s)) = 0,
