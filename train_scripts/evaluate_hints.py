@@ -44,6 +44,7 @@ from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
 from stages.kinds import load_stage
 from stages.resize import enlarge_chroma, resize
+from stages.stage1_coarse.diffusion import DiffusionColorizer
 from train_scripts import evaluation
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     options = evaluation.arguments("hints", "Known colors: obeyed and spread, beside the classic without learning.")
     options.add_argument("--stage1", type=Path, metavar="FOLDER", help="of stage 1 (default: the packaged weights)")
     options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
+    options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
     options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
     return options
 
@@ -71,13 +73,13 @@ def parser() -> argparse.ArgumentParser:
 # Systems -------------------------------------------------------------------------------------------
 
 
-def spread_preview(stage1: Any, *, features: bool = True) -> System:
+def spread_preview(stage1: DiffusionColorizer, *, features: bool = True) -> System:
     """The one-pass preview at 64x64, its error at the hints spread; features: of the encoder tell what is alike."""
 
     def colored(gray: Tensor, hints: Tensor) -> Tensor:
         gray64, sharp = evaluation.seen_by_stage1(stage1, gray)
         chroma = color.chroma_from_rgb(stage1.preview(gray64, **sharp))
-        seen, _, _ = stage1.encoder(gray64, sharp.get("sharp"))
+        seen, _, _ = stage1.encoder(gray64, **sharp)
         return color.merge(gray64, spread(gray64, hints, chroma, seen.float() if features else None))
 
     return colored
@@ -109,15 +111,10 @@ def levin(gray: Tensor, hints: Tensor) -> Tensor:
     return torch.from_numpy(spsolve(matrix.tocsc(), hints[1:].flatten(1).numpy().T).T.reshape(2, side, side).copy())
 
 
-def enlarged(system: System) -> System:
-    """A system of 64x64 at the photograph's size: the chroma enlarged along the luma."""
-
-    def colored(gray: Tensor, hints: Tensor) -> Tensor:
-        rgb = system(gray, hints)
-        chroma = enlarge_chroma(color.chroma_from_rgb(rgb), color.gray_from_rgb(rgb), gray)
-        return color.merge(gray, chroma)
-
-    return colored
+def enlarged(rgb: Tensor, gray: Tensor) -> Tensor:
+    """Colors of 64x64 at the photograph's size, along its luma: (B, 3, 64, 64), (B, 1, H, W) -> (B, 3, H, W)."""
+    chroma = enlarge_chroma(color.chroma_from_rgb(rgb), color.gray_from_rgb(rgb), gray)
+    return color.merge(gray, chroma)
 
 
 # Random cells --------------------------------------------------------------------------------------
@@ -149,30 +146,35 @@ def share(values: Tensor, others: Tensor) -> dict[str, Any]:
 
 
 def evaluate_cells(
-    systems: dict[int, dict[str, System]], photos: evaluation.Photos, account: evaluation.Account, seed: int
+    systems: dict[str, System], photos: evaluation.Photos, account: evaluation.Account, seed: int
 ) -> None:
-    """A row for each side, N and system; the first system of a side is the one the others are compared with."""
+    """Rows for every N and system; the first system is the one the others are compared with, at their own size."""
     gray = torch.stack(photos.gray()).float() / 255
     true = torch.cat([color.chroma_from_rgb(resize(photos.rgb(slice(i, i + 1)), (CELLS, CELLS)))
                       for i in range(len(photos))])  # fmt: skip
-    for side, named in systems.items():
-        originals = photos.reduced(side).pictures
-        plain = metrics.ciede2000([metrics.picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1)
-                                   for g in gray], originals)  # fmt: skip
-        for count in COUNTS:
-            cells = torch.stack([random_cells(one, count, seed + i) for i, one in enumerate(true)])
-            hints = F.interpolate(cells, (HINTS_SIDE, HINTS_SIDE))
-            baseline: Tensor | None = None
-            for name, system in named.items():
-                batches = tqdm(range(0, len(gray), BATCH), desc=f"{name}, {side}, {count} hints")
-                rgb = torch.cat([system(gray[i : i + BATCH], hints[i : i + BATCH]) for i in batches])
-                pictures = metrics.picture_from_rgb(rgb)
-                differences = metrics.ciede2000(pictures, originals)
-                baseline = differences if baseline is None else baseline
+    originals = {side: photos.reduced(side).pictures for side in (HINTS_SIDE, SIDE)}
+    plain = {side: metrics.ciede2000([metrics.picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1)
+                                      for g in gray], originals[side]) for side in originals}  # fmt: skip
+    for count in COUNTS:
+        cells = torch.stack([random_cells(one, count, seed + i) for i, one in enumerate(true)])
+        hints = F.interpolate(cells, (HINTS_SIDE, HINTS_SIDE))
+        baseline: dict[int, Tensor] = {}
+        for name, system in systems.items():
+            outputs: dict[int, list[Tensor]] = {}
+            for i in tqdm(range(0, len(gray), BATCH), desc=f"{name}, {count} hints"):
+                part = slice(i, i + BATCH)
+                rgb = system(gray[part], hints[part])
+                outputs.setdefault(rgb.shape[-1], []).append(metrics.picture_from_rgb(rgb))
+                if rgb.shape[-1] < SIDE:
+                    outputs.setdefault(SIDE, []).append(metrics.picture_from_rgb(enlarged(rgb, gray[part])))
+            for side, pictures in ((side, torch.cat(parts)) for side, parts in outputs.items()):
+                differences = metrics.ciede2000(pictures, originals[side])
                 row: dict[str, Any] = {
                     "side": side, "hints": count, "name": name,
-                    "ciede2000": float(differences.mean()), "psnr": float(metrics.psnr(pictures, originals).mean()),
-                    "share_of_classic": share(differences, baseline), "share_of_gray": share(differences, plain),
+                    "ciede2000": float(differences.mean()),
+                    "psnr": float(metrics.psnr(pictures, originals[side]).mean()),
+                    "share_of_first": share(differences, baseline.setdefault(side, differences)),
+                    "share_of_gray": share(differences, plain[side]),
                 }  # fmt: skip
                 if count:
                     row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())
@@ -182,12 +184,12 @@ def evaluate_cells(
 def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| side | hints | system | CIEDE2000 | of gray's | of the classic's [95 %] | PSNR | obedience |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in rows:
-        low, high = row["share_of_classic"]["interval_95"]
+    for row in sorted(rows, key=lambda row: row["side"]):
+        low, high = row["share_of_first"]["interval_95"]
         lines.append(
             f"| {row['side']} | {row['hints']} | {row['name']} | {row['ciede2000']:.2f} "
-            f"| {row['share_of_gray']['value']:.3f} | {row['share_of_classic']['value']:.3f} [{low:.3f}, {high:.3f}] "
-            f"| {row['psnr']:.2f} | {row.get('obedience', math.nan):.2f} |"
+            f"| {row['share_of_gray']['value']:.3f} | {row['share_of_first']['value']:.3f} [{low:.3f}, {high:.3f}] "
+            f"| {row['psnr']:.2f} | {format(row['obedience'], '.2f') if 'obedience' in row else '-'} |"
         )
     return "\n".join(lines)
 
@@ -268,20 +270,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     folder = evaluation.stage_weights(args.stage1, 1)
     photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
     stage1 = load_stage(folder).eval()
+    if not isinstance(stage1, DiffusionColorizer):
+        raise evaluation.EvaluationError(f"{folder} holds kind {stage1.kind!r}; expected diffusion, for its preview")
     account = evaluation.Account(args, photos)
     account.use_weights("stage1", folder, stage1)
-    small = {
-        "classic": classic(HINTS_SIDE),
-        "preview, spread": spread_preview(stage1),
-        "preview, spread without features": spread_preview(stage1, features=False),
-    }
+    systems = {"classic": classic(HINTS_SIDE), "preview, spread": spread_preview(stage1)}
+    if args.without_features:
+        systems["preview, spread without features"] = spread_preview(stage1, features=False)
     if args.regions:
-        evaluate_regions({name: system for name, system in small.items() if name != "classic"}, photos, account)
+        evaluate_regions(systems, photos, account)
     else:
-        large = {name: enlarged(system) for name, system in small.items()}
         if args.classic_256:
-            large["classic at 256"] = classic(SIDE)
-        evaluate_cells({HINTS_SIDE: small, SIDE: large}, photos, account, args.seed)
+            systems["classic at 256"] = classic(SIDE)
+        evaluate_cells(systems, photos, account, args.seed)
         print(table(account.rows))
     results = account.write()
     print(f"written: {args.out / 'results.json'}")

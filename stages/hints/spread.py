@@ -88,11 +88,11 @@ def spread(
             f"weights of hints must be in [0, 1]; got {float(hints[:, 0].min()):.3g} to {float(hints[:, 0].max()):.3g}"
         )
     settings = settings or SpreadSettings()
-    spreads = [
-        _spread_one(*(x[i : i + 1].double() for x in (gray, hints, chroma)),
-                    None if features is None else features[i : i + 1].double(), settings)
-        for i in range(batch)
-    ]  # fmt: skip
+    spreads = []
+    for i in range(batch):
+        one = slice(i, i + 1)
+        seen = None if features is None else features[one].double()
+        spreads.append(_spread_one(gray[one].double(), hints[one].double(), chroma[one].double(), seen, settings))
     return torch.cat(spreads).float() if spreads else chroma.float()
 
 
@@ -147,8 +147,8 @@ def likeness(gray: Tensor, chroma: Tensor, features: Tensor | None, at: Tensor, 
         enlarged = F.interpolate(centered / size, (GRID, GRID), mode="bilinear", align_corners=False)
         maps.append(enlarged / s.feature_length)
     x = torch.cat(maps, 1)[0].flatten(1).T
-    distance = torch.cdist(x, x[at], compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.exp(-distance.square() / 2)
+    half = x.square().sum(1) / 2
+    return torch.exp(x @ x[at].T - half[:, None] - half[at]).clamp(max=1)  # -|x_i - x_j|^2 / 2, by one matrix product
 
 
 def luma_weights(gray: Tensor, contrast: float) -> Tensor:
