@@ -408,3 +408,32 @@ def test_cells_are_nested_and_a_perfect_output_obeys():
     rgb = rgb_from_gray_chroma(gray, torch.nn.functional.interpolate(true[None], (256, 256)))
     assert obedience(rgb, gray, many[None]) == pytest.approx(0, abs=1e-2)
     assert obedience(gray.expand(-1, 3, -1, -1), gray, many[None]) > 1
+
+
+def test_a_hint_that_colors_all_moves_both_regions_and_one_ignored_none():
+    from stages.color import merge
+    from train_scripts.evaluate_hints import moved, outline
+
+    masks = [outline([[10, 10], [100, 10], [100, 100], [10, 100]]), outline([[150, 150], [200, 150], [180, 220]])]
+    gray, before = torch.full((1, 1, 256, 256), 0.5), torch.tensor([0.02, -0.05]).view(1, 2, 1, 1)
+
+    def everywhere(gray, hints, reach=1.0):
+        weight = hints[:, :1].amax((2, 3), keepdim=True) * reach
+        color = hints[:, 1:].sum((2, 3), keepdim=True) / hints[:, :1].sum((2, 3), keepdim=True).clamp_min(1e-9)
+        chroma = before + weight * (color - before)
+        return merge(gray, chroma.expand(-1, -1, 256, 256))
+
+    for turn in (90, 180):
+        assert moved(everywhere, gray, masks, turn) == pytest.approx((1, 1), abs=1e-4)
+        assert moved(lambda g, h: everywhere(g, h, 0.3), gray, masks, turn) == pytest.approx((0.3, 0.3), abs=1e-4)
+        assert moved(lambda g, h: everywhere(g, h, 0), gray, masks, turn) == pytest.approx((0, 0), abs=1e-4)
+
+
+def test_a_share_has_an_interval_of_pairs():
+    from train_scripts.evaluate_hints import share
+
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) + 0.5
+    exact = share(0.8 * values, values)
+    assert exact["value"] == pytest.approx(0.8) and exact["interval_95"] == pytest.approx([0.8, 0.8])
+    low, high = share(0.8 * values.flip(0), values)["interval_95"]
+    assert low < 0.79 and high > 0.81
