@@ -274,12 +274,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise evaluation.EvaluationError(f"{folder} holds kind {stage1.kind!r}; expected diffusion, for its preview")
     account = evaluation.Account(args, photos)
     account.use_weights("stage1", folder, stage1)
-    systems = {"classic": classic(HINTS_SIDE), "preview, spread": spread_preview(stage1)}
+    systems = {"preview, spread": spread_preview(stage1)}
     if args.without_features:
         systems["preview, spread without features"] = spread_preview(stage1, features=False)
     if args.regions:
         evaluate_regions(systems, photos, account)
     else:
+        systems = {"classic": classic(HINTS_SIDE), **systems}  # without hints it is gray and has no hue to turn
         if args.classic_256:
             systems["classic at 256"] = classic(SIDE)
         evaluate_cells(systems, photos, account, args.seed)
