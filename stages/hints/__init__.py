@@ -1,0 +1,1 @@
+"""Known colors: reading them, laying them on a small plane, and spreading them over the photograph."""

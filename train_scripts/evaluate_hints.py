@@ -1,0 +1,298 @@
+"""How well are known colors obeyed and spread? Against the classic that has learned nothing.
+
+    python train_scripts/evaluate_hints.py
+    python train_scripts/evaluate_hints.py --regions
+
+The protocol of Zhang et al. 2017 (`siggraph17`) and iColoriT: at 256x256, N random cells of 8x8 pixels are given their
+true mean color, N = 0, 1, 2, 5, 10, 20, 50, 100; the cells of a smaller N are among those of a larger one. Rows for
+64x64 and for 256x256:
+
+- CIEDE2000 and PSNR against the original;
+- CIEDE2000 as a share of the classic's, with its 95 % interval (paired bootstrap over photographs);
+- obedience, the mean CIEDE2000 between a cell's mean output and its hint.
+
+The classic is Levin, Lischinski and Weiss 2004, solved exactly at 64x64 and enlarged along the luma; `--classic-256`
+also solves it at 256x256, which takes a second and more for each photograph and N.
+
+`--regions` asks another question of 20 photographs on which two things are outlined by hand (regions.json): one hint of
+another hue at the heart of the first thing should move its mean chroma by at least half of the hint's difference, and
+that of the second thing by at most a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import spsolve
+from torch import Tensor
+from tqdm import tqdm
+
+from stages import color, metrics
+from stages.data import data_folder
+from stages.hints.hints import Hints, Point
+from stages.hints.spread import luma_weights, spread
+from stages.registry import load_stage
+from stages.resize import enlarge_chroma, resize
+from stages.stage1_coarse.diffusion import DiffusionColorizer
+from train_scripts import evaluation
+
+COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
+SIDE, HINTS_SIDE, CELLS = 256, 64, 32  # of the photographs, of the tensor `hints`, of the grid of cells
+LEVIN_CONTRAST = 0.3  # of the authors' code: exp(-difference^2 / 0.6 variance)
+REGIONS = Path(__file__).with_name("regions.json")
+TURNS = (90, 180, 270)  # degrees from a region's hue to that of its hint
+HINT_CHROMA = 0.12  # strength of that hint
+MOVED, UNMOVED = 0.5, 0.1  # what a hint should do to its own thing at least, to another one at most
+REPLICATES = 1000
+BATCH = 8
+
+# What is evaluated: gray (B, 1, 256, 256), hints (B, 3, 64, 64) -> rgb (B, 3, 64, 64) or (B, 3, 256, 256).
+System = Callable[[Tensor, Tensor], Tensor]
+
+
+def parser() -> argparse.ArgumentParser:
+    options = evaluation.arguments("hints", "Known colors: obeyed and spread, beside the classic without learning.")
+    options.add_argument("--stage1", type=Path, metavar="FOLDER", help="of stage 1 (default: the packaged weights)")
+    options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
+    options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
+    options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
+    return options
+
+
+# Systems -------------------------------------------------------------------------------------------
+
+
+def spread_preview(stage1: DiffusionColorizer, *, features: bool = True) -> System:
+    """The one-pass preview at 64x64, its error at the hints spread; features: of the encoder tell what is alike."""
+
+    def colored(gray: Tensor, hints: Tensor) -> Tensor:
+        gray64, sharp = evaluation.seen_by_stage1(stage1, gray)
+        chroma = color.chroma_from_rgb(stage1.preview(gray64, **sharp))
+        seen, _, _ = stage1.encoder(gray64, **sharp)
+        return color.merge(gray64, spread(gray64, hints, chroma, seen.float() if features else None))
+
+    return colored
+
+
+def classic(side: int) -> System:
+    """Levin, Lischinski and Weiss 2004 at side x side: every unknown pixel is the weighted mean of its neighbors."""
+
+    def colored(gray: Tensor, hints: Tensor) -> Tensor:
+        small, known = resize(gray, (side, side)).double(), F.interpolate(hints, (side, side)).double()
+        chroma = [levin(*one) for one in zip(small, known, strict=True)]
+        return color.merge(small, torch.stack(chroma)).float()
+
+    return colored
+
+
+def levin(gray: Tensor, hints: Tensor) -> Tensor:
+    """gray (1, S, S), hints (3, S, S) with weights 0 and 1 -> chroma (2, S, S); without hints gray."""
+    side, known = gray.shape[-1], hints[0].flatten().numpy() > 0
+    if not known.any():
+        return torch.zeros(2, side, side, dtype=gray.dtype)
+    weights = luma_weights(gray[None], LEVIN_CONTRAST)[0]
+    place = np.arange(side * side).reshape(side, side)
+    padded = np.pad(place, 1)  # the weights outside are 0, so it does not matter which pixel stands there
+    steps = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
+    columns = np.stack([padded[dy : dy + side, dx : dx + side] for dy, dx in steps])
+    means = csr_matrix((weights.numpy().ravel(), (np.tile(place.ravel(), 8), columns.ravel())))
+    matrix = diags(np.ones(side * side)) - diags((~known).astype(float)) @ means
+    return torch.from_numpy(spsolve(matrix.tocsc(), hints[1:].flatten(1).numpy().T).T.reshape(2, side, side).copy())
+
+
+def enlarged(rgb: Tensor, gray: Tensor) -> Tensor:
+    """Colors of 64x64 at the photograph's size, along its luma: (B, 3, 64, 64), (B, 1, H, W) -> (B, 3, H, W)."""
+    chroma = enlarge_chroma(color.chroma_from_rgb(rgb), color.gray_from_rgb(rgb), gray)
+    return color.merge(gray, chroma)
+
+
+# Random cells --------------------------------------------------------------------------------------
+
+
+def random_cells(true: Tensor, count: int, seed: int) -> Tensor:
+    """`count` cells with their true mean chroma (2, 32, 32), the first of an order drawn by the seed: (3, 32, 32)."""
+    order = torch.randperm(CELLS * CELLS, generator=torch.Generator().manual_seed(seed))
+    weight = torch.zeros(CELLS * CELLS)
+    weight[order[:count]] = 1
+    weight = weight.view(1, CELLS, CELLS)
+    return torch.cat([weight, weight * true])
+
+
+def obedience(rgb: Tensor, gray: Tensor, cells: Tensor) -> Tensor:
+    """Mean CIEDE2000 between the mean output of each known cell and its hint: -> (B,), NaN without hints."""
+    hint = color.merge(resize(gray, (CELLS, CELLS)), cells[:, 1:])
+    difference = color.ciede2000(color.lab_from_rgb(resize(rgb, (CELLS, CELLS))), color.lab_from_rgb(hint))
+    return (difference * cells[:, 0]).sum((1, 2)) / cells[:, 0].sum((1, 2))
+
+
+def share(values: Tensor, others: Tensor) -> dict[str, Any]:
+    """mean(values) / mean(others), both (N,) of the same photographs, and its 95 % interval over draws of them."""
+    generator = torch.Generator().manual_seed(evaluation.SPLIT_SEED)
+    drawn = torch.randint(len(values), (REPLICATES, len(values)), generator=generator)
+    ratios = values[drawn].mean(1) / others[drawn].mean(1)
+    interval = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    return {"value": float(values.mean() / others.mean()), "interval_95": interval}
+
+
+def evaluate_cells(
+    systems: dict[str, System], photos: evaluation.Photos, account: evaluation.Account, seed: int
+) -> None:
+    """Rows for every N and system; the first system is the one the others are compared with, at their own size."""
+    gray = torch.stack(photos.gray()).float() / 255
+    true = torch.cat([color.chroma_from_rgb(resize(photos.rgb(slice(i, i + 1)), (CELLS, CELLS)))
+                      for i in range(len(photos))])  # fmt: skip
+    originals = {side: photos.reduced(side).pictures for side in (HINTS_SIDE, SIDE)}
+    plain = {side: metrics.ciede2000([metrics.picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1)
+                                      for g in gray], originals[side]) for side in originals}  # fmt: skip
+    for count in COUNTS:
+        cells = torch.stack([random_cells(one, count, seed + i) for i, one in enumerate(true)])
+        hints = F.interpolate(cells, (HINTS_SIDE, HINTS_SIDE))
+        baseline: dict[int, Tensor] = {}
+        for name, system in systems.items():
+            outputs: dict[int, list[Tensor]] = {}
+            for i in tqdm(range(0, len(gray), BATCH), desc=f"{name}, {count} hints"):
+                part = slice(i, i + BATCH)
+                rgb = system(gray[part], hints[part])
+                outputs.setdefault(rgb.shape[-1], []).append(metrics.picture_from_rgb(rgb))
+                if rgb.shape[-1] < SIDE:
+                    outputs.setdefault(SIDE, []).append(metrics.picture_from_rgb(enlarged(rgb, gray[part])))
+            for side, pictures in ((side, torch.cat(parts)) for side, parts in outputs.items()):
+                differences = metrics.ciede2000(pictures, originals[side])
+                row: dict[str, Any] = {
+                    "side": side, "hints": count, "name": name,
+                    "ciede2000": float(differences.mean()),
+                    "psnr": float(metrics.psnr(pictures, originals[side]).mean()),
+                    "share_of_first": share(differences, baseline.setdefault(side, differences)),
+                    "share_of_gray": share(differences, plain[side]),
+                }  # fmt: skip
+                if count:
+                    row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())
+                account.rows.append(row)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| side | hints | system | CIEDE2000 | of gray's | of the classic's [95 %] | PSNR | obedience |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in sorted(rows, key=lambda row: row["side"]):
+        low, high = row["share_of_first"]["interval_95"]
+        lines.append(
+            f"| {row['side']} | {row['hints']} | {row['name']} | {row['ciede2000']:.2f} "
+            f"| {row['share_of_gray']['value']:.3f} | {row['share_of_first']['value']:.3f} [{low:.3f}, {high:.3f}] "
+            f"| {row['psnr']:.2f} | {format(row['obedience'], '.2f') if 'obedience' in row else '-'} |"
+        )
+    return "\n".join(lines)
+
+
+# Outlined regions ----------------------------------------------------------------------------------
+
+
+def evaluate_regions(systems: dict[str, System], photos: evaluation.Photos, account: evaluation.Account) -> None:
+    """A row for each system: how far a hint in the first region moves it, and the second one, as shares of the hint's
+    own difference.
+    """
+    outlined = json.loads(REGIONS.read_text())["photos"]
+    for photo in outlined:
+        if photo["row"] >= len(photos) or photos.digests[photo["row"]].hex() != photo["sha256"]:
+            raise evaluation.EvaluationError(
+                f"photograph {photo['row']} of {photos.name} is not the one outlined in {REGIONS.name}: --regions "
+                "needs photos256/validation, all of it"
+            )
+    for name, system in systems.items():
+        shares = {}
+        for photo in tqdm(outlined, desc=name):
+            names = " / ".join(region["name"] for region in photo["regions"])
+            gray = color.gray_from_rgb(photos.rgb(slice(photo["row"], photo["row"] + 1)))
+            masks = [outline(region["polygon"]) for region in photo["regions"]]
+            shares[f"{photo['row']}: {names}"] = [moved(system, gray, masks, turn) for turn in TURNS]
+        first, second = torch.tensor(list(shares.values())).unbind(2)  # (photographs, turns)
+        account.rows.append({
+            "name": name, "first": float(first.mean()), "second": float(second.mean()),
+            "first_moved": float((first >= MOVED).float().mean()),
+            "second_unmoved": float((second <= UNMOVED).float().mean()),
+            "both": float(((first >= MOVED) & (second <= UNMOVED)).float().mean()), "shares": shares,
+        })  # fmt: skip
+        print("{name}: first moved by {first:.2f} (at least half in {first_moved:.0%}), second by {second:.2f} "
+              "(at most a tenth in {second_unmoved:.0%}), both in {both:.0%}".format(**account.rows[-1]))  # fmt: skip
+
+
+def outline(polygon: list[list[int]]) -> Tensor:
+    """The inside of a polygon: (256, 256), 0 or 1."""
+    picture = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(picture).polygon([(x, y) for x, y in polygon], fill=1)
+    return torch.from_numpy(np.array(picture)).float()
+
+
+def moved(system: System, gray: Tensor, masks: list[Tensor], turn: float) -> tuple[float, float]:
+    """Change of the mean chroma of two regions by a hint at the heart of the first, its hue turned by so many degrees.
+
+    gray: (1, 1, 256, 256); masks: two of (256, 256)
+    returns: of the first, along the hint's difference from it; of the second, in any direction; both as shares of the
+        length of that difference
+    """
+    nothing = torch.zeros(1, 3, HINTS_SIDE, HINTS_SIDE)
+    before = mean_chroma(system(gray, nothing), masks)
+    heart = distance_transform_edt(np.pad(masks[0].numpy(), 1))[1:-1, 1:-1].argmax()
+    y, x = divmod(int(heart), SIDE)
+    cb, cr = (before[0] / before[0].norm() * HINT_CHROMA).tolist()
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    chroma = torch.tensor([cos * cb - sin * cr, sin * cb + cos * cr]).view(2, 1, 1)
+    levels = metrics.picture_from_rgb(color.merge(gray[0, :, y : y + 1, x : x + 1], chroma)).flatten().tolist()
+    hints = Hints((SIDE, SIDE), [Point(x + 0.5, y + 0.5, levels)]).rasterized(gray[0], HINTS_SIDE)[None]
+    after = mean_chroma(system(gray, hints), masks)
+    difference = hints[0, 1:].sum((1, 2)) / hints[0, 0].sum() - before[0]
+    along = (after[0] - before[0]) @ difference / difference.square().sum()
+    return float(along), float((after[1] - before[1]).norm() / difference.norm())
+
+
+def mean_chroma(rgb: Tensor, masks: list[Tensor]) -> Tensor:
+    """Of rgb (1, 3, S, S) over each mask: (masks, 2)."""
+    size = (rgb.shape[-2], rgb.shape[-1])
+    shares = torch.cat([resize(mask[None, None], size)[0] for mask in masks])
+    return torch.einsum("chw,mhw->mc", color.chroma_from_rgb(rgb)[0], shares) / shares.sum((1, 2))[:, None]
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    folder = evaluation.stage_weights(args.stage1, 1)
+    photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
+    stage1 = load_stage(folder).eval()
+    if not isinstance(stage1, DiffusionColorizer):
+        raise evaluation.EvaluationError(f"{folder} holds kind {stage1.kind!r}; expected diffusion, for its preview")
+    account = evaluation.Account(args, photos)
+    account.use_weights("stage1", folder, stage1)
+    systems = {"preview, spread": spread_preview(stage1)}
+    if args.without_features:
+        systems["preview, spread without features"] = spread_preview(stage1, features=False)
+    if args.regions:
+        evaluate_regions(systems, photos, account)
+    else:
+        systems = {"classic": classic(HINTS_SIDE), **systems}  # without hints it is gray and has no hue to turn
+        if args.classic_256:
+            systems["classic at 256"] = classic(SIDE)
+        evaluate_cells(systems, photos, account, args.seed)
+        print(table(account.rows))
+    results = account.write()
+    print(f"written: {args.out / 'results.json'}")
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    return evaluation.run(evaluate, parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
