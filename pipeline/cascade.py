@@ -19,10 +19,12 @@ from torch import Tensor
 
 from pipeline.full_resolution import sharpened
 from pipeline.images import Photo
+from pipeline.known_colors import KnownColors
 from pipeline.output import ImageInfo, SmallPhoto, SmallPicture
 from pipeline.request import Request
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb
+from stages.hints.hints import Hints
 from stages.options import SampleOptions
 from stages.precision import checked_finite
 from stages.seeds import NoiseSource
@@ -58,31 +60,51 @@ class Cascade:
 
     @torch.no_grad()
     def run(
-        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], request: Request, callback: StageCallback
-    ) -> list[SmallPhoto]:
+        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], hints: Sequence[Hints | None], request: Request,
+        callback: StageCallback,
+    ) -> list[SmallPhoto]:  # fmt: skip
         """What the networks say of each of at most `size` photos. Raises RuntimeError where colors are not finite."""
         view = GrayView.cat([GrayView.of(torch.from_numpy(photo.gray)[None, None]) for photo in photos])
         view = GrayView(_padded(view.gray64, self.size), _padded(view.gray128, self.size)).to(self.device)
         sources = [*noise, *[noise[-1]] * (self.size - len(noise))]
         with self._autocast():
             encoding = self.coarse.encode(view)
+            known = self._known(encoding, photos, hints)
+            if known is not None and self.coarse.takes_hints:
+                encoding = self.coarse.with_hints(encoding, known.at32)
             pictures = (
-                self._previews(encoding, noise) if request.preview
-                else self._colored(encoding, photos, sources, request, callback)
+                self._previews(encoding, noise, known) if request.preview
+                else self._colored(encoding, photos, sources, known, request, callback)
             )  # fmt: skip
             maps: list[Tensor | None] = [None] * len(photos)
             if request.uncertainty:
                 options = SampleOptions(steps=request.options.steps, temperature=1.0)
                 draws = self._draws(encoding, sources, UNCERTAINTY_DRAWS, options, "uncertainty", None).chroma
         if request.uncertainty:
-            maps = [
-                uncertainty_map(photo, chroma, one[0].rgb[None].to(self.device))[0]
-                for photo, chroma, one in zip(photos, draws, pictures, strict=False)
-            ]
+            for place, (photo, chroma, one) in enumerate(zip(photos, draws, pictures, strict=False)):
+                picture = one[0].rgb[None].to(self.device)
+                told = chroma if known is None else known.draws_obeyed(place, chroma, picture)
+                maps[place] = uncertainty_map(photo, told, picture)[0]
         return [SmallPhoto(one, map_) for one, map_ in zip(pictures, maps, strict=True)]
 
-    def _previews(self, encoding: Encoding, noise: Sequence[NoiseSource]) -> list[list[SmallPicture]]:
-        rgb64 = checked_finite(self.coarse.preview(encoding), "the colors of stage1").float().cpu()
+    def _known(
+        self, encoding: Encoding, photos: Sequence[Photo], hints: Sequence[Hints | None]
+    ) -> KnownColors | None:
+        """The hints of the photos, filled up to `size`; None where no photo has any."""
+        if not any(hints):
+            return None
+        at32, at64 = (
+            _padded(KnownColors.rasterized(photos, hints, side), self.size).to(self.device) for side in (32, 64)
+        )
+        return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding))
+
+    def _previews(
+        self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None
+    ) -> list[list[SmallPicture]]:
+        rgb64 = checked_finite(self.coarse.preview(encoding), "the colors of stage1").float()
+        if known is not None:
+            rgb64 = known.obeyed(rgb64, encoding.gray64, torch.arange(len(rgb64)))
+        rgb64 = rgb64.cpu()
         return [
             [SmallPicture(rgb, ImageInfo(place, None, None, source.key))]
             for place, (rgb, source) in enumerate(zip(rgb64, noise, strict=False))
@@ -102,8 +124,8 @@ class Cascade:
         return Draws.cat(parts)
 
     def _colored(
-        self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], request: Request,
-        callback: StageCallback,
+        self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], known: KnownColors | None,
+        request: Request, callback: StageCallback,
     ) -> list[list[SmallPicture]]:  # fmt: skip
         options, gray64 = request.options, encoding.gray64
         pool = self.coarse.pool if options.pool is None else options.pool
@@ -124,11 +146,16 @@ class Cascade:
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b, k = torch.tensor(padded, device=self.device).unbind(1)
             rgb64 = checked_finite(self.color.upsample(gray64[b], coarse[b, k]), "the colors of stage2").float()
+            if known is not None:
+                rgb64 = known.obeyed(rgb64, gray64[b], b.cpu())
             streams = [noise[photo].generator(candidate, "stage3") for photo, candidate in padded]
             only = SampleOptions(superres_steps=options.superres_steps)
             rgb256 = self.superres.sample(gray256[b], rgb64, only, streams, callback("stage3"))
             rgb256 = checked_finite(rgb256, "the colors of stage3").float()
-            rgb256 = sharpened(gray256[b], rgb256, sharpness).cpu()
+            rgb256 = sharpened(gray256[b], rgb256, sharpness)
+            if known is not None:
+                rgb256 = known.obeyed(rgb256, gray256[b], b.cpu())
+            rgb256 = rgb256.cpu()
             for (photo, candidate), rgb in zip(wanted, rgb256, strict=False):
                 score = None if scores is None else scores[photo, candidate].item()
                 source = noise[photo]

@@ -14,17 +14,20 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pipeline.cascade import Cascade
 from pipeline.folder import load_stages, save_stages
 from pipeline.full_resolution import FullSize, full_size_rgb, full_size_uncertainty, is_out_of_memory
 from pipeline.images import Photo
+from pipeline.known_colors import HintsSource, hints_for, hints_per_photo
 from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture
 from pipeline.placement import why_not
 from pipeline.request import OutputType, Request, StepCallback, reranker
@@ -38,6 +41,7 @@ from pipeline.sources import (
     photo_from,
     seeds_from,
 )
+from stages.hints.hints import Hints
 from stages.options import SampleOptions
 from stages.seeds import NoiseSource
 from stages.stage import CoarseColorizer, ColorUpsampler, Scores, Stage, SuperResolver
@@ -145,6 +149,7 @@ class ColorPipeline:
         sharpness: float | None = None,
         noise_key: NoiseKey | Sequence[NoiseKey] = None,
         rank_with: Scores | None = None,
+        hints: HintsSource | Sequence[HintsSource] = None,
         **unknown: object,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
@@ -173,6 +178,9 @@ class ColorPipeline:
         noise_key: whose noise the draws are made of: text, or a list with one per photo; None: the photo's own, a hash
             of its gray levels. Photos of one key and seed share their noise: frames of a film, a retouched scan
         rank_with: a stage that scores draws (`stages.stage.Scores`): they are put in order by it, the best first
+        hints: known colors of the photo: a list of (x, y, color) or (x, y, color, radius), in pixels of the upright
+            photo, the color as PIL.ImageColor reads it or (R, G, B) of 0..255, the radius by default 1/64 of the longer
+            side; an RGBA picture of strokes of the photo's size; or `Hints`. For a list of photos a list with one each
         Raises OptionError (a ValueError) for an option that the stages or the preview can not honor.
         """
         for name in unknown:
@@ -185,6 +193,8 @@ class ColorPipeline:
         ranking = None if rank_with is None else reranker(rank_with)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end)
         sources = listed(gray)
+        several = isinstance(gray, list | tuple) or (isinstance(gray, Tensor | np.ndarray) and gray.ndim == 4)
+        given = hints_per_photo(hints, several, len(sources))
         seeds, keys = seeds_from(generator, len(sources)), noise_keys_from(noise_key, len(sources))
         images: list[Any] = []  # Any: by `output_type`
         infos: list[ImageInfo] = []
@@ -193,7 +203,9 @@ class ColorPipeline:
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
             noise = noise_sources(photos, seeds[group], keys[group])
-            for place, (photo, small) in enumerate(zip(photos, self.small_photos(photos, noise, request), strict=True)):
+            known = [hints_for(photo, one) for photo, one in zip(photos, given[group], strict=True)]
+            found = self.small_photos(photos, noise, request, known)
+            for place, (photo, small) in enumerate(zip(photos, found, strict=True)):
                 for picture in small.pictures:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
                     full, notes = self.full_size(photo, picture, depth)
@@ -211,15 +223,20 @@ class ColorPipeline:
         return ColorPipelineOutput(images, infos, maps if uncertainty else None)
 
     def small_photos(
-        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], request: Request
+        self,
+        photos: Sequence[Photo],
+        noise: Sequence[NoiseSource],
+        request: Request,
+        hints: Sequence[Hints | None] | None = None,
     ) -> list[SmallPhoto]:
-        """The networks' part: what they say of each photo, at their own size.
+        """The networks' part: what they say of each photo, at their own size. hints: one entry per photo; None: none.
 
         When memory runs out, half as many photos are seen at a time, which the notes of the pictures say.
         """
         request.checked_for(self.coarse, self.superres)
         if isinstance(request.rank_with, Stage):
             request.rank_with.eval().to(self.device)
+        hints = [None] * len(photos) if hints is None else hints
         size = self.batch_size
         notes: tuple[str, ...] = ()
         small: list[SmallPhoto] = []
@@ -227,7 +244,7 @@ class ColorPipeline:
             part = slice(len(small), len(small) + size)
             cascade = Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
             try:
-                found = cascade.run(photos[part], noise[part], request, lambda name: self._step(request, name))
+                found = cascade.run(photos[part], noise[part], hints[part], request, partial(self._step, request))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise

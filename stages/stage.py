@@ -269,6 +269,10 @@ class CoarseColorizer(Stage, ABC, Generic[E]):
         """
         raise OptionError(f"kind {self.kind!r} of the family {self.family}, with these weights, has not learned hints")
 
+    def features(self, encoding: E) -> Tensor | None:
+        """What the kind knows of each place, (B, C, h, w): two places with like features err alike. None: nothing."""
+        return None
+
     @staticmethod
     def check_hints(encoding: Encoding, hints: Tensor) -> None:
         """Raises ValueError for hints of another shape."""

@@ -18,14 +18,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
-    "stages.color": 0, "stages.precision": 0, "stages.checkpoint": 0,
+    "stages.color": 0, "stages.precision": 0, "stages.checkpoint": 0, "stages.options": 0, "stages.seeds": 0,
     "stages.stage": 1, "stages.hints": 1, "stages.corruptions": 1, "stages.photographs": 1,
     "stages.nn": 2, "stages.diffusion": 2,
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,
     "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5,
-    "pipeline.full_resolution": 6, "pipeline.folder": 6, "pipeline.options": 6, "pipeline.sources": 7,
+    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.cascade": 7,
     "pipeline.color_pipeline": 8,
     "pipeline": 9,  # its face: __init__.py
     "pipeline.files": 10,

@@ -35,15 +35,15 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import spsolve
+from stages.data import data_folder
+from stages.resize import enlarge_chroma, resize
 from torch import Tensor
 from tqdm import tqdm
 
 from stages import color, metrics
-from stages.data import data_folder
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
 from stages.registry import load_stage
-from stages.resize import enlarge_chroma, resize
 from stages.stage1_coarse.diffusion import DiffusionColorizer
 from train_scripts import evaluation
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from stages.color.resample import resize
 
-__all__ = ["SpreadSettings", "likeness", "luma_weights", "spread"]
+__all__ = ["SpreadSettings", "likeness", "luma_weights", "spread", "spread_alike"]
 
 GRID = 32  # side at which cells are compared
 NEIGHBORS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
@@ -74,6 +74,43 @@ def spread(
     Each picture is computed by itself in float64: a batch gives the same bits as its pictures one by one.
     Raises ValueError for other shapes and for weights outside [0, 1].
     """
+    _check(gray, hints, chroma, features)
+    settings = settings or SpreadSettings()
+    spreads = []
+    for i in range(len(gray)):
+        one = slice(i, i + 1)
+        seen = None if features is None else features[one].double()
+        spreads.append(_spread_one(gray[one].double(), hints[one].double(), chroma[one].double(), seen, settings))
+    return torch.cat(spreads).float() if spreads else chroma.float()
+
+
+def spread_alike(
+    gray: Tensor,
+    hints: Tensor,
+    chroma: Tensor,
+    draws: Tensor,
+    features: Tensor | None = None,
+    settings: SpreadSettings | None = None,
+) -> Tensor:
+    """Many pictures of one photograph after its hints, by likeness alone: the first step of `spread`, for all at once.
+
+    gray: (1, 1, S, S), hints: (1, 3, S, S), chroma: (1, 2, S, S) of the picture whose colors tell what is alike,
+    features: (1, C, h, w) or None; draws: (N, 2, S, S) -> (N, 2, S, S) float32, `draws` themselves without hints
+    """
+    _check(gray, hints, chroma, features)
+    if not hints[:, 0].any():
+        return draws
+    weight, wanted = hints[:, :1].double(), hints[:, 1:].double()
+    wrong = (wanted - weight * draws.double()).flatten(0, 1)[None]  # both channels of all draws, by weight
+    seen = None if features is None else features.double()
+    errors = torch.cat([weight, wrong], dim=1)
+    correction, _ = _regression(gray.double(), errors, chroma.double(), seen, settings or SpreadSettings())
+    size = (draws.shape[-2], draws.shape[-1])
+    enlarged = F.interpolate(correction, size, mode="bilinear", align_corners=False)
+    return draws + enlarged[0].unflatten(0, (-1, 2)).float()
+
+
+def _check(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | None) -> None:
     batch, side = len(gray), gray.shape[-1]
     shapes = ((gray, 1), (hints, 3), (chroma, 2))
     if side % GRID or any(x.shape != (batch, channels, side, side) for x, channels in shapes):
@@ -87,13 +124,6 @@ def spread(
         raise ValueError(
             f"weights of hints must be in [0, 1]; got {float(hints[:, 0].min()):.3g} to {float(hints[:, 0].max()):.3g}"
         )
-    settings = settings or SpreadSettings()
-    spreads = []
-    for i in range(batch):
-        one = slice(i, i + 1)
-        seen = None if features is None else features[one].double()
-        spreads.append(_spread_one(gray[one].double(), hints[one].double(), chroma[one].double(), seen, settings))
-    return torch.cat(spreads).float() if spreads else chroma.float()
 
 
 def _spread_one(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | None, s: SpreadSettings) -> Tensor:
@@ -115,9 +145,9 @@ def _spread_one(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | 
 def _regression(
     gray: Tensor, errors: Tensor, chroma: Tensor, features: Tensor | None, s: SpreadSettings
 ) -> tuple[Tensor, Tensor]:
-    """Mean of the error at every cell, (1, 2, 32, 32), and the share of its variance that is explained, (1, 1, 32, 32).
+    """Mean of the error at every cell, (1, C, 32, 32), and the share of its variance that is explained, (1, 1, 32, 32).
 
-    errors: (1, 3, S, S), weight, then error * weight
+    errors: (1, 1 + C, S, S), weight, then error * weight
     """
     cells = resize(errors, (GRID, GRID))[0].flatten(1)
     at = cells[0].nonzero()[:, 0]
@@ -127,7 +157,7 @@ def _regression(
     whitened = torch.linalg.solve_triangular(root, alike.T, upper=False)
     error = torch.linalg.solve_triangular(root, (cells[1:, at] / cells[0, at]).T, upper=False)
     mean, explained = whitened.T @ error, whitened.square().sum(0).clamp(max=1)
-    return mean.T.reshape(1, 2, GRID, GRID), explained.reshape(1, 1, GRID, GRID)
+    return mean.T.reshape(1, -1, GRID, GRID), explained.reshape(1, 1, GRID, GRID)
 
 
 def likeness(gray: Tensor, chroma: Tensor, features: Tensor | None, at: Tensor, s: SpreadSettings) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,13 +10,45 @@ from torch import Tensor, nn
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite
 
-if TYPE_CHECKING:
-    from stages.stage1_coarse.diffusion import DiffusionColorizerConfig
-
-__all__ = ["CHROMA_SIDE", "GRID", "SIDE", "ChromaNetwork", "GrayEncoder"]
+__all__ = ["CHROMA_SIDE", "GRID", "SIDE", "ChromaNetwork", "DiffusionColorizerConfig", "GrayEncoder"]
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
+
+
+@dataclass(frozen=True)
+class DiffusionColorizerConfig:
+    """Sizes, loss and sampling of the stage; widths are (at 16x16, at 8x8)."""
+
+    backbone: str = "lite2"
+    backbone_side: int = 128  # gray64 is enlarged to this before the backbone sees it
+    gray_side: int = 64  # 128: the backbone sees the photograph itself at 128x128, where it has that many pixels
+    backbone_frozen: int = 7  # the stem and this many blocks stay as they were loaded, in all training: they see edges
+    encoder_channels: tuple[int, int] = (128, 256)
+    encoder_blocks: int = 2
+    denoiser_channels: tuple[int, int] = (96, 192)
+    denoiser_blocks: tuple[int, int] = (1, 3)  # before and after the middle at 16x16, in the middle at 8x8
+    heads: int = 4
+    classes: int = 200  # of the auxiliary label; 0 without
+    chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
+    # training
+    noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
+    noise_mean: float = 1.0  # of ln(sigma), sigma in units of chroma_spread
+    noise_std: float = 1.6
+    preview_weight: float = 1.0
+    label_weight: float = 0.2
+    film: float = 0.0  # share of the pictures whose gray is degraded as by old film
+    hints: float = 0.0  # share of the pictures that are shown hints; above 0 the network has a path for them
+    condition_dropout: float = 0.0  # share of the pictures whose denoiser is told nothing of them, for guidance
+    # sampling
+    sampler: str = "dpmpp_2m"  # or "spectral", the exponential integrator
+    steps: int = 14
+    tuned: int = 0  # steps that the weights hold `FewSteps` for: used where as many are asked for
+    sigma_min: float = 0.05
+    sigma_max: float = 80.0  # where sampling begins, but in tuned steps: they begin at the first of their own levels
+    temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
+    chroma_gain: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
+    pool: int = 4  # candidates from which the default picture, the most central one, is chosen
 
 
 class GrayEncoder(nn.Module):
