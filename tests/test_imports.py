@@ -25,7 +25,8 @@ LEVELS = {
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,
     "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5,
-    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.cascade": 7,
+    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6,
+    "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.cascade": 7,
     "pipeline.color_pipeline": 8,
     "pipeline": 9,  # its face: __init__.py
     "pipeline.files": 10,

@@ -1,0 +1,107 @@
+"""Hints in a call of the pipeline: obeyed, the luma kept, the same bytes alone and in a batch, wrong ones refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import ColorPipeline
+from stages.color.difference import ciede2000
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
+from stages.hints.hints import Hints, Point
+
+
+@pytest.fixture(scope="module")
+def pipe() -> ColorPipeline:
+    return ColorPipeline.from_pretrained()
+
+
+def photo(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
+    """Two surfaces with a soft gradient and some grain, 8 bits."""
+    random = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    gray = np.where(x < 0.5, 0.35 + 0.1 * y, 0.65 - 0.1 * y) + random.normal(0, 0.01, (height, width))
+    return (gray.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+RED, BLUE = (170, 60, 50), (60, 70, 150)
+HINTS = [(20, 40, RED, 8), (100.5, 50, BLUE, 8)]
+
+
+def test_a_hint_is_obeyed_and_the_luma_kept(pipe):
+    gray = photo()
+    plain = pipe(gray, generator=0, output_type="pt").images[0]
+    for options in ({}, {"preview": True}, {"chroma_gain": 2.0}, {"temperature": 0.0}):
+        rgb = pipe(gray, generator=0, output_type="pt", hints=HINTS, **options).images[0]
+        luma = torch.from_numpy(gray).float()[None] / 255
+        assert (gray_from_rgb(rgb) - luma).abs().max() < 1e-4
+        for x, y, color, _ in HINTS:
+            part = (slice(None), slice(int(y) - 4, int(y) + 4), slice(int(x) - 4, int(x) + 4))
+            mean = resize(rgb[part][None], (1, 1))[0]
+            wanted = merge(gray_from_rgb(mean), chroma_from_rgb(torch.tensor(color)[:, None, None] / 255))
+            assert float(ciede2000(lab_from_rgb(mean), lab_from_rgb(wanted))) < 4, options
+            before = resize(plain[part][None], (1, 1))[0]
+            assert float(ciede2000(lab_from_rgb(before), lab_from_rgb(wanted))) > 8, "the hint had something to say"
+
+
+def test_points_strokes_and_hints_say_the_same(pipe, tmp_path):
+    gray = photo()
+    points = pipe(gray, preview=True, output_type="np", hints=HINTS).images[0]
+    hints = Hints((128, 96), [Point(*point) for point in HINTS])
+    assert np.array_equal(pipe(gray, preview=True, output_type="np", hints=hints).images[0], points)
+    hints.save(tmp_path / "photo.png.hints.json")
+    loaded = Hints.load(tmp_path / "photo.png.hints.json")
+    assert np.array_equal(pipe(gray, preview=True, output_type="np", hints=loaded).images[0], points)
+    strokes = Image.new("RGBA", (128, 96))
+    strokes.paste((*RED, 255), (12, 32, 28, 48))
+    strokes.paste((*BLUE, 255), (92, 42, 108, 58))
+    drawn = pipe(gray, preview=True, output_type="np", hints=strokes).images[0]
+    assert np.abs(drawn.astype(int) - points).mean() < 6
+
+
+def test_nothing_known_changes_nothing(pipe):
+    gray = photo()
+    plain = pipe(gray, generator=0, output_type="np").images[0]
+    for nothing in ([], Hints((128, 96)), Image.new("RGBA", (128, 96))):
+        assert np.array_equal(pipe(gray, generator=0, output_type="np", hints=nothing).images[0], plain)
+
+
+def test_same_bytes_alone_in_a_batch_and_in_another_order(pipe):
+    photos, hints = [photo(), photo(70, 60, seed=1), photo(seed=2)], [HINTS, [(5, 60, "teal")], None]
+    alone = [pipe(one, 2, generator=3, output_type="np", hints=known).images
+             for one, known in zip(photos, hints, strict=True)]  # fmt: skip
+    together = pipe(photos, 2, generator=3, output_type="np", hints=hints).images
+    backwards = pipe(photos[::-1], 2, generator=3, output_type="np", hints=hints[::-1]).images
+    for number, (one, other) in enumerate(alone):
+        for which, picture in enumerate((one, other)):
+            assert np.array_equal(picture, together[2 * number + which])
+            assert np.array_equal(picture, backwards[2 * (2 - number) + which])
+
+
+def test_uncertainty_falls_at_a_hint(pipe):
+    gray = photo()
+    plain = pipe(gray, generator=0, output_type="np", uncertainty=True).uncertainty[0]
+    hinted = pipe(gray, generator=0, output_type="np", uncertainty=True, hints=HINTS).uncertainty[0]
+    at = (slice(36, 44), slice(16, 24))
+    assert hinted[at].mean() < 0.7 * plain[at].mean()
+
+
+@pytest.mark.parametrize("hints, message", [
+    ([(128, 4, "red")], "x of a point must be a number from 0 to below 128"),
+    ([(4, 4, "reddish")], "color must be a name or code"),
+    ([(4, 4)], r"a hint must be \(x, y, color\) or \(x, y, color, radius\); got \(4, 4\)"),
+    (["red"], r"a hint must be \(x, y, color\)"),
+    (Image.new("RGB", (128, 96)), "strokes must be an RGBA picture of 128x96 pixels"),
+    (Hints((96, 128)), "hints are for a photo of 96x128 pixels; got one of 128x96"),
+])  # fmt: skip
+def test_wrong_hints_are_refused(pipe, hints, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(photo(), preview=True, hints=hints)
+
+
+def test_several_photos_take_a_list_with_one_entry_each(pipe):
+    with pytest.raises(ValueError, match="hints of several photos must be a list of 2, one entry for each or None"):
+        pipe([photo(), photo()], preview=True, hints=[None, None, None])
