@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
+from stages.checkpoint import CheckpointError, hub_snapshot, is_hub_id, replaced_folder, sha256_of
 from stages.options import MAX_SHARPNESS
 from stages.registry import kinds_of, load_stage
 from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
@@ -113,19 +112,9 @@ def _locate(source: str | Path | None, revision: str | None) -> tuple[Path, Path
         return folder, folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file; name the folder that holds model_index.json")
-    text = str(source)
-    is_path = isinstance(source, Path) or text.startswith((".", "/", "\\", "~"))
-    if is_path or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
-        raise CheckpointError(f"there is no folder {text!r}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors"]
-        snapshot = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{text!r} is no folder in {Path.cwd()}, and as a name on the hub it can not "
-                              f"be loaded: {reason}") from error
+    if not is_hub_id(source):
+        raise CheckpointError(f"there is no folder {str(source)!r}")
+    snapshot = hub_snapshot(str(source), revision)
     # The hub's cache keeps the files of all revisions in blobs/, beside snapshots/, and links to them.
     return snapshot, snapshot.parent.parent
 

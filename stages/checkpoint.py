@@ -129,20 +129,33 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_hub_id(source: str | Path) -> bool:
+    """Whether `source` reads like a repository on the hub, "owner/name", and not like a path."""
+    return isinstance(source, str) and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source))
+
+
+def hub_snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder of a hub repository in the local cache, fetched where it is not there: JSON and safetensors only.
+
+    revision: branch, tag or commit. Raises CheckpointError where the hub can not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # whatever the hub, the network and the disk come up with
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{name!r} is no folder in {Path.cwd()}, and as a name on the hub it can not be loaded: "
+                              f"{reason}") from error  # fmt: skip
+
+
 def local_folder(source: str | Path) -> Path:
-    """`source` as a folder on this machine; a hub id ("owner/name") is fetched, JSON and safetensors only."""
+    """`source` as a folder on this machine; a hub id ("owner/name") is fetched."""
     path = Path(source)
     if path.is_dir():
         return path
-    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
-        except Exception as error:
-            raise CheckpointError(
-                f"{source!r} is neither a folder here nor a repository that the hub could give: {error}"
-            ) from error
+    if isinstance(source, str) and is_hub_id(source):
+        return hub_snapshot(source)
     raise CheckpointError(f"no folder {str(source)!r}; expected a saved folder, or a hub id like 'owner/name'")
 
 
