@@ -15,8 +15,6 @@ from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
 
 
-
-
 def candidates(batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = Generator().manual_seed(seed)
     gray = F.interpolate(torch.rand(batch, 1, 4, 4, generator=generator), (64, 64), mode="bilinear")
