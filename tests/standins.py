@@ -114,6 +114,24 @@ class StandIn3(StandIn, SuperResolver):
         return merge(gray256, 0.3 * torch.tanh(self.mix(rgb)) + 0.05 * noise)
 
 
+class Poisoned(StandIn1):
+    """Overflows on photographs that are white: their colors are NaN."""
+
+    def sample(self, encoding, *arguments, **named) -> Draws:
+        chroma = super().sample(encoding, *arguments, **named).chroma
+        chroma[self._white(encoding)] = torch.nan
+        return Draws.of(encoding.gray64, chroma)
+
+    def preview(self, encoding: Encoding) -> Tensor:
+        rgb = super().preview(encoding)
+        rgb[self._white(encoding)] = torch.nan
+        return rgb
+
+    @staticmethod
+    def _white(encoding: Encoding) -> Tensor:
+        return encoding.gray64.mean((1, 2, 3)) > 0.99
+
+
 STANDINS: tuple[type[StandIn], ...] = (StandIn1, StandIn2, StandIn3)
 
 
