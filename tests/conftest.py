@@ -20,3 +20,11 @@ def data_folder() -> Path:
             return folder
     pytest.skip("no photographs: set TRICHROME_DATA to their folder (looked in "
                 + ", ".join(map(str, candidates)) + ")")
+
+
+@pytest.fixture
+def trichrome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `trichrome colorize` with stand-in stages: see tests/command.py."""
+    from command import with_standins  # loads torch, which many tests do without
+
+    return with_standins(capsys, monkeypatch)

@@ -67,7 +67,7 @@ def test_stages_that_draw_pixel_by_pixel_have_no_steps_and_no_gain(kind, name):
 
 def test_stage_3_without_steps(pipe):
     still = ColorPipeline(StandIn1(), StandIn2(), small("superres", "coltran"))
-    with pytest.raises(OptionError, match="^superres_steps can not be honored by kind 'coltran' of the family superres"):
+    with pytest.raises(OptionError, match="superres_steps can not be honored by kind 'coltran' of the family superres"):
         still(GRAY, generator=1, num_inference_steps=(3, 2))
 
 
@@ -79,8 +79,10 @@ def test_there_must_be_something_to_rank(pipe):
 
 
 def test_what_ranks_must_be_able_to_score(pipe):
-    for wrong, words in ((StandIn1(), "kind 'standin' of the family coarse"), (small("color", "coltran"), "kind 'coltran"),
-                         ("a folder", "'a folder'")):  # fmt: skip
+    for wrong, words in (
+        (StandIn1(), "kind 'standin' of the family coarse"), (small("color", "coltran"), "kind 'coltran' of the family"),
+        ("a folder", "'a folder'"),
+    ):  # fmt: skip
         with pytest.raises(OptionError, match=f"must be able to score them .*; got {words}"):
             pipe(GRAY, generator=1, rank_with=wrong)
     judge = Judge()
