@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,3 +29,8 @@ def trichrome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     from command import with_standins  # loads torch, which many tests do without
 
     return with_standins(capsys, monkeypatch)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -80,8 +80,8 @@ def test_there_must_be_something_to_rank(pipe):
 
 def test_what_ranks_must_be_able_to_score(pipe):
     for wrong, words in (
-        (StandIn1(), "kind 'standin' of the family coarse"), (small("color", "coltran"), "kind 'coltran' of the family"),
-        ("a folder", "'a folder'"),
+        (StandIn1(), "kind 'standin' of the family coarse"), ("a folder", "'a folder'"),
+        (small("color", "coltran"), "kind 'coltran' of the family color"),
     ):  # fmt: skip
         with pytest.raises(OptionError, match=f"must be able to score them .*; got {words}"):
             pipe(GRAY, generator=1, rank_with=wrong)
