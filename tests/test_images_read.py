@@ -14,6 +14,7 @@ from scenes import HEIGHT, LUMA, SUFFIXES, WIDTH, scene, vips
 from pipeline.images.icc import srgb_profile
 from pipeline.images.photo import ImageError
 from pipeline.images.read import load_photo
+from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED
 
 # --------------------------------------------------------------------------------------- gray and luma
 
