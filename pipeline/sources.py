@@ -67,9 +67,10 @@ def noise_keys_from(keys: NoiseKey | Sequence[NoiseKey], count: int) -> list[Noi
     """One noise key per photo, None for its own."""
     if keys is None or isinstance(keys, str):
         return [keys] * count
-    if len(keys) != count or not all(key is None or isinstance(key, str) for key in keys):
+    each = list(keys) if isinstance(keys, Sequence) else []
+    if len(each) != count or not all(key is None or isinstance(key, str) for key in each):
         raise ValueError(f"noise_key must be text, None, or a list of these for {count} photos; got {keys!r}")
-    return list(keys)
+    return each
 
 
 def _seed(generator: Seed) -> int:

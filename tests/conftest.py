@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,3 +21,16 @@ def data_folder() -> Path:
             return folder
     pytest.skip("no photographs: set TRICHROME_DATA to their folder (looked in "
                 + ", ".join(map(str, candidates)) + ")")
+
+
+@pytest.fixture
+def trichrome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `trichrome colorize` with stand-in stages: see tests/command.py."""
+    from command import with_standins  # loads torch, which many tests do without
+
+    return with_standins(capsys, monkeypatch)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

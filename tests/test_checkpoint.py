@@ -12,29 +12,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_stages import KINDS, SIDES, SMALL, drawn, encoded, generators, picture
+from tiny_stages import small as tiny
 
 from stages import stage
 from stages.checkpoint import CheckpointError, config_from_dict, local_folder, replaced_folder, sha256_of
-from stages.registry import KINDS, load_stage
-from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.color.spaces import gray_from_rgb
+from stages.registry import load_stage
+from stages.stage2_color.coltran import ColTranColorUpsampler
 from stages.stage3_superres.diffusion import DiffusionSuperResolver
 
-SMALL: dict[tuple[int, str], dict[str, Any]] = {
-    (1, "diffusion"): dict(
-        backbone="lite0", encoder_channels=(16, 16), encoder_blocks=1, denoiser_channels=(16, 16),
-        denoiser_blocks=(1, 1),
-    ),
-    (2, "coltran"): dict(channels=16, feed_forward=16, layers=1),
-    (3, "diffusion"): dict(encoder_channels=(16, 16, 16), denoiser_channels=(16, 16)),
-}
-ALL = [(number, kind) for number, kinds in KINDS.items() for kind in kinds]
 
-
-def small(number: int, kind: str):
+def small(family: str, kind: str, **changes: object) -> Any:
     """A small stage of the kind, every weight of it random (many begin as zeros, which would hide a loss)."""
-    config_class, stage_class = KINDS[number][kind]
-    torch.manual_seed(number)
-    stage = stage_class(config_class(**SMALL.get((number, kind), {})))
+    stage = tiny(family, kind, **changes).train()
     for parameter in stage.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return stage
@@ -50,13 +41,13 @@ def bits(stage) -> dict[str, bytes]:
 
 @pytest.fixture
 def saved(tmp_path) -> Path:
-    small(2, "coltran").save_pretrained(tmp_path / "stage")
+    small("color", "coltran").save_pretrained(tmp_path / "stage")
     return tmp_path / "stage"
 
 
-@pytest.mark.parametrize("number, kind", ALL)
-def test_round_trip_is_bit_exact(number, kind, tmp_path):
-    stage, folder = small(number, kind), tmp_path / "deep" / "stage"
+@pytest.mark.parametrize("family, kind", KINDS)
+def test_round_trip_is_bit_exact(family, kind, tmp_path):
+    stage, folder = small(family, kind), tmp_path / "deep" / "stage"
     stage.save_pretrained(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     for loaded in (type(stage).from_pretrained(folder), load_stage(folder), load_stage(str(folder))):
@@ -68,9 +59,9 @@ def test_round_trip_is_bit_exact(number, kind, tmp_path):
         assert sha256_of(tmp_path / "again" / name) == sha256_of(folder / name)
 
 
-@pytest.mark.parametrize("number, kind", ALL)
-def test_half_precision_storage(number, kind, tmp_path):
-    stage = small(number, kind)
+@pytest.mark.parametrize("family, kind", KINDS)
+def test_half_precision_storage(family, kind, tmp_path):
+    stage = small(family, kind)
     stage.save_pretrained(tmp_path / "half", dtype=torch.float16)
     assert all(value.dtype == torch.float16 for value in load_file(tmp_path / "half/model.safetensors").values())
     loaded = load_stage(tmp_path / "half")
@@ -82,7 +73,7 @@ def test_half_precision_storage(number, kind, tmp_path):
 
 
 def test_half_precision_refuses_values_it_cannot_hold(tmp_path):
-    stage = small(2, "coltran")
+    stage = small("color", "coltran")
     with torch.no_grad():
         stage.write.bias[3] = 1e6
     with pytest.raises(CheckpointError, match=r"write.bias.*1e\+06.*float16"):
@@ -106,7 +97,7 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-CONFIG = dataclasses.asdict(ColTranColorUpsamplerConfig(**SMALL[2, "coltran"]))
+CONFIG = dataclasses.asdict(SMALL["color", "coltran"])
 DAMAGES = {
     "missing name": (lambda f: _weights(f, lambda w: w.pop("write.bias")), r"missing \['write.bias'\]"),
     "extra name": (lambda f: _weights(f, lambda w: w.update(more=torch.ones(1))), r"unknown \['more'\]"),
@@ -119,9 +110,12 @@ DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "not JSON": (lambda f: _truncate(f / "config.json"), "not JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "must be an object"),
-    "newer format": (lambda f: _describe(f, format=2), "format 1; got 2"),
-    "no stage": (lambda f: _describe(f, stage=None), "stage must be int; got None"),
+    "newer format": (lambda f: _describe(f, format=3), "format 1 or 2; got 3. Update trichrome"),
+    "no family": (lambda f: _describe(f, family=None), "family must be str; got None"),
     "kind a list": (lambda f: _describe(f, kind=["coltran"]), "kind must be str"),
+    "family a number": (lambda f: _describe(f, family=2), "family must be str; got 2"),
+    "number no family": (lambda f: _describe(f, format=1, family=None, stage=4), "family must be str; got None"),
+    "unknown family": (lambda f: _describe(f, family="paint"), "paint"),
     "unknown kind": (lambda f: _describe(f, kind="gan"), "gan"),
     "unknown key": (lambda f: _describe(f, config=CONFIG | {"depth": 3}), r"unknown keys \['depth'\]"),
     "wrong type": (lambda f: _describe(f, config=CONFIG | {"layers": "1"}), "layers must be int; got '1'"),
@@ -138,8 +132,60 @@ def test_anything_that_does_not_fit_is_an_error(damage, saved):
 
 
 def test_another_kind_is_refused(saved):
-    with pytest.raises(CheckpointError, match="must hold a stage 3 .* got stage 2 of kind 'coltran'"):
+    said = "must hold kind .diffusion. of the family superres; got kind .coltran. of the family color"
+    with pytest.raises(CheckpointError, match=said):
         DiffusionSuperResolver.from_pretrained(saved)
+
+
+# ---------------------------------------------------------------------- formats
+
+
+def test_format_2_is_what_is_written(saved):
+    description = json.loads((saved / "config.json").read_text())
+    assert description == {"format": 2, "family": "color", "kind": "coltran", "config": CONFIG}
+
+
+def as_format_1(folder: Path, renamed: dict[str, str] | None = None) -> None:
+    """Rewrites config.json as format 1 had it: a number for the family, and old names of keys (new: old)."""
+    new = json.loads((folder / "config.json").read_text())
+    old = {
+        "format": 1, "stage": {"coarse": 1, "color": 2, "superres": 3}[new["family"]], "kind": new["kind"],
+        "config": {(renamed or {}).get(key, key): value for key, value in new["config"].items()},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(old))
+
+
+@pytest.mark.parametrize("family, kind", [
+    ("coarse", "diffusion"), ("color", "coltran"), ("superres", "diffusion"),
+])  # fmt: skip
+def test_format_1_still_loads_and_gives_the_same_picture(family, kind, tmp_path):
+    changes = {"chroma_gain": 1.32, "film": 0.2} if family == "coarse" else {}
+    stage, rgb = small(family, kind, **changes).eval(), picture(SIDES[family])
+    stage.save_pretrained(tmp_path / "old")
+    as_format_1(tmp_path / "old", {"chroma_gain": "vividness", "film": "prints"})
+    text = (tmp_path / "old/config.json").read_text()
+    assert '"family"' not in text and ("vividness" in text and "prints" in text) == (family == "coarse")
+    for loaded in (type(stage).from_pretrained(tmp_path / "old"), load_stage(tmp_path / "old")):
+        assert loaded.config == stage.config
+        assert torch.equal(drawn(loaded, rgb, generators(1, 2)), drawn(stage, rgb, generators(1, 2)))
+    loaded.save_pretrained(tmp_path / "new")
+    stage.save_pretrained(tmp_path / "same")
+    assert (tmp_path / "new/config.json").read_bytes() == (tmp_path / "same/config.json").read_bytes()
+    if family == "coarse":
+        gray = gray_from_rgb(rgb)
+        assert torch.equal(loaded.preview(encoded(loaded, gray)), stage.preview(encoded(stage, gray)))
+        _describe(tmp_path / "old", format=2, family="coarse", stage=None)
+        with pytest.raises(CheckpointError, match=r"unknown keys \['prints', 'vividness'\]"):
+            load_stage(tmp_path / "old")  # the old names are format 1's
+
+
+def test_a_key_of_format_1_that_never_was_is_refused(saved):
+    as_format_1(saved, {"channels": "width"})
+    with pytest.raises(CheckpointError, match=r"unknown keys \['width'\]"):
+        load_stage(saved)
+
+
+# ---------------------------------------------------------------------- sources
 
 
 def test_a_path_that_does_not_exist(tmp_path, saved):
@@ -180,7 +226,7 @@ def test_a_failing_save_changes_nothing(error, saved, monkeypatch):
     monkeypatch.setattr(stage, "save_file", fails)
     for folder in (saved, saved.with_name("new")):
         with pytest.raises(type(error)):
-            small(2, "coltran").save_pretrained(folder)
+            small("color", "coltran").save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == ["stage"]
 
@@ -195,7 +241,7 @@ def test_a_failing_rename_puts_the_old_folder_back(saved, monkeypatch):
 
     monkeypatch.setattr(os, "rename", fails)
     with pytest.raises(OSError, match="no permission"):
-        small(2, "coltran").save_pretrained(saved)
+        small("color", "coltran").save_pretrained(saved)
     assert [path.name for path in saved.parent.iterdir()] == ["stage"]
     load_stage(saved)
 
@@ -203,17 +249,17 @@ def test_a_failing_rename_puts_the_old_folder_back(saved, monkeypatch):
 def test_saving_takes_no_other_files_away(saved):
     (saved / "notes.txt").write_text("keep me")
     with pytest.raises(CheckpointError, match="notes.txt"):
-        small(2, "coltran").save_pretrained(saved)
+        small("color", "coltran").save_pretrained(saved)
     assert (saved / "notes.txt").read_text() == "keep me"
     with pytest.raises(CheckpointError, match="is a file"):
-        small(2, "coltran").save_pretrained(saved / "notes.txt")
+        small("color", "coltran").save_pretrained(saved / "notes.txt")
     assert (saved / "notes.txt").read_text() == "keep me"
 
 
 def test_saving_replaces_through_a_link(saved):
     link = saved.with_name("link")
     link.symlink_to(saved)
-    stage = small(2, "coltran")
+    stage = small("color", "coltran")
     with torch.no_grad():
         stage.write.bias += 1
     stage.save_pretrained(link)

@@ -1,58 +1,25 @@
-"""The command: names, resuming, bad files, and never a half-written or overwritten picture."""
+"""The command: a whole run, its options, its lines, and what goes wrong."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from command import tree, write
 from PIL import Image
-from standins import StandIn1, known_standins, standin_pipeline
+from standins import Poisoned, StandIn1, StandIn2, StandIn3, known_standins
+from tiny_stages import small
 
 from pipeline import cli
 from pipeline.color_pipeline import ColorPipeline
 from pipeline.files import run
-from pipeline.files.manifest import MANIFEST
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Report, Settings
 from pipeline.images.read import load_photo
-
-
-@pytest.fixture
-def trichrome(monkeypatch, capsys):
-    """Runs `trichrome colorize` with stand-in stages: (exit code, stdout, stderr lines)."""
-    pipe = standin_pipeline()
-    monkeypatch.setattr(ColorPipeline, "from_pretrained", lambda source=None, **_: pipe)
-
-    def run(*arguments) -> tuple[int, str, list[str]]:
-        code = cli.main(["colorize", *map(str, arguments), "--device", "cpu", "--pool", "1"])
-        said = capsys.readouterr()
-        return code, said.out.strip(), said.err.splitlines()
-
-    run.pipe = pipe
-    return run
-
-
-def write(path: Path, seed: int = 0, size: tuple[int, int] = (20, 30), dtype=np.uint8) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    gray = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, size, dtype)
-    Image.fromarray(gray).save(path)
-    return path
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-# ---------------------------------------------------------------------- a whole run
+from stages.stage import Scores
 
 
 def test_files_and_folders(trichrome, tmp_path):
@@ -106,7 +73,8 @@ def test_uncertainty_maps(trichrome, tmp_path, capsys):
     write(both / "a.png", 1), write(both / "a-uncertainty.png", 2)
     code, summary, said = trichrome(both, "-o", tmp_path / "second", "--uncertainty")
     assert code == 1 and len(said) == 2 and all("another input would be written to" in line for line in said)
-    code, _, said = trichrome(both / "a.png", both / "a-uncertainty.png", "-o", both, "--uncertainty", "--format", "jpeg")
+    pair = (both / "a.png", both / "a-uncertainty.png")
+    code, _, said = trichrome(*pair, "-o", both, "--uncertainty", "--format", "jpeg")
     assert code == 1 and any("one of the inputs" in line for line in said)
 
 
@@ -149,86 +117,6 @@ def test_warnings_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
     assert code == 0 and said == [f"{photo}: note: its profile is broken: ignored"]
 
 
-# ---------------------------------------------------------------------- resuming
-
-
-def test_a_second_run_skips_and_changes_are_redone(trichrome, tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
-    write(source / "a.png", 0)
-    write(source / "b.png", 1)
-
-    def counts(*more) -> str:
-        code, summary, said = trichrome(source, "-o", out, *more)
-        assert code == 0 and said == []
-        return " ".join(word for word in summary.replace(",", "").split() if word.isdigit())
-
-    assert counts() == "2 0 0"
-    first = tree(out)
-    stamp = (out / "a.png").stat().st_mtime_ns
-    assert counts() == "0 2 0" and (out / "a.png").stat().st_mtime_ns == stamp
-    write(source / "c.png", 2)
-    assert counts() == "1 2 0"
-    assert counts("--seed", 1) == "3 0 0" and tree(out)["a.png"] != first["a.png"]
-    assert counts("--seed", 1, "--steps", 4) == "3 0 0"
-    assert counts() == "3 0 0" and tree(out)["a.png"] == first["a.png"], "the default seed gives one picture"
-    assert counts("--quality", 50) == "0 3 0", "PNG has no quality"
-
-    write(source / "a.png", 7)  # another picture under the same name
-    assert counts() == "1 2 0"
-    os.utime(source / "b.png", (1, 1))  # touched, not changed
-    assert counts() == "0 3 0"
-    (out / "b.png").unlink()
-    assert counts() == "1 2 0" and tree(out)["b.png"] == first["b.png"]
-    with torch.no_grad():
-        trichrome.pipe.stages["stage3"].mix.bias[0] += 0.01
-    assert counts() == "3 0 0", "other weights, other pictures"
-
-
-def test_quality_counts_for_jpeg(trichrome, tmp_path):
-    photo = write(tmp_path / "a.jpg")
-    trichrome(photo, "-o", tmp_path / "out")
-    assert trichrome(photo, "-o", tmp_path / "out", "--quality", 50)[1].startswith("1 colored, 0 skipped")
-
-
-def test_files_of_others_are_not_replaced(trichrome, tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
-    write(source / "a.png", 0)
-    write(source / "b.png", 1)
-    foreign = write(out / "a.png", 9).read_bytes()
-    code, summary, said = trichrome(source, "-o", out)
-    assert code == 1 and summary.startswith("1 colored, 0 skipped (finished before), 1 failed")
-    assert len(said) == 1 and said[0].startswith(f"{source / 'a.png'}: ") and "--overwrite" in said[0]
-    assert (out / "a.png").read_bytes() == foreign
-
-    retouched = write(out / "b.png", 8).read_bytes()  # a person worked on our output
-    code, _, said = trichrome(source, "-o", out, "--seed", 3)
-    assert code == 1 and len(said) == 2 and (out / "b.png").read_bytes() == retouched
-    assert trichrome(source, "-o", out, "--overwrite")[0] == 0
-    assert (out / "a.png").read_bytes() != foreign
-    assert trichrome(source, "-o", out)[1].startswith("0 colored, 2 skipped")
-    assert trichrome(source, "-o", out, "--overwrite")[1].startswith("2 colored, 0 skipped")
-
-
-def test_a_damaged_manifest_is_said_and_survived(trichrome, tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
-    for seed, name in enumerate("abc"):
-        write(source / f"{name}.png", seed)
-    trichrome(source, "-o", out)
-    manifest = out / MANIFEST
-    lines = manifest.read_bytes().splitlines()
-    assert len(lines) == 6  # begin and done for each
-    manifest.write_bytes(b"\n".join([b"\xff\xfe nonsense", b"{}", b"[1]", *lines[:-1], lines[-1][:40]]))
-    code, summary, said = trichrome(source, "-o", out)
-    assert code == 0 and "4 unreadable lines" in said[0]
-    assert summary.startswith("1 colored, 2 skipped"), "the begin line still says that c.png is ours"
-    assert len(manifest.read_bytes().splitlines()) == 11, "the torn line must not swallow the next one"
-    code, summary, _ = trichrome(source, "-o", out)
-    assert summary.startswith("0 colored, 3 skipped")
-
-
-# ---------------------------------------------------------------------- what goes wrong
-
-
 def test_bad_files_have_their_line_and_the_rest_goes_on(trichrome, tmp_path):
     source = tmp_path / "in"
     write(source / "good.png")
@@ -268,154 +156,22 @@ def test_any_error_of_one_photo_is_one_line(trichrome, tmp_path, monkeypatch, er
     monkeypatch.undo()
 
 
-def test_an_input_is_never_overwritten(trichrome, tmp_path):
-    write(tmp_path / "a.png", 0)
-    write(tmp_path / "sub/b.jpg", 1)
-    before = tree(tmp_path)
-    for more in ([], ["--overwrite"]):
-        code, summary, said = trichrome(tmp_path, "-o", tmp_path, *more)
-        assert code == 1 and len(said) == 2 and all("never overwritten" in line for line in said)
-        assert tree(tmp_path) == before
-    # Another format leaves the inputs alone, but not where an input has that name already.
-    write(tmp_path / "sub/b.png", 2)
-    before = tree(tmp_path)
-    code, _, said = trichrome(tmp_path / "sub", "-o", tmp_path / "sub", "--format", "png")
-    assert code == 1 and len(said) == 1
-    after = tree(tmp_path)
-    assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"sub/b.jpg.png"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
-def test_an_input_behind_a_link_is_never_overwritten(trichrome, tmp_path):
-    photo = write(tmp_path / "in/a.png")
-    before = photo.read_bytes()
-    (tmp_path / "out").symlink_to(tmp_path / "in")
-    assert trichrome(photo, "-o", tmp_path / "out", "--overwrite")[0] == 1
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/a.png").symlink_to(photo)
-    assert trichrome(photo, "-o", tmp_path / "other", "--overwrite")[0] == 1
-    assert photo.read_bytes() == before
-
-
-def test_the_output_folder_inside_the_input_is_not_colored_again(trichrome, tmp_path):
-    write(tmp_path / "a.png")
-    assert trichrome(tmp_path, "-o", tmp_path / "out")[1].startswith("1 colored")
-    assert trichrome(tmp_path, "-o", tmp_path / "out")[1].startswith("0 colored, 1 skipped")
-    assert sorted(tree(tmp_path)) == ["a.png", "out/a.png"]
-
-
-def test_interrupted_leaves_nothing_partial_and_resumes(trichrome, tmp_path, monkeypatch):
-    source, out = tmp_path / "in", tmp_path / "out"
-    for seed, name in enumerate("abc"):
-        write(source / f"{name}.png", seed)
-    real, calls = os.replace, []
-
-    def stop_at_the_fourth(temporary, path):
-        calls.append(path)
-        if len(calls) == 4:  # the second picture of b
-            raise KeyboardInterrupt
-        return real(temporary, path)
-
-    monkeypatch.setattr(os, "replace", stop_at_the_fourth)
-    code, summary, said = trichrome(source, "-o", out, "--samples", 2)
-    assert code == 130 and summary == "" and "interrupted" in said[-1]
-    assert sorted(tree(out)) == ["a-1.png", "a-2.png", "b-1.png"]
-    for path in out.glob("*.png"):
-        Image.open(path).load()
-    monkeypatch.setattr(os, "replace", real)
-    code, summary, _ = trichrome(source, "-o", out, "--samples", 2)
-    assert code == 0 and summary.startswith("2 colored, 1 skipped"), "b-1.png is ours and is redone"
-    assert len(tree(out)) == 6
-
-
-def test_a_full_manifest_disk_is_an_error_of_the_photo(trichrome, tmp_path, monkeypatch):
-    photo = write(tmp_path / "a.png")
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda handle, line: real(handle, line[:10]))
-    code, _, said = trichrome(photo, "-o", tmp_path / "out")
-    assert code == 1 and "is the disk full" in said[0]
-    assert tree(tmp_path / "out") == {}
-
-
-# ---------------------------------------------------------------------- names
-
-
-def names(tmp_path, *places: str, **settings) -> tuple[dict[str, str], list[str]]:
-    """Planned outputs of photos at these places, and the refused: any order must give the same."""
-    results = []
-    for order in (sorted(places), sorted(places, reverse=True)):
-        report = Report()
-        inputs = [(tmp_path / "in" / place, Path(place)) for place in order]
-        jobs = plan(inputs, tmp_path / "out", Settings(**settings), report)
-        top = tmp_path / "in"
-        planned = {job.source.relative_to(top).as_posix(): job.outputs[0].as_posix() for job in jobs}
-        refused = sorted(path.relative_to(top).as_posix() for path, _ in report.failed)
-        results.append((planned, refused))
-    assert results[0] == results[1]
-    return results[0]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
-def test_names_that_are_not_utf8(trichrome, tmp_path):
-    folder = tmp_path / os.fsdecode(b"f\xfcr")
-    write(folder / "a.png")
-    os.rename(folder / "a.png", folder / os.fsdecode(b"\xe9t\xe9.png"))
-    code, out, errors = trichrome(folder, "-o", tmp_path / "out")
-    assert (code, errors) == (0, []) and out.startswith("1 colored")
-    assert (tmp_path / "out" / os.fsdecode(b"\xe9t\xe9.png")).is_file()
-    assert trichrome(folder, "-o", tmp_path / "out")[1].startswith("0 colored, 1 skipped")
-
-
-def test_a_path_that_can_not_be_looked_at_is_one_line_and_the_rest_goes_on(trichrome, tmp_path, monkeypatch):
-    write(tmp_path / "in/a.png")
-    walk = os.walk
-
-    def some_locked(top, onerror=None):
-        onerror(PermissionError(13, "Permission denied", str(tmp_path / "in/locked")))
-        return walk(top, onerror=onerror)
-
-    monkeypatch.setattr(os, "walk", some_locked)
-    code, out, errors = trichrome(tmp_path / ("x" * 300), tmp_path / "in", "-o", tmp_path / "out")
-    assert code == 1 and out.startswith("1 colored, 0 skipped (finished before), 2 failed")
-    assert errors == [f"{tmp_path / ('x' * 300)}: File name too long", f"{tmp_path / 'in/locked'}: Permission denied"]
-
-
-def test_names_of_outputs(tmp_path):
-    assert names(tmp_path, "a.jpg", "b/a.PNG", "scan", "x.jp2") == (
-        {"a.jpg": "a.jpg", "b/a.PNG": "b/a.PNG", "scan": "scan.png", "x.jp2": "x.jp2.png"}, [])
-    assert names(tmp_path, "a.jpg", "b.jpeg", "c.JPG", format="jpeg")[0] == {
-        "a.jpg": "a.jpg", "b.jpeg": "b.jpeg", "c.JPG": "c.JPG"}
-    assert names(tmp_path, "a.jpg", "b/a.tif", format="png") == ({"a.jpg": "a.png", "b/a.tif": "b/a.png"}, [])
-
-
-def test_collisions(tmp_path):
-    assert names(tmp_path, "a.jpg", "a.png", format="png") == ({"a.jpg": "a.jpg.png", "a.png": "a.png"}, [])
-    assert names(tmp_path, "a.jpg", "a.tif", format="png") == (
-        {"a.jpg": "a.jpg.png", "a.tif": "a.tif.png"}, [])
-    assert names(tmp_path, "a.jpg", "a.png", "a.jpg.png", format="png") == (
-        {"a.png": "a.png"}, ["a.jpg", "a.jpg.png"])
-
-
-def test_places_of_inputs(tmp_path):
-    for name in ("one/a.png", "one/deep/b.png", "two/a.png"):
-        write(tmp_path / name)
-
-    def places(*paths):
-        report = Report()
-        found = find_inputs([tmp_path / path for path in paths], tmp_path / "out", report)
-        return [place.as_posix() for _, place in found]
-
-    assert places("one") == ["a.png", "deep/b.png"]
-    assert places("one", "two") == ["one/a.png", "one/deep/b.png", "two/a.png"]
-    assert places("one", "one/a.png") == ["a.png", "deep/b.png"], "a file met twice counts once"
-    report = Report()
-    two = find_inputs([tmp_path / "one/a.png", tmp_path / "two/a.png"], tmp_path / "out", report)
-    assert plan(two, tmp_path / "out", Settings(), report) == []
-    assert len(report.failed) == 2 and "separate folders" in report.failed[0][1]
-
-
-# ---------------------------------------------------------------------- the command itself
+@pytest.mark.parametrize("more", [[], ["--preview"], ["--uncertainty"]], ids=str)
+def test_a_photo_whose_colors_are_not_finite_fails_alone(trichrome, tmp_path, monkeypatch, more):
+    """Also where the networks see it in a group of several: these are colored one by one then."""
+    for seed in range(5):
+        write(tmp_path / f"in/{seed}.png", seed)
+    assert trichrome(tmp_path / "in", "-o", tmp_path / "without", *more)[0] == 0
+    Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "in/2a.png")
+    poisoned = ColorPipeline(Poisoned(), StandIn2(), StandIn3())
+    monkeypatch.setattr(ColorPipeline, "from_pretrained", lambda source=None, **_: poisoned)
+    monkeypatch.setattr(ColorPipeline, "to", lambda self, *_: self)
+    poisoned.batch_size = 8
+    code, summary, said = trichrome(tmp_path / "in", "-o", tmp_path / "with", *more)
+    assert code == 1 and summary.startswith("5 colored, 0 skipped (finished before), 1 failed")
+    (line,) = said
+    assert line.startswith(f"{tmp_path / 'in/2a.png'}: RuntimeError: stage1 gave colors that are not finite")
+    assert tree(tmp_path / "with") == tree(tmp_path / "without")
 
 
 def test_wrong_usage_exits_with_2(trichrome, tmp_path, capsys):
@@ -438,18 +194,60 @@ def test_missing_weights_exit_with_2(tmp_path, capsys):
     assert code == 2 and "there is no folder" in capsys.readouterr().err
 
 
-def test_another_order_is_another_setting(trichrome, tmp_path, monkeypatch):
+PREVIEW = "a preview is one pass that draws nothing: it can not honor"
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--preview", "--pool", "2"], f"{PREVIEW} pool"),
+    (["--preview", "--temperature", "0.5"], f"{PREVIEW} temperature"),
+    (["--preview", "--steps", "3"], f"{PREVIEW} steps"),
+    (["--preview", "--chroma-gain", "1.2"], f"{PREVIEW} chroma_gain"),
+    (["--preview", "--sharpness", "0.5"], f"{PREVIEW} sharpness"),
+    (["--preview", "--superres-steps", "2"], f"{PREVIEW} superres_steps"),
+    (["--preview", "--uncertainty", "--temperature", "0.5"], f"{PREVIEW} temperature"),
+    (["--sharpness", "2.5"], "sharpness must be a number from 0 to 2; got 2.5"),
+    (["--doubt"], "--doubt is called --uncertainty now"),
+    (["--vividness", "1.2"], "--vividness is called --chroma-gain now"),
+    (["--vividness=1.2"], "--vividness is called --chroma-gain now"),
+])  # fmt: skip
+def test_options_that_can_not_be_honored_exit_with_2(trichrome, tmp_path, arguments, sentence):
+    write(tmp_path / "a.png")
+    code, out, said = trichrome(tmp_path, "-o", tmp_path / "out", *arguments, pool=None)
+    assert code == 2 and out == "" and sentence in said[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage1, stage3, option", [
+    (kind, "diffusion", option) for kind in ("coltran", "pic") for option in ("--steps", "--chroma-gain")
+] + [("diffusion", "coltran", "--superres-steps")])  # fmt: skip
+def test_options_that_a_kind_can_not_honor_exit_with_2(trichrome, tmp_path, monkeypatch, stage1, stage3, option):
+    pipe = ColorPipeline(small("coarse", stage1), StandIn2(), small("superres", stage3))
+    monkeypatch.setattr(ColorPipeline, "from_pretrained", lambda source=None, **_: pipe)
+    code, _, said = trichrome(write(tmp_path / "a.png"), "-o", tmp_path / "out", option, 2, pool=None)
+    named = {"--superres-steps": "superres_steps", "--steps": "steps", "--chroma-gain": "chroma_gain"}[option]
+    family = "superres" if option == "--superres-steps" else "coarse"
+    assert code == 2 and f"{named} can not be honored by kind" in said[-1] and f"family {family}" in said[-1]
+
+
+def test_an_order_is_a_setting_of_its_own(trichrome, tmp_path, monkeypatch):
     known_standins(monkeypatch)
     judge, photo = tmp_path / "judge", write(tmp_path / "a.png")
     StandIn1().save_pretrained(judge)
     plain = (photo, "-o", tmp_path / "out", "--samples", "3")
     ranked = (*plain, "--rank-with", judge)
     code, _, said = trichrome(*ranked)
-    assert code == 2 and "must know likelihoods" in said[-1]
-    monkeypatch.setattr(StandIn1, "likelihood", lambda self, gray, coarse: coarse.float().mean((1, 2)), raising=False)
+    assert code == 2 and "a stage must be able to score them" in said[-1]
+
+    class Judge(StandIn1, Scores):
+        def score(self, gray64, coarse64):
+            return coarse64.float().mean((1, 2))
+
+    monkeypatch.setattr("stages.registry.load_stage", lambda _: Judge())
     for arguments, expected in ((ranked, "1 colored"), (ranked, "0 colored"), (plain, "1 colored")):
         code, out, said = trichrome(*arguments)
         assert code == 0 and out.startswith(expected), said
+    code, _, said = trichrome(photo, "-o", tmp_path / "one", "--rank-with", judge)
+    assert code == 2 and "rank_with has nothing to rank: one candidate is drawn" in said[-1]
 
 
 def test_a_preview_has_nothing_to_rank(trichrome, tmp_path):
@@ -461,17 +259,10 @@ def test_a_preview_has_nothing_to_rank(trichrome, tmp_path):
 def test_stages_that_draw_row_by_row_show_their_steps(trichrome, tmp_path, monkeypatch):
     photo = write(tmp_path / "a.png")
     assert not any("stage1" in line for line in trichrome(photo, "-o", tmp_path / "a", "--progress")[2])
-    monkeypatch.setattr(StandIn1, "rows", 2, raising=False)
+    monkeypatch.setattr(StandIn1, "autoregressive", True)
+    monkeypatch.setattr(StandIn1, "num_steps", lambda self, options: 2)
     assert any("stage1" in line and "/2 [" in line for line in trichrome(photo, "-o", tmp_path / "b", "--progress")[2])
     assert not any("stage1" in line for line in trichrome(photo, "-o", tmp_path / "c")[2])
-
-
-def test_settings_of_the_stages_count(trichrome, tmp_path):
-    photo = write(tmp_path / "a.png")
-    assert trichrome(photo, "-o", tmp_path / "out")[1].startswith("1 colored")
-    stage1 = trichrome.pipe.stages["stage1"]
-    stage1.config = replace(stage1.config, pool=stage1.config.pool + 1)
-    assert trichrome(photo, "-o", tmp_path / "out")[1].startswith("1 colored")
 
 
 def test_progress_only_on_demand(trichrome, tmp_path):
@@ -480,38 +271,6 @@ def test_progress_only_on_demand(trichrome, tmp_path):
     assert said == []
     _, _, said = trichrome(photo, "-o", tmp_path / "two", "--progress")
     assert any("1/1" in line for line in said)
-
-
-def test_the_manifest_is_readable(trichrome, tmp_path):
-    photo = write(tmp_path / "a.png")
-    trichrome(photo, "-o", tmp_path / "out", "--seed", 4)
-    begin, done = map(json.loads, (tmp_path / "out" / MANIFEST).read_text().splitlines())
-    assert (begin["event"], done["event"]) == ("begin", "done")
-    assert done["input"]["path"] == str(photo.resolve())
-    assert done["key"]["settings"]["seed"] == 4
-    assert set(done["key"]["weights"]) == {"stage1", "stage2", "stage3", "sharpness"}
-    assert done["outputs"][0]["path"] == "a.png" and len(done["outputs"][0]["sha256"]) == 64
-    assert done["device"] == "cpu" and done["dtype"] == "float32"
-
-
-def test_groups_for_a_card_give_the_same_files(trichrome, tmp_path, monkeypatch):
-    for seed in range(5):
-        write(tmp_path / f"in/{seed}.png", seed)
-    (tmp_path / "in/bad.png").write_text("x")
-    assert trichrome(tmp_path / "in", "-o", tmp_path / "one")[0] == 1
-    monkeypatch.setattr(ColorPipeline, "to", lambda self, *_: self)
-    trichrome.pipe.batch_size = 4
-    for stage in trichrome.pipe.stages.values():
-        stage.batches.clear()
-    assert trichrome(tmp_path / "in", "-o", tmp_path / "four")[0] == 1
-    assert trichrome.pipe.stages["stage2"].batches == [4, 4]
-    one, four = tree(tmp_path / "one"), tree(tmp_path / "four")
-    assert set(one) == set(four) and len(one) == 5
-    monkeypatch.setattr(run, "GROUP_PIXELS", 1)
-    trichrome.pipe.stages["stage2"].batches.clear()
-    trichrome(tmp_path / "in", "-o", tmp_path / "memory")
-    assert trichrome.pipe.stages["stage2"].batches == [4] * 5
-    assert tree(tmp_path / "memory") == four
 
 
 def test_help_and_version_do_not_wait_for_torch():

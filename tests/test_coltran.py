@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import tomllib
 from dataclasses import replace
 
 import pytest
 import torch
+from tiny_stages import ROOT, encoded, generators, lively, network_of, picture, small
 from torch import Tensor
 
-from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
+from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.nn.axial import AxialAttention
 from stages.nn.coltran.conditional import ConditionalAttention
 from stages.nn.coltran.core import ColTranCore, CoreSizes
 from stages.nn.coltran.encoder import AxialEncoder
+from stages.options import SampleOptions
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig, bits, drawn
-from stages.stage2_color.coltran import ColorUpsampler, ColorUpsamplerConfig
-from stages.training.config import Config
+from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
 
 TINY = CoreSizes(16, 24, 2, 1, 2, 2, 6, 5, 7, 11)
 ABLATIONS = pytest.mark.parametrize("changed", [
@@ -46,16 +48,16 @@ def draw(sizes: CoreSizes, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def test_the_config_is_the_published_network_and_its_training():
-    config = Config.read("configs/stage1_coltran.toml")
     with torch.device("meta"):
-        network = ColTranColorizer(config.network).core
-    training = config.training
-    assert config.network.rounded and config.network.preview_decode == "argmax"
-    assert {Config.read(f"configs/{name}.toml").training.precision
-            for name in ("stage1_coltran", "stage2_published", "stage3_coltran")} == {"no"}  # fmt: skip
-    assert Config.read("configs/stage2_published.toml").network.rounded
-    assert training.samples / training.batch_size == 450_000
-    assert 0.5 ** (training.batch_size / training.average_half_life) == pytest.approx(0.999, abs=1e-6)
+        network = ColTranColorizer(network_of("stage1_coltran.toml", ColTranColorizerConfig)).core
+    tables = {name: tomllib.loads((ROOT / f"configs/{name}.toml").read_text())
+              for name in ("stage1_coltran", "stage2_published", "stage3_coltran")}  # fmt: skip
+    training, released = tables["stage1_coltran"]["training"], tables["stage1_coltran"]["network"]
+    assert released["rounded"] and released["preview_decode"] == "argmax"
+    assert {table["training"]["precision"] for table in tables.values()} == {"no"}
+    assert tables["stage2_published"]["network"]["rounded"]
+    assert training["samples"] / training["batch_size"] == 450_000
+    assert 0.5 ** (training["batch_size"] / training["average_half_life"]) == pytest.approx(0.999, abs=1e-6)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     encoder = counts["gray"] + network.gray_bias.numel() + counts["encoder"]
     assert encoder == 12_808_704
@@ -256,7 +258,9 @@ def test_the_stage_samples_as_its_settings_say():
     made = {}
     for name, stage in stages.items():
         stage.load_state_dict(weights)
-        made[name] = [stage.sample(gray, 1, torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+        made[name] = [
+            stage.sample(encoded(stage, gray), 1, generator=generators(seed)).coarse64 for seed in (1, 2)
+        ]
     assert torch.equal(*made["argmax"]) and not torch.equal(*made["plain"])
     assert torch.equal(made["narrow"][0], made["argmax"][0])
     differ = {name: (first != second).float().mean() for name, (first, second) in made.items()}
@@ -265,7 +269,7 @@ def test_the_stage_samples_as_its_settings_say():
 
 @pytest.mark.parametrize("stage_class, config", [
     (ColTranColorizer, ColTranColorizerConfig(8, 8, 2, 1, 1, 1)),
-    (ColorUpsampler, ColorUpsamplerConfig(8, 8, 2, 1, disturb=0.0)),
+    (ColTranColorUpsampler, ColTranColorUpsamplerConfig(8, 8, 2, 1, disturb=0.0)),
 ])  # fmt: skip
 def test_pictures_are_rounded_to_8_bits_where_the_config_says_so(stage_class, config):
     """31.6 of 255 is 32 then, and of the second of the eight levels, which begins at 31.875 otherwise."""
@@ -276,7 +280,7 @@ def test_pictures_are_rounded_to_8_bits_where_the_config_says_so(stage_class, co
     rounding.load_state_dict(weights)
     rgb = (torch.randint(1, 8, (2, 3, 64, 64)) * 32 - 0.4) / 255
 
-    def losses(stage: ColTranColorizer | ColorUpsampler, rgb: Tensor) -> list[Tensor]:
+    def losses(stage: ColTranColorizer | ColTranColorUpsampler, rgb: Tensor) -> list[Tensor]:
         torch.manual_seed(1)
         return [stage(rgb).detach(), *stage.bits(rgb)]
 
@@ -295,7 +299,7 @@ def test_the_preview_may_be_the_likeliest_symbols(monkeypatch):
         monkeypatch.setattr(stage.core, "parallel_logits", functools.partial(lambda made, z: made, logits))
         blue, red = (rgb_from_coarse(torch.full((1, 64, 64), symbol)) for symbol in (7, 448))
         expected = blue if how == "argmax" else (2 * blue + red) / 3
-        torch.testing.assert_close(stage.preview(gray), merge(gray, chroma_from_rgb(expected)), rtol=0, atol=1e-4)
+        torch.testing.assert_close(stage.preview(encoded(stage, gray)), merge(gray, chroma_from_rgb(expected)), rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="preview_decode must be .*; got 'mode'"):
         ColTranColorizer(replace(config, preview_decode="mode"))
 
@@ -304,4 +308,33 @@ def test_logits_that_are_not_finite_are_an_error():
     stage = ColTranColorizer(ColTranColorizerConfig(8, 8, 2, 1, 1, 1)).eval()
     torch.nn.init.constant_(stage.core.write.bias, math.nan)
     with pytest.raises(RuntimeError, match="the logits of stage 1 are not finite; .* use float32"):
-        stage.sample(torch.rand(1, 1, 64, 64))
+        stage.sample(encoded(stage, torch.rand(1, 1, 64, 64)))
+
+
+def test_rows_are_announced():
+    stage, gray = lively("coarse", "coltran"), gray_from_rgb(picture(64))
+    seen: list[tuple] = []
+    callback = lambda *step: seen.append(step)  # noqa: E731
+    together = stage.sample(encoded(stage, gray), 2, generator=generators(1, 2, 3, 4), callback=callback).coarse64
+    alone = stage.sample(encoded(stage, gray[1:]), 2, generator=generators(3, 4)).coarse64
+    assert torch.equal(together[1:], alone)
+    assert (together[:, 0] != together[:, 1]).float().mean() > 0.1
+    assert [step[0] for step in seen] == list(range(stage.num_steps(SampleOptions()))) and seen[-1][:2] == (63, 0)
+    assert torch.equal(seen[9][2], together.flatten(0, 1)[:, :10])
+
+
+def test_the_likelihood_is_the_loss_without_the_auxiliary_head():
+    stage, rgb = small("coarse", "coltran", parallel_weight=0.0), picture(64)
+    score = stage.score(gray_from_rgb(rgb), coarse_from_rgb(rgb))
+    assert score.shape == (2,) and score.mean().item() == pytest.approx(-stage(rgb).item(), rel=1e-5)
+    assert torch.equal(stage.bits(rgb), -score)
+
+
+def test_argmax_needs_no_seed():
+    stage, gray = small("coarse", "coltran", temperature=0.0), gray_from_rgb(picture(64))
+    first = stage.sample(encoded(stage, gray), 2).coarse64
+    assert torch.equal(first[:, 0], first[:, 1])
+    for wrong, message in (({"temperature": -1.0}, "temperature must be"), ({"top_p": 0.0}, "top_p must be in"),
+                           ({"top_p": 1.5}, "top_p must be in")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            small("coarse", "coltran", **wrong)

@@ -7,12 +7,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_stages import encoded, generators, lively, picture
+from tiny_stages import small as small_stage
 from torch import Tensor, nn
 
-from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, rgb_from_lab
+from stages.color.spaces import (
+    chroma_from_rgb,
+    coarse_from_rgb,
+    gray_from_rgb,
+    lab_from_rgb,
+    merge,
+    rgb_from_coarse,
+    rgb_from_lab,
+)
 from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
 from stages.nn.pixelcnn.logistic_mixture import LogisticMixture
 from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
+from stages.options import SampleOptions
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig, chroma_at_luma, lightness
 
 EMBEDDED, WIDTH, OUT = 6, 5, 8 * 3
@@ -125,12 +136,12 @@ def test_parameters_that_are_not_finite_are_an_error():
     stage = tiny_stage()
     nn.init.constant_(stage.pixels.write.bias, math.nan)
     with pytest.raises(RuntimeError, match="the mixtures of stage 1 are not finite; .* use float32"):
-        stage.sample(torch.rand(1, 1, 64, 64))
+        stage.sample(encoded(stage, torch.rand(1, 1, 64, 64)))
 
 
 def test_temperature_zero_draws_no_randomness():
     stage, gray = tiny_stage(temperature=0.0), torch.full((1, 1, 64, 64), 0.4)
-    first, second = (stage.sample(gray, 1, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    first, second = (stage.sample(encoded(stage, gray), 1, generator=generators(seed)).chroma for seed in (1, 2))
     assert torch.equal(first, second)
 
 
@@ -311,7 +322,9 @@ def test_the_first_pixel_starts_near_gray():
     """Drawn from a network that has only been fitted, the spread is that of photographs, at the corner too."""
     stage = tiny_stage()
     stage.fit_to([torch.rand(100, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
-    chroma = stage.sample_chroma(torch.full((40, 1, 64, 64), 0.5), 1, torch.Generator().manual_seed(0))[:, 0]
+    chroma = stage.sample(
+        encoded(stage, torch.full((40, 1, 64, 64), 0.5)), 1, generator=torch.Generator().manual_seed(0)
+    ).chroma[:, 0]
     corner, rest = chroma[:, :, 0, 0].std().item(), chroma.std().item()
     assert 0.03 < corner < 0.2 and 0.03 < rest < 0.2
 
@@ -341,7 +354,7 @@ def test_bits_of_a_mixture_known_by_hand(subsampling):
 
 @pytest.mark.parametrize("changed, message", [
     ({"subsampling": "random"}, "subsampling must be"),
-    ({"temperature": -1.0}, "temperature must be 0 or more"),
+    ({"temperature": -1.0}, "temperature must be a number from 0"),
     ({"embedding_width": 23}, "at least 8 · components = 24; got 23"),
     ({"embedding_blocks": (1,)}, "one entry per level"),
     ({"embedding_strides": (3, 1)}, "must divide 64"),
@@ -349,3 +362,25 @@ def test_bits_of_a_mixture_known_by_hand(subsampling):
 def test_configs_that_cannot_be(changed, message):
     with pytest.raises(ValueError, match=message):
         PICColorizer(replace(SMALL, **changed))
+
+
+def test_rows_are_announced():
+    stage, gray = lively("coarse", "pic"), gray_from_rgb(picture(64))
+    seen: list[tuple] = []
+    callback = lambda *step: seen.append(step)  # noqa: E731
+    draws = stage.sample(encoded(stage, gray), 2, generator=generators(1, 2, 3, 4), callback=callback)
+    assert [step[0] for step in seen] == list(range(stage.num_steps(SampleOptions()))) and seen[-1][:2] == (7, 0)
+    assert seen[3][2].shape == (4, 3, 4, 8)
+    assert (draws.chroma[:, 0] - draws.chroma[:, 1]).abs().mean() > 0.01
+    assert torch.equal(draws.coarse64, coarse_from_rgb(merge(gray[:, None], draws.chroma)))
+
+
+def test_likelihoods():
+    stage, rgb = lively("coarse", "pic"), picture(64)
+    bits = stage.bits(rgb)
+    alone = small_stage("coarse", "pic", embedding_weight=0.0)
+    alone.load_state_dict(stage.state_dict())
+    assert bits.shape == (2,) and bits.mean().item() == pytest.approx(alone(rgb).item(), rel=1e-5)
+    gray, coarse = gray_from_rgb(rgb), coarse_from_rgb(rgb)
+    rounded = merge(gray, chroma_from_rgb(rgb_from_coarse(coarse)))
+    torch.testing.assert_close(stage.score(gray, coarse), -stage.bits(rounded))

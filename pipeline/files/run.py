@@ -70,6 +70,9 @@ def color_files(
     """
     start = time.monotonic()
     report = Report()
+    request = Request(
+        settings.samples, settings.preview, settings.uncertainty, settings.options, rank_with, step
+    ).checked_for(pipe.coarse, pipe.superres)
     out.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(out)
     if manifest.unreadable:
@@ -89,9 +92,6 @@ def color_files(
         say(f"{job.source}: {reason}")
 
     advance()
-    request = Request(
-        settings.samples, settings.preview, settings.uncertainty, settings.options, rank_with, step
-    ).checked_for(pipe.coarse, pipe.superres)
     weights = pipe.fingerprint(rank_with)
     group: list[Loaded] = []
     for number, job in enumerate(jobs, 1):
