@@ -32,7 +32,7 @@ def noise_key(gray: NDArray[np.float32], depth: int) -> str:
     rows = max(1, 2**20 // gray.shape[1])
     for top in range(0, len(gray), rows):  # in strips: the levels of a large photograph would take as much again
         levels = np.rint(gray[top : top + rows] * np.float32(2**depth - 1))
-        digest.update(np.ascontiguousarray(levels.astype("<u1" if depth == 8 else "<u2")))
+        digest.update(levels.astype("<u1" if depth == 8 else "<u2").tobytes())
     return digest.hexdigest()
 
 
