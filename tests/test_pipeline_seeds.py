@@ -49,6 +49,16 @@ def test_the_noise_key_is_the_sha256_of_shape_depth_and_levels(size, dtype):
     assert noise_key(one.gray, one.depth) == said.hexdigest()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_level_is_hashed_as_it_was_read(dtype):
+    peak = np.iinfo(dtype).max
+    levels = np.arange(peak + 1, dtype=dtype)[None]
+    said = hashlib.sha256(f"1 {peak + 1} {8 * levels.itemsize}\n".encode())
+    said.update(levels.astype(f"<u{levels.itemsize}").tobytes())
+    one = photo_from(levels)
+    assert noise_key(one.gray, one.depth) == said.hexdigest()
+
+
 def test_floats_are_keyed_as_sixteen_bits():
     levels = photo(30, 40, dtype=np.uint16)
     expected = noise_key((levels / 65535).astype(np.float32), 16)
