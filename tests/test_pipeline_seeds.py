@@ -63,7 +63,8 @@ def test_floats_are_keyed_as_sixteen_bits():
     levels = photo(30, 40, dtype=np.uint16)
     expected = noise_key((levels / 65535).astype(np.float32), 16)
     floats = levels.astype(np.float32) / np.float32(65535)
-    for source in (levels, floats, torch.from_numpy(floats), floats[..., None]):
+    near = [np.clip((levels + off) / 65535, 0, 1).astype(np.float32) for off in (-0.4, 0.4)]  # the nearest level counts
+    for source in (levels, floats, torch.from_numpy(floats), floats[..., None], *near):
         one = photo_from(source)
         assert noise_key(one.gray, one.depth) == expected
     eight = photo_from(photo(30, 40))
