@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import torch
@@ -57,3 +58,24 @@ def test_saved_again_they_are_described_in_the_same_words(tmp_path):
     for name in ("stage1", "stage2", "stage3"):
         shipped, again = (folder / name / "config.json" for folder in (DEFAULT_WEIGHTS, tmp_path / "again"))
         assert json.loads(again.read_text()) == json.loads(shipped.read_text())
+
+
+def test_as_earlier_versions_stored_them_they_are_the_same_weights(tmp_path):
+    """Format 1: families by number, `vividness` and `prints`, no families in the index."""
+    old = tmp_path / "old"
+    shutil.copytree(DEFAULT_WEIGHTS, old)
+    names = {"chroma_gain": "vividness", "film": "prints"}
+    for number, name in enumerate(("stage1", "stage2", "stage3"), 1):
+        new = json.loads((old / name / "config.json").read_text())
+        config = {names.get(key, key): value for key, value in new["config"].items()}
+        description = {"format": 1, "stage": number, "kind": new["kind"], "config": config, "trained": new["trained"]}
+        (old / name / "config.json").write_text(json.dumps(description))
+    index = json.loads((old / "model_index.json").read_text()) | {"format": 1}
+    for entry in index["stages"].values():
+        del entry["family"]
+    (old / "model_index.json").write_text(json.dumps(index))
+    assert "vividness" in (old / "stage1/config.json").read_text()
+    loaded, shipped = ColorPipeline.from_pretrained(old), ColorPipeline.from_pretrained()
+    assert loaded.fingerprint() == shipped.fingerprint()
+    gray = photo(64, 48)
+    assert same(loaded(gray, generator=3).images, shipped(gray, generator=3).images)

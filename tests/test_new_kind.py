@@ -45,7 +45,7 @@ def levels(tmp_path, monkeypatch):
 
 
 def colored(rng: np.random.Generator, side: int = 64) -> np.ndarray:
-    """A picture whose color is a function of its gray, blue where dark or bright, else orange: (side, side, 3) uint8."""
+    """A picture whose color is a function of its gray, blue where dark or bright: (side, side, 3) uint8."""
     gray = np.kron(rng.uniform(0.2, 0.8, (8, 8)), np.ones((side // 8, side // 8)))
     gray = torch.from_numpy(gray).float()[None, None]
     blue = 1.5 * (gray - 0.5) ** 2 - 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -284,6 +285,20 @@ def test_a_photo_is_encoded_once_for_all_draws(real_pipe):
     encoding = real_pipe.coarse.encode(view(gray))
     first, again = (real_pipe.coarse.sample(encoding, 2, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first.chroma, again.chroma), "drawing changes nothing of what is known"
+
+
+def test_real_stages_are_called_from_several_threads(real_pipe):
+    calls = [(photo(60 + 10 * i, 40, i), {"num_inference_steps": (1 + i, 1 + i % 2), "generator": i, "pool": 1 + i % 3,
+                                          "temperature": 1 - 0.2 * i}) for i in range(4)]  # fmt: skip
+
+    def call(which):
+        gray, options = which
+        return real_pipe(gray, 2, **options).images + real_pipe(gray, preview=True).images
+
+    expected = [call(one) for one in calls]
+    with ThreadPoolExecutor(4) as threads:
+        for images, alone in zip(threads.map(call, calls), expected, strict=True):
+            assert same(images, alone)
 
 
 def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):

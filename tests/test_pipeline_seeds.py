@@ -49,11 +49,22 @@ def test_the_noise_key_is_the_sha256_of_shape_depth_and_levels(size, dtype):
     assert noise_key(one.gray, one.depth) == said.hexdigest()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_level_is_hashed_as_it_was_read(dtype):
+    peak = np.iinfo(dtype).max
+    levels = np.arange(peak + 1, dtype=dtype)[None]
+    said = hashlib.sha256(f"1 {peak + 1} {8 * levels.itemsize}\n".encode())
+    said.update(levels.astype(f"<u{levels.itemsize}").tobytes())
+    one = photo_from(levels)
+    assert noise_key(one.gray, one.depth) == said.hexdigest()
+
+
 def test_floats_are_keyed_as_sixteen_bits():
     levels = photo(30, 40, dtype=np.uint16)
     expected = noise_key((levels / 65535).astype(np.float32), 16)
     floats = levels.astype(np.float32) / np.float32(65535)
-    for source in (levels, floats, torch.from_numpy(floats), floats[..., None]):
+    near = [np.clip((levels + off) / 65535, 0, 1).astype(np.float32) for off in (-0.4, 0.4)]  # the nearest level counts
+    for source in (levels, floats, torch.from_numpy(floats), floats[..., None], *near):
         one = photo_from(source)
         assert noise_key(one.gray, one.depth) == expected
     eight = photo_from(photo(30, 40))
