@@ -25,7 +25,10 @@ def diffusion_colorizer(stage: Stage) -> DiffusionColorizer:
 
 def same_but_tuned(stage: Stage, other: Stage) -> bool:
     """Whether two stages have the same weights but for tuned steps; one of the two may have been through float16."""
-    first, second = ({k: v for k, v in one.state_dict().items() if not k.startswith("tuned.")} for one in (stage, other))
+    first, second = (
+        {name: value for name, value in one.state_dict().items() if not name.startswith("tuned.")}
+        for one in (stage, other)
+    )
     same = first.keys() == second.keys() and all(second[name].shape == first[name].shape for name in first)
     return same and all(torch.allclose(second[name], first[name], 2e-3, 1e-5) for name in first)
 

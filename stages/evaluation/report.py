@@ -122,9 +122,9 @@ class Report(Account):
 
     def compare_candidates(self, row: dict[str, Any], what: str, other: str) -> None:
         """Paired differences of a row of candidates to that called `other`, noted and kept as `minus_<what>`."""
-        found = row[f"minus_{what}"] = {}
+        differences = row[f"minus_{what}"] = {}
         for key, (value, low, high) in self.candidates[row["name"]].minus(self.candidates[other]).items():
-            found[key] = {"value": value, "interval_95": [low, high]}
+            differences[key] = {"value": value, "interval_95": [low, high]}
             self.note(f"{row['name']}: {key} {value:+.2f} [{low:+.2f}, {high:+.2f}] against {other}")
 
     def add_candidates(self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool) -> None:

@@ -66,12 +66,12 @@ class CandidateScores:
 
     def minus(self, other: CandidateScores) -> dict[str, tuple[float, float, float]]:
         """Mean difference on the same photographs, and its 95 % interval by the normal distribution."""
-        found = {}
+        differences = {}
         for field in fields(self):
             more = getattr(self, field.name) - getattr(other, field.name)
             half = 1.96 * float(more.std()) / len(more) ** 0.5
-            found[field.name] = (float(more.mean()), float(more.mean()) - half, float(more.mean()) + half)
-        return found
+            differences[field.name] = (float(more.mean()), float(more.mean()) - half, float(more.mean()) + half)
+        return differences
 
 
 class Reference:
