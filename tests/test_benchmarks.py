@@ -98,7 +98,8 @@ class Ticking(CoarseColorizer[Encoding]):
         callback: StepCallback | None = None,
     ) -> Draws:  # fmt: skip
         self.clock[0] += 1
-        return Draws.of(encoding.gray64, 0.1 * draw_noise((len(encoding), num_samples, 2, 1, 1)).expand(-1, -1, -1, 64, 64))
+        chroma = 0.1 * draw_noise((len(encoding), num_samples, 2, 1, 1))
+        return Draws.of(encoding.gray64, chroma.expand(-1, -1, -1, 64, 64))
 
     def preview(self, encoding: Encoding) -> Tensor:
         return encoding.gray64.expand(-1, 3, -1, -1)

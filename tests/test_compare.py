@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -132,18 +133,14 @@ def test_the_whole_of_it_in_one_row(in_a_repository, tmp_path, capsys):
 
 
 def test_the_exit_status_tells(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(compare, "compared", lambda row, *_: {
-        "name": row, "base_seconds": 1.0, "new_seconds": 1.5, "ratio": 1.5, "met": row != "1 megapixel, preview"})  # fmt: skip
-    monkeypatch.setattr(compare, "Process", lambda *_: _nothing())
-    monkeypatch.setattr(compare, "checkout_of", lambda revision: _nothing(tmp_path))
+    def judged(row, *_):
+        return {"name": row, "base_seconds": 1.0, "new_seconds": 1.5, "ratio": 1.5, "met": not row.endswith("preview")}
+
+    monkeypatch.setattr(compare, "compared", judged)
+    monkeypatch.setattr(compare, "Process", lambda *_: nullcontext())
+    monkeypatch.setattr(compare, "checkout_of", lambda revision: nullcontext(tmp_path))
     assert main(["--base", "x", "--rows", "1 megapixel, 8 pictures"]) == 0
     assert main(["--base", "x", "--rows", "1 megapixel, 8 pictures", "1 megapixel, preview"]) == 1
     monkeypatch.undo()
     assert main(["--base", "no-such-commit", "--rows", "cold start of the command"]) == 2
     assert "no-such-commit" in capsys.readouterr().err
-
-
-def _nothing(value=None):
-    from contextlib import nullcontext
-
-    return nullcontext(value)
