@@ -3,8 +3,9 @@
     python train_scripts/evaluate_luma.py --samples data/samples
 
 Gray 8-bit pictures of the validation photographs (`--set`) and 16-bit versions of some are written as PNG, colored by
-the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of its input, in levels of the output's depth; the exit status is 1 where an error exceeds half a level, or its mean over
-one picture 0.3.
+the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of its input, in
+levels of the output's depth; the exit status is 1 where an error exceeds half a level, or its mean over one picture
+0.3.
 """
 
 from __future__ import annotations
