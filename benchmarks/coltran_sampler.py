@@ -74,7 +74,7 @@ def main() -> int:
         z, choose = inputs(core.sizes, core, options.batch)
         if rows == ROWS[0]:
             core.sample(z, choose)  # the first call pays for torch's own start
-        entry = {"height": rows, "width": core.sizes.width}
+        entry: dict[str, float] = {"height": rows, "width": core.sizes.width}
         entry["cached_seconds"], cached = timed(lambda core=core, z=z, choose=choose: core.sample(z, choose))
         only, choose_only = inputs(core.sizes, core, 1)
         with FlopCounterMode(display=False) as counter:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -35,7 +36,7 @@ class Missing(Exception):
     """A row that this checkout can not do."""
 
 
-def settings_of(what: str) -> dict[str, object]:
+def settings_of(what: str) -> dict[str, Any]:  # Any: of the types of the arguments
     """The arguments of a row as this checkout calls them. Raises Missing."""
     known = inspect.signature(ColorPipeline.__call__).parameters
     settings = {}

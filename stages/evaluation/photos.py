@@ -86,7 +86,7 @@ class Photos:
 
     def noise(self, seed: int) -> list[NoiseSource]:
         """Where the draws of each photograph come from when the pipeline is given its `gray` and this seed."""
-        return [NoiseSource(seed, noise_key(gray[0].numpy() / np.float32(255), 8)) for gray in self.gray()]
+        return [NoiseSource(seed, noise_key((gray[0].float() / 255).numpy(), 8)) for gray in self.gray()]
 
     def plain_gray(self) -> list[Tensor]:
         """The 8-bit luma as a picture, each (3, H, W) uint8."""
