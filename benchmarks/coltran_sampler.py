@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cpu import commit, parsed, processor
+from benchmarks.cpu import parsed, processor
 from stages.nn.coltran.core import ColTranCore, CoreSizes
+from stages.provenance import commit
 from stages.stage1_coarse.coltran import ColTranColorizer, drawn
 from stages.training.config import Config
 

@@ -21,9 +21,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from pipeline import ColorPipeline
+
+# torch takes more than a second to import: nothing up here may load it.
 
 REFERENCE = 200.0  # GFLOP/s
 SIZES = {"1 megapixel": (1152, 864), "24 megapixels": (6000, 4000)}
@@ -57,8 +68,9 @@ def main() -> int:
     import torch
 
     from pipeline.placement import why_not
+    from stages.provenance import commit
 
-    if reason := why_not(torch.device("cpu"), getattr(torch, options.dtype)):
+    if reason := why_not(torch.device("cpu"), dtype_of(options)):
         parser.error(f"--dtype {options.dtype}: {reason}")
     rows = []
     for name in BOUNDS:
@@ -86,19 +98,14 @@ def main() -> int:
     return 0 if all(row["met"] for row in rows) else 1
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, with the two that every benchmark has."""
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures there")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     return options
-
-
-def commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def judged(name: str, row: dict[str, float]) -> dict[str, Any]:
@@ -161,62 +168,69 @@ def from_pil(size: tuple[int, int], what: str, options: argparse.Namespace) -> d
     return {"seconds": seconds, "peak_gb": peak, "parts": parts(pipe, lambda: pipe(photos, generator=0, **settings))}
 
 
-def opened(options: argparse.Namespace) -> Any:
-    import torch
-
+def opened(options: argparse.Namespace) -> ColorPipeline:
     from pipeline import ColorPipeline
+    from stages.stage1_coarse.diffusion import DiffusionColorizer
+    from stages.stage3_superres.diffusion import DiffusionSuperResolver
 
-    pipe = ColorPipeline.from_pretrained(options.weights).to(getattr(torch, options.dtype))
+    pipe = ColorPipeline.from_pretrained(options.weights).to(dtype_of(options))
     if options.compile:
         for stage in pipe.stages.values():
-            denoiser = getattr(stage, "denoiser", None)
-            for network in (getattr(stage, "encoder", None), getattr(denoiser, "network", denoiser)):
-                if network is not None:
-                    network.forward = torch.compile(network.forward)
+            if isinstance(stage, DiffusionColorizer | DiffusionSuperResolver):
+                stage.encoder.compile()
+                stage.network.compile()
     return pipe
 
 
-def parts(pipe: Any, call: Any) -> dict[str, float]:
+def dtype_of(options: argparse.Namespace) -> torch.dtype:
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[options.dtype]
+
+
+def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
     """Seconds of one call, part by part; what is left is reducing the photo, and Python."""
-    from pipeline import sources
+    from pipeline import cascade, sources
     from pipeline.files import run
 
     spent: dict[str, float] = {}
     running: list[str] = []
 
-    def clocked(owner: Any, name: str, part: str) -> None:
+    def clocked(owner: Any, name: str, part: str | Callable[..., str]) -> None:
         whole = getattr(owner, name)
 
         def measured(*args: Any, **kwargs: Any) -> Any:
             if running:  # within another part, whose seconds these are
                 return whole(*args, **kwargs)
-            running.append(part)
+            running.append(part if isinstance(part, str) else part(*args, **kwargs))
             start = time.perf_counter()
             try:
                 return whole(*args, **kwargs)
             finally:
-                spent[part] = spent.get(part, 0.0) + time.perf_counter() - start
+                spent[running[-1]] = spent.get(running[-1], 0.0) + time.perf_counter() - start
                 running.pop()
 
-        setattr(owner, name, measured)
+        patches.enter_context(mock.patch.object(owner, name, measured))
 
-    stage1, stage2, stage3 = pipe.stages.values()
-    for module in (sources, run):
-        clocked(module, "load_photo", "read")
-    if hasattr(stage1, "encode"):
-        clocked(stage1, "encode", "encode")
-    clocked(stage1, "preview", "preview")
-    clocked(stage1, "sample", "draws")
-    clocked(stage1, "order", "order")
-    clocked(stage2, "sample", "stage 2")
-    clocked(stage3, "sample", "stage 3")
-    clocked(pipe, "uncertainty_maps", "uncertainty map")
-    clocked(pipe, "full_size", "merge")
-    clocked(run, "save_photo", "write")
-    start = time.perf_counter()
-    call()
-    whole = time.perf_counter() - start
-    return spent | {"other": whole - sum(spent.values())}
+    def drawn_for(self: Any, encoding: Any, noise: Any, count: int, options: Any, purpose: str, callback: Any) -> str:
+        return "uncertainty map" if purpose == "uncertainty" else "draws"
+
+    with ExitStack() as patches:
+        for module in (sources, run):
+            clocked(module, "load_photo", "read")
+        clocked(pipe.coarse, "encode", "encode")
+        clocked(pipe.coarse, "preview", "preview")
+        clocked(cascade.Cascade, "_draws", drawn_for)
+        clocked(cascade, "spread_order", "order")
+        clocked(pipe.color, "upsample", "stage 2")
+        clocked(pipe.superres, "sample", "stage 3")
+        clocked(cascade, "uncertainty_map", "uncertainty map")
+        clocked(pipe, "full_size", "merge")
+        clocked(run, "save_photo", "write")
+        start = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - start
+    return spent | {"other": seconds - sum(spent.values())}
 
 
 def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, Any]:
@@ -231,20 +245,20 @@ def from_file(size: tuple[int, int], options: argparse.Namespace) -> dict[str, A
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(photo)], check=True)
         pipe = opened(options)
         pipe(picture((320, 240)), generator=0)  # the first call of all
-        found = []
+        seconds = []
         for number in range(options.repeats):
             report = color_files(pipe, [photo], Path(folder) / f"out{number}", Settings())
             if report.failed:
                 raise RuntimeError(report.failed[0][1])
-            found.append(report.seconds)
+            seconds.append(report.seconds)
         peak = peak_memory()
         spent = parts(pipe, lambda: color_files(pipe, [photo], Path(folder) / "again", Settings()))
-    return {"seconds": min(found), "peak_gb": peak, "parts": spent}
+    return {"seconds": min(seconds), "peak_gb": peak, "parts": spent}
 
 
 def cold_start(options: argparse.Namespace) -> dict[str, float]:
     """The whole command on a small photo, from nothing to the end of the process; the fastest run."""
-    found = []
+    seconds = []
     for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             picture((320, 240)).save(f"{folder}/photo.png")
@@ -252,11 +266,11 @@ def cold_start(options: argparse.Namespace) -> dict[str, float]:
             command += ["-o", f"{folder}/out", "--device", "cpu", "--dtype", options.dtype]
             command += ["--weights", options.weights] if options.weights else []
             run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
-            found.append(timed(run))
-    return {"seconds": min(found)}
+            seconds.append(timed(run))
+    return {"seconds": min(seconds)}
 
 
-def picture(size: tuple[int, int]):
+def picture(size: tuple[int, int]) -> Image.Image:
     """A gray PIL image, smooth with grain, (width, height)."""
     import numpy as np
     from PIL import Image
@@ -268,7 +282,7 @@ def picture(size: tuple[int, int]):
     return Image.fromarray(np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8))
 
 
-def timed(call) -> float:
+def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

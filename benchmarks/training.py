@@ -27,7 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.cpu import commit, parsed, processor  # noqa: E402
+from benchmarks.cpu import parsed, processor  # noqa: E402
+from stages.provenance import commit  # noqa: E402
 from stages.registry import kind_of  # noqa: E402
 from stages.training.config import Config  # noqa: E402
 from stages.training.data import Mixture, Pictures  # noqa: E402

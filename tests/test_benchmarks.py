@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from standins import standin_pipeline
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cpu
 from benchmarks.cpu import judged, line, parts
 from benchmarks.training import convolution_backward_flop
-from pipeline import sources
-from pipeline.color_pipeline import CANDIDATES, UNCERTAINTY_DRAWS
+from pipeline import ColorPipeline, cascade, sources
 from pipeline.files import run
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
+from stages.diffusion.noise import draw_noise
+from stages.options import SampleOptions
+from stages.stage import (
+    CoarseColorizer,
+    ColorUpsampler,
+    Draws,
+    Encoding,
+    Generators,
+    GrayView,
+    StepCallback,
+    SuperResolver,
+)
+
+DEFAULT = SampleOptions()
+
+
+@dataclass(frozen=True)
+class Empty:
+    pass
 
 
 @pytest.mark.parametrize("groups", [1, 4, 32])
@@ -42,20 +64,57 @@ def test_bounds_are_judged_at_the_rate_of_the_processor():
     assert free["met"] and free["scaled_bound_seconds"] is None and "NOT MET" not in line(free)
 
 
+class Steady(ColorUpsampler):
+    """Coarse colors as they are."""
+
+    kind, config_class = "steady", Empty
+
+    def upsample(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
+        return merge(gray64, chroma_from_rgb(rgb_from_coarse(coarse64)))
+
+
+class Enlarging(SuperResolver):
+    kind, config_class = "enlarging", Empty
+
+    def sample(
+        self, gray256: Tensor, rgb64: Tensor, options: SampleOptions = DEFAULT, generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:  # fmt: skip
+        return merge(gray256, chroma_from_rgb(resize(rgb64, (256, 256))))
+
+
+class Ticking(CoarseColorizer[Encoding]):
+    """Each call to draw takes a second of the clock."""
+
+    kind, config_class, pool = "ticking", Empty, 8
+    honors = frozenset({"temperature"})
+    clock: ClassVar[list[int]] = [0]
+
+    def encode(self, view: GrayView) -> Encoding:
+        return Encoding(view.gray64)
+
+    def sample(
+        self, encoding: Encoding, num_samples: int = 1, options: SampleOptions = DEFAULT, generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Draws:  # fmt: skip
+        self.clock[0] += 1
+        chroma = 0.1 * draw_noise((len(encoding), num_samples, 2, 1, 1))
+        return Draws.of(encoding.gray64, chroma.expand(-1, -1, -1, 64, 64))
+
+    def preview(self, encoding: Encoding) -> Tensor:
+        return encoding.gray64.expand(-1, 3, -1, -1)
+
+
 def test_parts_add_up_to_the_call(monkeypatch):
-    """Work within a part is that part's: the draws of a uncertainty map are not those of the picture."""
-    for module, name in ((sources, "load_photo"), (run, "load_photo"), (run, "save_photo")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # `parts` replaces them; put back at the end
-    pipe, clock = standin_pipeline(), [0]
+    """Work within a part is that part's: the draws of an uncertainty map are not those of the picture."""
+    pipe, clock = ColorPipeline(Ticking(Empty()), Steady(Empty()), Enlarging(Empty())), Ticking.clock
+    clock[0] = 0
     monkeypatch.setattr(cpu, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    sample = pipe.stages["stage1"].sample
-
-    def slow(*args, **kwargs):
-        clock[0] += 1
-        return sample(*args, **kwargs)
-
-    monkeypatch.setattr(pipe.stages["stage1"], "sample", slow)
+    before = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, run.load_photo, run.save_photo]
     spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, uncertainty=True))
-    of_picture, of_map = (draws // CANDIDATES for draws in (8, UNCERTAINTY_DRAWS))
+    of_picture, of_map = (draws // cascade.CANDIDATES for draws in (8, cascade.UNCERTAINTY_DRAWS))
     assert (spent["draws"], spent["uncertainty map"]) == (of_picture, of_map) and of_map > of_picture > 0
     assert sum(spent.values()) == clock[0] == of_picture + of_map
+    assert {"read", "encode", "order", "stage 2", "stage 3", "merge"} <= set(spent)
+    after = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, run.load_photo, run.save_photo]
+    assert before == after and "encode" not in vars(pipe.coarse)  # the clocks are gone

@@ -101,17 +101,17 @@ def test_other_half_of_the_originals_is_about_zero_and_another_distribution_is_n
 
 
 def test_the_bootstrap_knows_how_far_the_estimate_scatters():
-    """Spread of the estimate over fresh lists of photographs, against the spread of the replicates."""
+    """Standard deviation of the estimate over fresh lists of photographs, against that of the replicates."""
     generator = torch.Generator().manual_seed(5)
-    splits, values, spreads = HalfSplits(60, replicates=200), [], []
+    splits, values, deviations = HalfSplits(60, replicates=200), [], []
     for _ in range(80):
         originals = torch.randn(60, 8, generator=generator, dtype=torch.float64)
         outputs = torch.randn(60, 8, generator=generator, dtype=torch.float64) + 0.7
         estimate = splits.kid(originals, outputs)
         values.append(estimate.value)
-        spreads.append(float(estimate.replicates.std()))
+        deviations.append(float(estimate.replicates.std()))
     true = float(torch.tensor(values).std())
-    assert 0.75 < sum(spreads) / len(spreads) / true < 1.4
+    assert 0.75 < sum(deviations) / len(deviations) / true < 1.4
 
 
 def test_two_systems_meet_the_same_splits_and_draws():

@@ -2,10 +2,10 @@
 
     python train_scripts/evaluate_luma.py --samples data/samples
 
-Gray 8-bit pictures of the validation photographs (photos64 and photos256) and 16-bit versions of some are written as
-PNG, colored by the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of
-its input, in levels of the output's depth; the exit status is 1 where an error exceeds half a level, or its mean over
-one picture 0.3.
+Gray 8-bit pictures of the validation photographs (`--set`) and 16-bit versions of some are written as PNG, colored by
+the command line as PNG and as TIFF, and read again. The luma of each output is compared with that of its input, in
+levels of the output's depth; the exit status is 1 where an error exceeds half a level, or its mean over one picture
+0.3.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from PIL import Image
 from pipeline.cli import main as trichrome
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Report, Settings
+from pipeline.folder import DEFAULT_WEIGHTS
 from pipeline.images.photo import ImageError
 from pipeline.images.read import load_photo
 from stages.checkpoint import sha256_of
-from stages.evaluation.command import DEFAULT_WEIGHTS, ROOT, positive
-from stages.evaluation.photos import EvaluationError, Photos, load_photos
-from stages.evaluation.provenance import git_state
+from stages.evaluation.command import positive
+from stages.evaluation.photos import SETS, EvaluationError, Photos, load_photos
 from stages.photographs import DataError, data_folder
+from stages.provenance import commit
 
 WORST, MEAN = 0.5, 0.3  # levels
 ROUNDING = 1e-3  # of the float32 luma itself, in levels
@@ -41,6 +42,10 @@ SIXTEEN_BITS = 50  # photographs of each set that are also written with 16 bits
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="Compare the luma of colored files with that of their inputs.")
     options.add_argument("--data", type=Path, metavar="FOLDER", help="default: $TRICHROME_DATA, else data/")
+    options.add_argument(
+        "--set", nargs="+", choices=list(SETS), default=["photos64", "photos256"],
+        help="photographs in --data, at their size (default: photos64 photos256)",
+    )  # fmt: skip
     options.add_argument("--photos", type=positive, metavar="N", help="only the first N of each set")
     options.add_argument("--samples", type=Path, metavar="FOLDER", help="also the files of this folder")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the table there")
@@ -62,17 +67,17 @@ def compared(inputs: Path, out: Path, kind: str) -> list[dict[str, Any]]:
     """For each depth among the files of `inputs`: worst error of a pixel, worst mean of a picture, in levels."""
     report = Report()
     jobs = plan(find_inputs([inputs], out, report), out, Settings(format=kind), report)
-    found: dict[int, list[np.ndarray]] = {}
+    errors_by_depth: dict[int, list[np.ndarray]] = {}
     for job in jobs:
         before, after = load_photo(job.source), load_photo(out / job.outputs[0])
         if (before.gray.shape, before.depth) != (after.gray.shape, after.depth):
             raise EvaluationError(f"{job.source}: another size or depth came out")
         error = np.abs(after.gray.astype(np.float64) - before.gray) * (2**before.depth - 1)
-        found.setdefault(before.depth, []).append(np.array([error.max(), error.mean()]))
+        errors_by_depth.setdefault(before.depth, []).append(np.array([error.max(), error.mean()]))
     return [
         {"bits": depth, "files": len(errors), "worst": round(float(np.max(errors, 0)[0]), 4),
          "worst_mean": round(float(np.max(errors, 0)[1]), 4)}
-        for depth, errors in sorted(found.items())
+        for depth, errors in sorted(errors_by_depth.items())
     ]  # fmt: skip
 
 
@@ -92,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         data = data_folder(args.data)
         with tempfile.TemporaryDirectory() as temporary:
             folders = {}
-            for name in ("photos64", "photos256"):
+            for name in args.set:
                 folders[name] = Path(temporary) / name
                 folders[name].mkdir()
                 photos = load_photos(data, name, "validation", args.photos)
@@ -113,9 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        command, git = shlex.join(["python", *sys.argv]), git_state(ROOT)
-        record = {"command": command, "git": git, "options": args.options, "photos_sha256": hashes,
-                  "weights": weights_in(args.options), "rows": rows}  # fmt: skip
+        record = {"command": shlex.join(["python", *sys.argv]), "commit": commit(), "options": args.options,
+                  "photos_sha256": hashes, "weights": weights_in(args.options), "rows": rows}  # fmt: skip
         args.json.write_text(json.dumps(record, indent=1) + "\n")
     good = all(row["worst"] <= WORST + ROUNDING and row["worst_mean"] <= MEAN for row in rows)
     print("the luma is kept" if good else "THE LUMA IS NOT KEPT")

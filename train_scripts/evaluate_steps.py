@@ -7,7 +7,7 @@ in the sampler and in how often the denoiser is asked; beside each stand the sec
 once, the encoder included) and the paired difference of `squeezenet_kid` to the reference, the first row. Where the
 weights hold tuned steps (train_scripts/tune_steps.py), as many steps stand there once more, tuned, and so do those of
 `--tuned`, other tunings of the same weights. A sampler of two evaluations per step gets half of the steps,
-rounded up; its last step is one evaluation.
+rounded up; its last step is one evaluation. Kind `diffusion` only.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from tqdm import tqdm
 
 from stages.color.spaces import merge
 from stages.diffusion import FewSteps
-from stages.evaluation.command import arguments, batches, generators, positive, run, stage_weights
-from stages.evaluation.photos import EvaluationError
+from stages.evaluation.coarse import BATCH, streams, view_of
+from stages.evaluation.command import arguments, batches, positive, run
+from stages.evaluation.few_steps import diffusion_colorizer, same_but_tuned
+from stages.evaluation.photos import EvaluationError, load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.provenance import weights_of
-from stages.registry import load_stage
-from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS
-from train_scripts.evaluate_stage1 import BATCH, opened, shown
-from train_scripts.tune_steps import same_but_tuned
+from stages.evaluation.report import Report
+from stages.options import SampleOptions
+from stages.photographs import data_folder
+from stages.stage1_coarse.diffusion import STAGE1_SAMPLERS, DiffusionColorizer
+from train_scripts.weights import coarse_colorizer, stage_weights
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("steps", "Quality of stage 1 against evaluations of its denoiser.")
+    options = arguments("steps", "Quality of stage 1 against evaluations of its denoiser.", "photos64", "at 64x64")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
-    options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--reference", type=positive, default=50, help="evaluations of the first row")
     options.add_argument("--evaluations", type=positive, nargs="+", default=[2, 3, 4, 5, 6, 8, 10, 14])
     options.add_argument(
@@ -51,34 +53,33 @@ def parser() -> argparse.ArgumentParser:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    if args.steps is not None:
-        raise EvaluationError("--evaluations and --reference say how many steps; leave out --steps")
-    photos, report, stage = opened(args, 64)
-    if not hasattr(stage, "denoiser"):
-        raise EvaluationError(f"stage 1 of kind {stage.kind!r} has no denoiser to ask more or less often")
-    own, asked = stage.config, [0]
-    stage.denoiser.network.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
+    folder = stage_weights(args.weights, "coarse")
+    stage = diffusion_colorizer(coarse_colorizer(folder))
+    tunings = tunings_of(stage, args.tuned)
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    report = Report(args, photos.reduced(64))
+    report.use_weights("stage1", folder, stage)
+    report.record["sampler"] = report.record["steps"] = "by row"
+    report.record["tuned"] = {str(folder): weights_of(folder)["sha256"] for folder in args.tuned}
+    stored, asked, noise = stage.config, [0], photos.noise(args.seed)
+    stage.network.register_forward_hook(lambda *_: asked.__setitem__(0, asked[0] + 1))
     wanted = [(args.samplers[0], args.reference)]
     wanted += [(name, count) for name in args.samplers for count in args.evaluations]
     # Those of two evaluations per step can not do every number; each row comes once.
     wanted = list(dict.fromkeys((name, (count + 1) // 2 if name == "heun" else count) for name, count in wanted))
-    tunings = tunings_of(stage, args.tuned)
-    report.record["sampler"] = report.record["steps"] = "by row"
     reference = ""  # the first row's name
-    report.record["tuned"] = {str(folder): weights_of(folder)["sha256"] for folder in args.tuned}
     rows = [(*row, False) for row in wanted] + [("spectral", steps, True) for steps in sorted(tunings)]
     for sampler, steps, tuned in rows:
-        stage.config = dataclasses.replace(own, sampler=sampler, tuned=steps if tuned else 0)
+        stage.config = dataclasses.replace(stored, sampler=sampler, tuned=steps if tuned else 0)
         stage.tuned = tunings.get(steps)
         pictures: list[Tensor] = []
         seconds, asked[0] = 0.0, 0
         for part in tqdm(batches(len(photos), BATCH), desc=f"{sampler}, {steps} steps", unit="batch"):
-            _, gray64, sharp = shown(photos, part, stage)
-            noise = generators(args.seed, part, 1)
+            view, generators = view_of(photos, part), streams(noise[part.start : part.stop], 1)
             start = time.perf_counter()
-            chroma = stage.sample_chroma(gray64, 1, noise, steps, **sharp)[:, 0]
+            draws = stage.sample(stage.encode(view), 1, SampleOptions(steps=steps), generators)
             seconds += time.perf_counter() - start
-            pictures.append(picture_from_rgb(merge(gray64, chroma)))
+            pictures.append(picture_from_rgb(merge(view.gray64, draws.chroma[:, 0])))
         evaluations = asked[0] / len(pictures)
         name = f"{sampler}, {evaluations:g} evaluations" + (", tuned" if tuned else "")
         report.add(name, torch.cat(pictures), sheet=name)
@@ -95,12 +96,12 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return report.finish()
 
 
-def tunings_of(stage: Any, folders: list[Path]) -> dict[int, FewSteps]:
+def tunings_of(stage: DiffusionColorizer, folders: list[Path]) -> dict[int, FewSteps]:
     """By number of steps, those that the stage holds and those of `folders`; raises EvaluationError for others."""
     tunings = {} if stage.tuned is None else {stage.config.tuned: stage.tuned}
     for folder in folders:
-        other: Any = load_stage(stage_weights(folder, 1))
-        if getattr(other, "tuned", None) is None or other.config.tuned in tunings:
+        other = diffusion_colorizer(coarse_colorizer(stage_weights(folder, "coarse")))
+        if other.tuned is None or other.config.tuned in tunings:
             raise EvaluationError(
                 f"{folder} holds no tuned steps (train_scripts/tune_steps.py), or as many as another; known so far: "
                 f"{sorted(tunings)}"

@@ -21,24 +21,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline import ColorPipeline
+from pipeline.cascade import CANDIDATES, UNCERTAINTY_DRAWS, uncertainty_map
 from pipeline.full_resolution import full_size_uncertainty
+from pipeline.images import Photo
 from pipeline.sources import photo_from
 from stages.color.difference import ciede2000
-from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
-from stages.evaluation.command import arguments, run, several
+from stages.color.spaces import chroma_from_rgb, lab_from_rgb, merge
+from stages.evaluation.command import add_steps, arguments, run, several
 from stages.evaluation.photos import EvaluationError, load_photos
 from stages.evaluation.report import Account
 from stages.evaluation.statistics import spearman
+from stages.options import SampleOptions
 from stages.photographs import data_folder
-from train_scripts.evaluate_pipeline import load_pipeline
+from stages.seeds import NoiseSource
+from stages.stage import Draws, GrayView
+from train_scripts.weights import loaded_pipeline
 
 WINDOW = 9
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("uncertainty", "Rank correlations of the uncertainty map with errors.")
+    options = arguments(
+        "uncertainty", "Rank correlations of the uncertainty map with errors.", "photos256", "at their size"
+    )
+    add_steps(options, "stage 1")
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
-    options.add_argument("--set", default="photos256", help="photographs in --data (default: %(default)s)")
     options.add_argument("--samples", type=several, default=8, metavar="K", help="of the mean sample")
     return options
 
@@ -49,29 +57,44 @@ def contrast(gray: Tensor) -> Tensor:
     return (square - mean**2).clamp_min(0).sqrt()[0]
 
 
+def uncertainty_draws(pipe: ColorPipeline, photo: Photo, noise: NoiseSource, steps: int | None) -> Tensor:
+    """The draws of the pipeline's own uncertainty map: chroma (UNCERTAINTY_DRAWS, 2, 64, 64)."""
+    encoding = pipe.coarse.encode(GrayView.of(torch.from_numpy(photo.gray)[None, None]))
+    options, draws = SampleOptions(steps=steps, temperature=1.0), []
+    for first in range(0, UNCERTAINTY_DRAWS, CANDIDATES):
+        streams = [noise.generator(candidate, "uncertainty") for candidate in range(first, first + CANDIDATES)]
+        draws.append(pipe.coarse.sample(encoding, CANDIDATES, options, streams))
+    return Draws.cat(draws).chroma[0]
+
+
 def maps_of(
-    pipe: Any, rgb: Tensor, seed: int, args: argparse.Namespace
+    pipe: ColorPipeline, rgb: Tensor, photo: Photo, noise: NoiseSource, args: argparse.Namespace
 ) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
-    """Of one photograph, for each of the two pictures judged: its errors (H, W), and every map that might rank them."""
-    gray = gray_from_rgb(rgb)
-    settings: dict[str, Any] = {"generator": seed, "output_type": "pt", "num_inference_steps": args.steps}
-    samples = torch.stack(pipe(gray, num_samples=args.samples, pool=1, **settings).images)
-    (default,) = pipe(gray, **settings).images
-    (preview,) = pipe(gray, preview=True, **settings).images
+    """Of one photograph, for each of the two pictures judged: its errors (H, W), and every map that might rank them.
+
+    rgb: (3, H, W), the original; photo: its luma in 8 bits, and where its noise comes from
+    """
+    gray, seed, steps = torch.from_numpy(photo.gray)[None], noise.seed, args.steps
+    samples = torch.stack(pipe(photo, args.samples, steps, seed, pool=1, output_type="pt").images)
+    (default,) = pipe(photo, 1, steps, seed, output_type="pt").images
+    (preview,) = pipe(photo, preview=True, output_type="pt").images
     mean = merge(gray, chroma_from_rgb(samples).mean(0))
-    (uncertainty,) = pipe.uncertainty_maps([photo_from(gray)], [seed], [torch.stack([mean, default])], args.steps)
-    of_mean, of_default = (torch.from_numpy(full_size_uncertainty(one, tuple(gray.shape[1:]))) for one in uncertainty)
+    draws = uncertainty_draws(pipe, photo, noise, steps)
+    of_mean, of_default = (
+        torch.from_numpy(full_size_uncertainty(one, photo.gray.shape))
+        for one in uncertainty_map(photo, draws, torch.stack([mean, default]))
+    )
     ab = lab_from_rgb(samples)[:, 1:]
-    spread = {f"spread of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
+    apart = {f"standard deviation of {args.samples} samples": (ab - ab.mean(0)).square().sum(1).mean(0).sqrt()}
     common = {"saturation of the preview": saturation(preview), "contrast of gray": contrast(gray), "gray": gray[0]}
-    found = {}
-    for name, picture, own in (
-        ("mean sample", mean, {"uncertainty map": of_mean, **spread}),
+    judged = {}
+    for name, picture, maps in (
+        ("mean sample", mean, {"uncertainty map": of_mean, **apart}),
         ("default output", default, {"uncertainty map": of_default}),
     ):
         error = ciede2000(lab_from_rgb(picture), lab_from_rgb(rgb))
-        found[name] = error, {**own, "saturation": saturation(picture), **common}
-    return found
+        judged[name] = error, {**maps, "saturation": saturation(picture), **common}
+    return judged
 
 
 def saturation(rgb: Tensor) -> Tensor:
@@ -85,13 +108,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if len(photos) < 2:
         raise EvaluationError("at least two photographs are needed")
     account = Account(args, photos)
-    pipe = load_pipeline(args, account)
+    pipe = loaded_pipeline(args, account)
     errors: dict[str, list[Tensor]] = {}
     maps: dict[tuple[str, str], list[Tensor]] = {}
-    for i in tqdm(range(len(photos)), desc="photographs"):
-        for judged, (error, found) in maps_of(pipe, photos.rgb(slice(i, i + 1))[0], args.seed + i, args).items():
+    sources = zip(photos.rgb(), photos.gray(), photos.noise(args.seed), strict=True)
+    for rgb, gray, noise in tqdm(sources, total=len(photos), desc="photographs"):
+        for judged, (error, of_photo) in maps_of(pipe, rgb, photo_from(gray[0].numpy()), noise, args).items():
             errors.setdefault(judged, []).append(error)
-            for name, one in found.items():
+            for name, one in of_photo.items():
                 maps.setdefault((judged, name), []).append(one)
     for (judged, name), ones in maps.items():
         within = torch.tensor([spearman(one, error) for one, error in zip(ones, errors[judged], strict=True)])

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from pipeline import ColorPipeline
+from pipeline.folder import FAMILIES
 from stages.checkpoint import CheckpointError, config_from_dict
+from stages.evaluation.few_steps import same_but_tuned
+from stages.provenance import ROOT
 from stages.registry import load_stage
-from stages.stage import Stage
-from stages.training.launch import CONFIGS
-from train_scripts.tune_steps import same_but_tuned
-
-STAGES = ("stage1", "stage2", "stage3")
+from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
+from stages.stage1_coarse.diffusion import DiffusionColorizer
 
 
 def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
@@ -44,24 +44,24 @@ def named(path: Path) -> tuple[dict[str, dict[str, Any]], float]:
     if type(sharpness) not in (int, float):
         raise CheckpointError(f"{path}: sharpness must be a number; got {sharpness!r}")
     table = {stage: {"run": entry} if isinstance(entry, str) else entry for stage, entry in table.items()}
-    if set(table) != set(STAGES) or not all(
+    if set(table) != set(FAMILIES) or not all(
         isinstance(entry, dict) and isinstance(entry.get("run"), str) and isinstance(entry.get("saved", ""), str)
         for entry in table.values()
     ):
         raise CheckpointError(
-            f"{path} must name a run for each of {', '.join(STAGES)}, a folder in it where `saved` is given, and "
+            f"{path} must name a run for each of {', '.join(FAMILIES)}, a folder in it where `saved` is given, and "
             f"nothing else but `sharpness`; got {table}"
         )
-    return {stage: table[stage] for stage in STAGES}, sharpness
+    return {stage: table[stage] for stage in FAMILIES}, sharpness
 
 
-def opened(folder: Path, number: int, changes: dict[str, Any]) -> Stage:
+def opened(folder: Path, family: str, changes: dict[str, Any]) -> Stage:
     """The saved stage with some settings changed; such as change shapes of the network raise CheckpointError, and so
-    does another stage than `number`.
+    does another family.
     """
     stage = load_stage(folder)
-    if stage.stage != number:
-        raise CheckpointError(f"{folder} holds weights of stage {stage.stage}; expected stage {number}")
+    if stage.family != family:
+        raise CheckpointError(f"{folder} holds weights of the family {stage.family}; expected {family}")
     config = config_from_dict(type(stage.config), {**dataclasses.asdict(stage.config), **changes})
     changed = type(stage)(config)
     try:
@@ -75,36 +75,44 @@ def opened(folder: Path, number: int, changes: dict[str, Any]) -> Stage:
 def check_tuned(stage: Stage, folder: Path) -> None:
     """Raises CheckpointError where a stage from a run's `folder` holds tuned steps of other weights than the run's."""
     finals = sorted(folder.parent.glob("final*"))
-    if getattr(stage.config, "tuned", 0) and not any(same_but_tuned(stage, load_stage(final)) for final in finals):
+    tuned = isinstance(stage, DiffusionColorizer) and stage.tuned is not None
+    if tuned and not any(same_but_tuned(stage, load_stage(final)) for final in finals):
         raise CheckpointError(f"{folder} holds tuned steps of weights that are none of {[one.name for one in finals]} "
                               "beside it: tune the run's own again (train_scripts/tune_steps.py)")  # fmt: skip
+
+
+def taken(folder: Path | None, runs: Path, entry: dict[str, Any], family: str) -> Stage:
+    """The stage saved in `folder`, as it is, or else that of the run that an entry of the config names."""
+    if folder is not None:
+        return opened(folder, family, {})
+    folder = runs / entry["run"] / entry.get("saved", "final")
+    if "saved" in entry and not folder.is_dir():
+        raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
+                              "train_scripts/tune_steps.py has learned its few steps.")  # fmt: skip
+    stage = opened(folder, family, {key: value for key, value in entry.items() if key not in ("run", "saved")})
+    check_tuned(stage, folder)
+    return stage
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
-    for number in (1, 2, 3):
+    for name in FAMILIES:
         parser.add_argument(
-            f"--stage{number}", type=Path, help="saved stage, taken as it is (default: the run that the config names)"
+            f"--{name}", type=Path, help="saved stage, taken as it is (default: the run that the config names)"
         )
-    parser.add_argument("--config", type=Path, default=CONFIGS / "pipeline.toml", help="default: %(default)s")
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "configs" / "pipeline.toml", help="default: configs/pipeline.toml"
+    )
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write or replace")
     options = parser.parse_args(arguments)
     try:
-        names, sharpness = named(options.config)
-        stages = []
-        for number, (stage, entry) in enumerate(names.items(), 1):
-            if folder := getattr(options, stage):
-                stages.append(opened(folder, number, {}))
-                continue
-            folder = options.runs / entry["run"] / entry.get("saved", "final")
-            if "saved" in entry and not folder.is_dir():
-                raise CheckpointError(f"there is no {folder}. A finished run has `final`, and `tuned` once "
-                                      "train_scripts/tune_steps.py has learned its few steps.")
-            changes = {key: value for key, value in entry.items() if key not in ("run", "saved")}
-            stages.append(opened(folder, number, changes))
-            check_tuned(stages[-1], folder)
-        ColorPipeline(*stages, sharpness=sharpness).save_pretrained(options.out, dtype=torch.float16)
+        runs, sharpness = named(options.config)
+        stages = [taken(vars(options)[name], options.runs, runs[name], family) for name, family in FAMILIES.items()]
+        coarse, color, superres = stages
+        assert isinstance(coarse, CoarseColorizer)  # by their families
+        assert isinstance(color, ColorUpsampler) and isinstance(superres, SuperResolver)
+        ColorPipeline(coarse, color, superres, sharpness).save_pretrained(options.out, dtype=torch.float16)
     except (ValueError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

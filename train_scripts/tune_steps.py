@@ -15,7 +15,6 @@ Written: the stage with its tuned steps, for train_scripts/package.py; and resul
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -25,33 +24,31 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_description, sha256_of
-from stages.color.spaces import gray_from_rgb
 from stages.diffusion import FewSteps, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas
-from stages.diffusion.samplers import falling
 from stages.diffusion.wiener import BANDS
-from stages.evaluation.command import arguments, batches, generators, positive, run, seen_by_stage1, stage_weights
+from stages.evaluation.coarse import streams, view_of
+from stages.evaluation.command import arguments, batches, positive, run
+from stages.evaluation.few_steps import diffusion_colorizer, with_levels
 from stages.evaluation.photos import HELD_OUT, EvaluationError, Photos, load_photos
 from stages.evaluation.report import Account
 from stages.photographs import data_folder
-from stages.registry import load_stage
-from stages.stage import Stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
+from train_scripts.weights import coarse_colorizer, stage_weights
 
 LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
-RATES = {"gains": 0.01, "modulation": 0.005}  # of learning
+GAIN_RATE, MODULATION_RATE = 0.01, 0.005  # of learning
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("tuned", "Learn what stage 1's few steps get wrong.")
+    options = arguments("tuned", "Learn what stage 1's few steps get wrong.", "photos64", "as stage 1 sees them")
     options.set_defaults(split=HELD_OUT)
     options.add_argument("--weights", type=Path, metavar="FOLDER", default=Path("runs/stage1/final"),
                          help="stage 1 (default: %(default)s)")  # fmt: skip
     options.add_argument("--tuned", type=Path, metavar="FOLDER",
                          help="where to write it with its tuned steps (default: `tuned` beside --weights)")  # fmt: skip
-    options.add_argument("--set", default="photos64", help="photographs in --data (default: %(default)s)")
     options.add_argument("--levels", type=float, nargs="+", default=LEVELS, metavar="SIGMA",
                          help="of the noise where the few steps begin (default: %(default)s)")  # fmt: skip
     options.add_argument("--reference", type=positive, default=50, metavar="N", help="steps to learn from")
@@ -59,40 +56,36 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-class Draws:
+class LongDraws:
     """Noise, what the encoder says, and where `reference` steps end, of one draw of each photograph."""
 
     def __init__(self, stage: DiffusionColorizer, photos: Photos, seed: int, reference: int) -> None:
         self.denoiser = stage.denoiser
         sigmas = geometric_sigmas(reference, stage.config.sigma_min, stage.config.sigma_max)
-        noise, encoded, target = [], [], []
+        sources, noise, maps, target = photos.noise(seed), [], [], []
         for part in tqdm(batches(len(photos), BATCH), desc="reference", unit="batch"):
-            gray = gray_from_rgb(photos.rgb(slice(part.start, part.stop)))
-            gray64, sharp = seen_by_stage1(stage, gray)
-            encoded.append(stage.encode(gray64, **sharp).maps)
+            maps.append(stage.encode(view_of(photos, part)).maps)
             shape = (len(part), *self.denoiser.spectrum.shape)
-            noise.append(draw_noise(shape, generators(seed, part, 1), gray.device))
-            target.append(sample_exponential(self.denoiser, noise[-1], sigmas, context=encoded[-1]))
+            noise.append(draw_noise(shape, streams(sources[part.start : part.stop], 1)))
+            target.append(sample_exponential(self.denoiser, noise[-1], sigmas, context=maps[-1]))
         self.noise, self.target = torch.cat(noise), torch.cat(target)
-        self.maps = [torch.cat(one) for one in zip(*encoded, strict=True)]
+        self.maps = [torch.cat(one) for one in zip(*maps, strict=True)]
 
     def sampled(self, rows: Tensor, sigmas: FewSteps | list[float]) -> Tensor:
         return sample_exponential(self.denoiser, self.noise[rows], sigmas, context=[m[rows] for m in self.maps])
 
-    def compared(self, found: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def compared(self, drawn: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """By band: squared error relative to the target's energy, and energy relative to it, (len(BANDS),) each."""
-        found, target = self.denoiser.coefficients(found), self.denoiser.coefficients(target)
-        error, own, energy = (self._by_band(x.square()) for x in (found - target, found, target))
-        return error / energy, own / energy
+        drawn, target = self.denoiser.coefficients(drawn), self.denoiser.coefficients(target)
+        error, energy, whole = (self._by_band(x.square()) for x in (drawn - target, drawn, target))
+        return error / whole, energy / whole
 
     def _by_band(self, squares: Tensor) -> Tensor:
         return torch.zeros(len(BANDS)).index_add(0, self.denoiser.band.flatten(), squares.mean((0, 1)).flatten())
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    if args.steps is not None:
-        raise EvaluationError("--levels and --reference say how many steps; leave out --steps")
-    folder = stage_weights(args.weights, 1)
+    folder = stage_weights(args.weights, "coarse")
     if args.tuned is None and (folder.parent / "model_index.json").exists():
         raise EvaluationError(f"{folder} is a pipeline's: --tuned must say where its tuned steps are to go")
     target = args.tuned or folder.parent / "tuned"
@@ -100,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise EvaluationError(
             f"--tuned {target}: name a folder that is new, or holds an earlier tuned stage 1, beside {folder}"
         )
-    stage = with_levels(load_stage(folder), args.levels)
+    stage = with_levels(diffusion_colorizer(coarse_colorizer(folder)), args.levels)
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = Account(args, photos)
     account.use_weights("stage1", folder, stage)
@@ -110,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     tuned = stage.tuned
     assert tuned is not None
     with torch.no_grad():
-        draws = Draws(stage, photos, args.seed, args.reference)
+        draws = LongDraws(stage, photos, args.seed, args.reference)
     tested = torch.arange(len(photos) - test, len(photos))
     account.rows.append(row("as they are", draws, tested, tuned.sigmas))
     losses = learn(tuned, draws, len(photos) - test, args)
@@ -136,40 +129,18 @@ def is_free(folder: Path) -> bool:
     if not folder.is_dir() or {path.name for path in folder.iterdir()} != {CONFIG_NAME, WEIGHTS_NAME}:
         return False
     description = read_description(folder)
-    return description["stage"] == 1 and bool(description["config"].get("tuned"))
+    return description["family"] == "coarse" and bool(description["config"].get("tuned"))
 
 
-def same_but_tuned(stage: Stage, other: Stage) -> bool:
-    """Whether two stages have the same weights but for tuned steps; one of the two may have been through float16."""
-    own, found = ({k: v for k, v in one.state_dict().items() if not k.startswith("tuned.")} for one in (stage, other))
-    same = own.keys() == found.keys() and all(found[name].shape == own[name].shape for name in own)
-    return same and all(torch.allclose(found[name], own[name], 2e-3, 1e-5) for name in own)
-
-
-def with_levels(stage: Any, levels: list[float]) -> DiffusionColorizer:
-    """The stage with steps to be tuned at these levels, instead of any that it holds."""
-    if not isinstance(stage, DiffusionColorizer):
-        raise EvaluationError(f"stage 1 of kind {stage.kind!r} has no steps; expected kind 'diffusion'")
-    try:
-        falling([*levels, 0.0])
-    except ValueError as error:
-        raise EvaluationError(f"--levels: {error}") from error
-    steps = len(levels)
-    stage.config = dataclasses.replace(stage.config, sampler="spectral", steps=steps, tuned=steps)
-    stage.tuned = FewSteps(levels, sum(stage.network.modulations))
-    return stage.eval().requires_grad_(False)
-
-
-def learn(tuned: FewSteps, draws: Draws, count: int, args: argparse.Namespace) -> list[float]:
+def learn(tuned: FewSteps, draws: LongDraws, count: int, args: argparse.Namespace) -> list[float]:
     """Learns the tuned steps from the first `count` draws; the mean loss of each pass. Raises EvaluationError where it
     is no longer finite.
     """
-    learned = [getattr(tuned, name).requires_grad_(True) for name in RATES]
-    groups = [{"params": [one], "lr": rate} for one, rate in zip(learned, RATES.values(), strict=True)]
-    optimizer = torch.optim.Adam(groups)
+    rates = ((tuned.gains, GAIN_RATE), (tuned.modulation, MODULATION_RATE))
+    optimizer = torch.optim.Adam([{"params": [one.requires_grad_(True)], "lr": rate} for one, rate in rates])
     generator = torch.Generator().manual_seed(args.seed)
-    batches = -(-count // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.passes * batches)
+    per_pass = -(-count // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.passes * per_pass)
     losses = []
     for number in range(args.passes):
         order, total = torch.randperm(count, generator=generator), 0.0
@@ -180,23 +151,23 @@ def learn(tuned: FewSteps, draws: Draws, count: int, args: argparse.Namespace) -
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() / batches
+            total += loss.item() / per_pass
         if not math.isfinite(total):
             raise EvaluationError(f"the loss of pass {number + 1} is {total}; try other --levels")
         losses.append(total)
         tqdm.write(f"pass {number + 1}: loss {total:.5f}")
-    for one in learned:
+    for one, _ in rates:
         one.requires_grad_(False)
     return losses
 
 
 @torch.no_grad()
-def row(name: str, draws: Draws, tested: Tensor, sigmas: FewSteps | list[float]) -> dict[str, Any]:
-    found = torch.cat([draws.sampled(rows, sigmas) for rows in tested.split(BATCH)])
+def row(name: str, draws: LongDraws, tested: Tensor, sigmas: FewSteps | list[float]) -> dict[str, Any]:
+    drawn = torch.cat([draws.sampled(rows, sigmas) for rows in tested.split(BATCH)])
     target = draws.target[tested]
-    error, energy = draws.compared(found, target)
+    error, energy = draws.compared(drawn, target)
     return {
-        "name": name, "relative_error": float((found - target).norm() / target.norm()),
+        "name": name, "relative_error": float((drawn - target).norm() / target.norm()),
         "relative_error_by_band": error.sqrt().tolist(), "energy_by_band": energy.tolist(),
     }  # fmt: skip
 

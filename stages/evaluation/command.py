@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from stages.checkpoint import CheckpointError, read_description
-from stages.color.resample import resize, sharp_gray
-from stages.evaluation.photos import EvaluationError
+from stages.checkpoint import CheckpointError
+from stages.evaluation.photos import SETS, EvaluationError
 from stages.evaluation.pixel import MetricsError
-from stages.evaluation.provenance import ROOT
+from stages.options import OptionError
 from stages.photographs import DataError
 
-DEFAULT_WEIGHTS = ROOT / "pipeline" / "weights"
 
+def arguments(
+    name: str, description: str, photos: str, where: str, sets: Iterable[str] = tuple(SETS)
+) -> argparse.ArgumentParser:
+    """The options every evaluation script has; `name` is also the default folder of its results.
 
-def arguments(name: str, description: str) -> argparse.ArgumentParser:
-    """The options every evaluation script has; `name` is also the default folder of its results."""
+    photos: the default set, of `sets`; where: at which size they are scored, for the help
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--data",
@@ -43,9 +40,17 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
         help='split of the photographs; "held-out" is the part of train that training leaves out, for choices '
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--set",
+        choices=list(sets),
+        default=photos,
+        help=f"photographs in --data, {where}; of those that are not square the center square (default: %(default)s)",
+    )
     parser.add_argument("--photos", type=positive, metavar="N", help="only the first N photographs of the split")
-    parser.add_argument("--seed", type=int, default=0, help="photograph i is sampled with seed + i (default: 0)")
-    parser.add_argument("--steps", type=positive, help="sampling steps (default: what the weights ask for)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of all photographs; each has noise of its own, as in the pipeline "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -63,6 +68,21 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_steps(parser: argparse.ArgumentParser, stage: str) -> None:
+    parser.add_argument("--steps", type=positive, help=f"of {stage}'s sampler (default: what the weights ask for)")
+
+
+def add_best_of(parser: argparse.ArgumentParser, photos: int) -> None:
+    """The options of rows of best of K."""
+    parser.add_argument(
+        "--best-photos", type=positive, default=photos, metavar="N",
+        help="photographs of the best-of-K rows: the first N (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--candidates", type=several, default=8, metavar="K", help="K of best of K (default: %(default)s)"
+    )
+
+
 def positive(text: str, least: int = 1) -> int:
     value = int(text)
     if value < least:
@@ -74,54 +94,19 @@ def several(text: str) -> int:
     return positive(text, 2)
 
 
-def run(evaluate: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser, argv=None) -> int:
+def run(
+    evaluate: Callable[[argparse.Namespace], object], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
     """Parse, evaluate, and turn what a user can cause into one line and exit status 2."""
     args = parser.parse_args(argv)
     try:
         evaluate(args)
-    except (EvaluationError, DataError, MetricsError, CheckpointError) as error:
+    except (EvaluationError, DataError, MetricsError, CheckpointError, OptionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def seen_by_stage1(stage: Any, gray: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """gray (B, 1, H, W) as the pipeline shows it to stage 1: gray64, and `sharp` where the stage can use it."""
-    side = getattr(stage, "gray_side", 64)
-    return resize(gray, (64, 64)), {"sharp": sharp_gray(gray, side)} if side > 64 else {}
-
-
-def generators(seed: int, photos: range, candidates: int, purpose: str = "colors") -> list[torch.Generator]:
-    """One generator per (photograph, candidate), photo-major: photograph i has the seed `seed + i`.
-
-    Candidate k is drawn from SHA-256 of "purpose,seed + i,k", so that no number of candidates, photographs or
-    batches changes any of them, and two stages never share their noise.
-    """
-    made = []
-    for photo in photos:
-        for candidate in range(candidates):
-            digest = hashlib.sha256(f"{purpose},{seed + photo},{candidate}".encode()).digest()
-            made.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
-    return made
-
-
 def batches(count: int, size: int) -> list[range]:
     """0 .. count - 1 in ranges of at most `size`."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def stage_weights(named: Path | None, number: int) -> Path:
-    """Folder of a stage's weights, the named or the packaged one; raises EvaluationError."""
-    folder = named or DEFAULT_WEIGHTS / f"stage{number}"
-    if not (folder / "config.json").is_file():
-        raise EvaluationError(f"no stage-{number} weights in {folder}: give a folder written by save_pretrained")
-    if (found := read_description(folder)["stage"]) != number:
-        raise EvaluationError(f"{folder} holds weights of stage {found}; expected stage {number}")
-    return folder
-
-
-def optional_weights(named: Path | None, number: int) -> Path | None:
-    """As `stage_weights`, but None where none was named and none is packaged."""
-    if named is None and not (DEFAULT_WEIGHTS / f"stage{number}" / "config.json").is_file():
-        return None
-    return stage_weights(named, number)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stages.evaluation.pixel import MetricsError, Pictures, _batches
+from stages.evaluation.pixel import MetricsError, PictureList, same_size_batches
 
 SHORT_SIDE, ENLARGED_SIDE = 128, 192  # a short side under 128 px is first enlarged to 192
 
@@ -88,11 +88,11 @@ class SqueezeNetFeatures(nn.Module):
             x = F.interpolate(x, size, mode="bicubic", align_corners=False).clamp(0, 255)
         return self.features(x.flip(1) - self.mean).mean((2, 3))
 
-    def of(self, pictures: Pictures) -> Tensor:
+    def of(self, pictures: PictureList) -> Tensor:
         """Features of many pictures, in batches: -> float32 (N, 512)."""
         # 2^18 pixels per call keep the activations in cache on a CPU, and equal sizes give equal batches, so
         # equal pictures at equal places have bit-equal features.
-        return torch.cat([self(part) for batch in _batches(pictures) for part in batch.split(32)])
+        return torch.cat([self(part) for batch in same_size_batches(pictures) for part in batch.split(32)])
 
 
 def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:

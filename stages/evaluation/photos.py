@@ -11,16 +11,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from stages.color.resample import resize
 from stages.color.spaces import gray_from_rgb
-from stages.evaluation.pixel import Pictures, picture_from_rgb
+from stages.evaluation.pixel import PictureList, picture_from_rgb
 from stages.photographs import data_folder
+from stages.seeds import NoiseSource, noise_key
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 HELD_OUT = "held-out"
-HELD_OUT_COUNTS = {"photos64": 1000, "photos256": 133}  # the `holdout` of the configs in configs/
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """side: photographs are squares of this side, or squares are made of them
+    held_out: the last photographs of `train` that training leaves out, the `holdout` of the configs in configs/
+    """
+
+    side: int
+    held_out: int
+
+
+SETS = {"photos64": PhotoSet(64, 1000), "photos128": PhotoSet(128, 500), "photos256": PhotoSet(256, 133)}
 
 
 class EvaluationError(ValueError):
@@ -37,7 +51,7 @@ class Photos:
     """
 
     name: str
-    pictures: Pictures
+    pictures: PictureList
     digests: list[bytes]
     stems: list[str] = field(default_factory=list)
 
@@ -54,22 +68,25 @@ class Photos:
         assert isinstance(self.pictures, Tensor)
         if self.pictures.shape[-2:] == (side, side):
             return self
-        small = torch.cat([resize(picture[None].float(), (side, side)) for picture in self.pictures])
-        return replace(self, pictures=small.round().clamp(0, 255).byte())
+        return replace(self, pictures=torch.stack([_reduced(picture, side) for picture in self.pictures]))
 
     def first(self, count: int) -> Photos:
         if count > len(self):
             raise EvaluationError(f"{self.name} has {len(self)} photographs, {count} were asked for")
         return Photos(self.name, self.pictures[:count], self.digests[:count], self.stems[:count])
 
-    def rgb(self, part: slice = slice(None)) -> Tensor:
+    def rgb(self, part: range | slice = slice(None)) -> Tensor:
         """float32 (n, 3, H, W) in [0, 1]; photographs of one size only."""
         assert isinstance(self.pictures, Tensor)
-        return self.pictures[part].float() / 255
+        return self.pictures[part.start : part.stop].float() / 255
 
     def gray(self) -> list[Tensor]:
         """8-bit luma, each (1, H, W) uint8: what a colorizer is given."""
         return [picture_from_rgb(gray_from_rgb(picture.float() / 255)) for picture in self.pictures]
+
+    def noise(self, seed: int) -> list[NoiseSource]:
+        """Where the draws of each photograph come from when the pipeline is given its `gray` and this seed."""
+        return [NoiseSource(seed, noise_key((gray[0].float() / 255).numpy(), 8)) for gray in self.gray()]
 
     def plain_gray(self) -> list[Tensor]:
         """The 8-bit luma as a picture, each (3, H, W) uint8."""
@@ -84,23 +101,28 @@ def features_file(args: argparse.Namespace) -> Path:
 
 
 def load_photos(folder: Path, name: str, split: str, count: int | None = None) -> Photos:
-    """The first `count` photographs of one Parquet split, decoded once; they must have one size.
+    """The first `count` photographs of one Parquet split, decoded once: the center square of each, at the set's side.
 
-    split: as the files are named, or "held-out" for the last photographs of `train`, which training leaves out
+    name: of SETS; split: as the files are named, or "held-out" for the last photographs of `train`, which training
+        leaves out
     folder/name/split-*.parquet with a column `image` of {bytes, path}; raises EvaluationError.
     """
     from datasets import Image as ImageColumn
     from datasets import load_dataset  # 1.4 s to import: only where it is used
 
+    if name not in SETS:
+        raise EvaluationError(f"a set must be one of {', '.join(SETS)}; got {name!r}")
     stored = "train" if split == HELD_OUT else split
     files = sorted(str(path) for path in (folder / name).glob(f"{stored}-*.parquet"))
     if not files:
         raise EvaluationError(f"no {stored}-*.parquet in {folder / name}: is --data the folder that holds {name}/?")
     rows = load_dataset("parquet", data_files=files, split="train").cast_column("image", ImageColumn(decode=False))
     if split == HELD_OUT:
-        if name not in HELD_OUT_COUNTS or HELD_OUT_COUNTS[name] >= len(rows):
-            raise EvaluationError(f"{name} has no photographs held out of training; known: {HELD_OUT_COUNTS}")
-        rows = rows.select(range(len(rows) - HELD_OUT_COUNTS[name], len(rows)))
+        held_out = SETS[name].held_out
+        if held_out >= len(rows):
+            raise EvaluationError(f"of {name} the last {held_out} photographs are held out of training, and there are "
+                                  f"{len(rows)} in all: is --data the complete folder?")  # fmt: skip
+        rows = rows.select(range(len(rows) - held_out, len(rows)))
     if count is not None and count > len(rows):
         raise EvaluationError(f"{name}/{split} has {len(rows)} photographs, {count} were asked for")
     digests: list[bytes] = []
@@ -108,11 +130,24 @@ def load_photos(folder: Path, name: str, split: str, count: int | None = None) -
     for row in rows.select(range(count or len(rows))):
         encoded = row["image"]["bytes"]
         digests.append(hashlib.sha256(encoded).digest())
-        pictures.append(_picture(BytesIO(encoded), f"photograph {len(pictures)} of {name}/{split}"))
-    sizes = {tuple(picture.shape) for picture in pictures}
-    if len(sizes) > 1:
-        raise EvaluationError(f"{name}/{split} mixes sizes {sorted(sizes)}; use --originals for such a list")
+        label = f"photograph {len(pictures)} of {name}/{split}"
+        pictures.append(_square(_picture(BytesIO(encoded), label), SETS[name].side, label))
     return Photos(f"{name}/{split}", torch.stack(pictures), digests)
+
+
+def _square(picture: Tensor, side: int, label: str) -> Tensor:
+    """The center square of a picture, reduced to `side`: uint8 (3, H, W) -> uint8 (3, side, side)."""
+    height, width = picture.shape[1:]
+    short = min(height, width)
+    if short < side:
+        raise EvaluationError(f"{label} is {width}x{height}; both sides must be at least {side}")
+    top, left = (height - short) // 2, (width - short) // 2
+    return _reduced(picture[:, top : top + short, left : left + short], side)
+
+
+def _reduced(picture: Tensor, side: int) -> Tensor:
+    """uint8 (3, S, S) -> uint8 (3, side, side)."""
+    return picture_from_rgb(resize(picture[None].float() / 255, (side, side))[0])
 
 
 def load_folder(folder: Path) -> Photos:
@@ -167,7 +202,7 @@ def _picture(source: Path | BytesIO, name: str) -> Tensor:
     try:
         with Image.open(source) as image:
             # Pillow reads 16-bit RGB as 8 bits and calls it RGB; only what it decodes from tells.
-            deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+            deep = isinstance(image, ImageFile) and any(";16" in str(tile) for tile in image.tile)
             upright = ImageOps.exif_transpose(image)
             if deep or upright.mode.startswith(("I", "F")):
                 raise EvaluationError(f"{name} has more than 8 bits per channel; only 8-bit pictures are scored")

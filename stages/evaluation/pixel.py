@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from stages.color import difference
 from stages.color.spaces import gray_from_rgb, lab_from_rgb
 
-Pictures = Tensor | Sequence[Tensor]  # (N, 3, H, W) uint8, or N pictures (3, H, W) uint8 of any sizes
+PictureList = Tensor | Sequence[Tensor]  # (N, 3, H, W) uint8, or N pictures (3, H, W) uint8 of any sizes
 
 
 class MetricsError(ValueError):
@@ -25,7 +25,7 @@ def picture_from_rgb(rgb: Tensor) -> Tensor:
     return (rgb.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def ciede2000(outputs: Pictures, originals: Pictures) -> Tensor:
+def ciede2000(outputs: PictureList, originals: PictureList) -> Tensor:
     """CIEDE2000 against the original, mean over pixels: -> (N,) float64."""
     return _per_picture(
         lambda a, b: difference.ciede2000(lab_from_rgb(_unit(a)), lab_from_rgb(_unit(b))).flatten(1),
@@ -34,13 +34,13 @@ def ciede2000(outputs: Pictures, originals: Pictures) -> Tensor:
     )
 
 
-def psnr(outputs: Pictures, originals: Pictures) -> Tensor:
+def psnr(outputs: PictureList, originals: PictureList) -> Tensor:
     """Peak signal-to-noise ratio over pixels and channels in dB, infinite when equal: -> (N,) float64."""
     error = _per_picture(lambda a, b: (a.double() - b.double()).square().flatten(1), outputs, originals)
     return 10 * torch.log10(255**2 / error)
 
 
-def luma_error(outputs: Pictures, gray: Pictures) -> Tensor:
+def luma_error(outputs: PictureList, gray: PictureList) -> Tensor:
     """Largest |luma of the output - gray| of each picture, in 8-bit levels: -> (N,) float64.
 
     gray: (N, 1, H, W) uint8 or N of (1, H, W), the gray that was colored
@@ -52,33 +52,35 @@ def luma_error(outputs: Pictures, gray: Pictures) -> Tensor:
     return torch.cat(worst)
 
 
-def colorfulness(pictures: Pictures) -> Tensor:
+def colorfulness(pictures: PictureList) -> Tensor:
     """Colorfulness of Hasler and Suesstrunk on the 8-bit scale: -> (N,) float64."""
-    return torch.cat([difference.colorfulness(_unit(batch)).double() for batch in _batches(pictures)])
+    return torch.cat([difference.colorfulness(_unit(batch)).double() for batch in same_size_batches(pictures)])
 
 
 def _unit(pictures: Tensor) -> Tensor:
     return pictures.float() / 255
 
 
-def _per_picture(measure, outputs: Pictures, originals: Pictures) -> Tensor:
+def _per_picture(
+    measure: Callable[[Tensor, Tensor], Tensor], outputs: PictureList, originals: PictureList
+) -> Tensor:
     return torch.cat([measure(a, b).double().mean(1) for a, b in _pairs(outputs, originals)])
 
 
-def _pairs(outputs: Pictures, originals: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(outputs: PictureList, originals: PictureList) -> Iterator[tuple[Tensor, Tensor]]:
     if len(outputs) != len(originals):
         raise MetricsError(f"{len(outputs)} outputs for {len(originals)} originals: one each is needed")
     for a, b in zip(outputs, originals, strict=True):
         if a.shape[-2:] != b.shape[-2:]:
             raise MetricsError(f"an output is {_size(a)}, its original {_size(b)}: sizes must be equal")
-    return zip(_batches(outputs), _batches(originals), strict=True)
+    return zip(same_size_batches(outputs), same_size_batches(originals), strict=True)
 
 
 def _size(picture: Tensor) -> str:
     return f"{picture.shape[-1]}x{picture.shape[-2]}"
 
 
-def _batches(pictures: Pictures) -> Iterator[Tensor]:
+def same_size_batches(pictures: PictureList) -> Iterator[Tensor]:
     """Neighbors of one size, stacked: uint8 (B, C, H, W). The same sizes always give the same batches."""
     batch: list[Tensor] = []
     for picture in pictures:

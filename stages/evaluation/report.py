@@ -17,11 +17,13 @@ from torch import Tensor
 from stages.checkpoint import sha256_of
 from stages.evaluation.features import SqueezeNetFeatures
 from stages.evaluation.photos import Photos, features_file
-from stages.evaluation.pixel import Pictures, luma_error
-from stages.evaluation.provenance import ROOT, git_state, versions, weights_of
+from stages.evaluation.pixel import PictureList, luma_error
+from stages.evaluation.provenance import versions, weights_of
 from stages.evaluation.scores import CandidateScores, Reference, Scores
 from stages.evaluation.statistics import Estimate
-from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW, _finite, save_sheet, table
+from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW, finite, save_sheet, table
+from stages.provenance import commit
+from stages.stage import Stage
 
 SPLIT_SEED = 0  # half-splits and bootstrap draws: fixed, so that two runs on one list compare
 METRICS = ("squeezenet_kid", "squeezenet_distance", "ciede2000")  # also given relative to plain gray's
@@ -39,7 +41,7 @@ class Account:
         self.notes: list[str] = []
         self.record: dict[str, Any] = {
             "command": shlex.join(["python", *sys.argv]),
-            "git": git_state(ROOT),
+            "commit": commit(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions(),
             "threads": torch.get_num_threads(),
@@ -50,14 +52,12 @@ class Account:
             "weights": {},
         }
 
-    def use_weights(self, name: str, folder: Path, stage: Any, steps: int | None = None) -> None:
-        """Record weights in use and, where the stage samples, its sampler and steps (None: its own
-        number).
-        """
+    def use_weights(self, name: str, folder: Path, stage: Stage, steps: int | None = None) -> None:
+        """Record weights in use and, where the stage samples in steps, its sampler and steps (None: its own number)."""
         self.record["weights"][name] = weights_of(folder)
-        if (sampler := getattr(stage.config, "sampler", None)) is not None:
-            self.record["sampler"][name] = sampler
-            self.record["steps"][name] = steps or stage.config.steps
+        if (sampling := stage.sampling) is not None:
+            self.record["sampler"][name] = sampling["sampler"]
+            self.record["steps"][name] = steps or sampling["steps"]
 
     def note(self, text: str) -> None:
         """Something the reader of the figures must know; printed and stored."""
@@ -68,7 +68,7 @@ class Account:
         out: Path = self.args.out
         out.mkdir(parents=True, exist_ok=True)
         results = self.record | {"notes": self.notes, "rows": self.rows}
-        (out / "results.json").write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
+        (out / "results.json").write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n")
         return results
 
 
@@ -79,7 +79,7 @@ class Report(Account):
     luma error of each row (None: not reported)
     """
 
-    def __init__(self, args: argparse.Namespace, photos: Photos, *, gray: Pictures | None = None):
+    def __init__(self, args: argparse.Namespace, photos: Photos, *, gray: PictureList | None = None):
         path = features_file(args)
         network = SqueezeNetFeatures.from_file(path)
         super().__init__(args, photos)
@@ -87,7 +87,7 @@ class Report(Account):
         self.reference = Reference(photos.pictures, network, seed=SPLIT_SEED)
         self.scores: dict[str, Scores] = {}
         self.candidates: dict[str, CandidateScores] = {}
-        self.columns: list[tuple[str, Pictures]] = []
+        self.columns: list[tuple[str, PictureList]] = []
         splits = self.reference.splits
         self.record |= {
             "features": {"sha256": sha256_of(path), "used": self.reference.used},
@@ -96,7 +96,7 @@ class Report(Account):
         self.add(ORIGINALS, photos.pictures, sheet="original")
         self.add(GRAY, photos.plain_gray(), sheet="gray")
 
-    def add(self, name: str, outputs: Pictures, *, sheet: str | None = None) -> None:
+    def add(self, name: str, outputs: PictureList, *, sheet: str | None = None) -> None:
         """A row of one output per photograph (uint8); `sheet` names its column on the picture sheet."""
         scores = self.reference.score(outputs)
         self.scores[name] = scores
@@ -122,9 +122,9 @@ class Report(Account):
 
     def compare_candidates(self, row: dict[str, Any], what: str, other: str) -> None:
         """Paired differences of a row of candidates to that called `other`, noted and kept as `minus_<what>`."""
-        found = row[f"minus_{what}"] = {}
+        differences = row[f"minus_{what}"] = {}
         for key, (value, low, high) in self.candidates[row["name"]].minus(self.candidates[other]).items():
-            found[key] = {"value": value, "interval_95": [low, high]}
+            differences[key] = {"value": value, "interval_95": [low, high]}
             self.note(f"{row['name']}: {key} {value:+.2f} [{low:+.2f}, {high:+.2f}] against {other}")
 
     def add_candidates(self, name: str, candidates: Sequence[Sequence[Tensor]] | Tensor, *, sheet: bool) -> None:

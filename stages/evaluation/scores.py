@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from stages.evaluation.features import SqueezeNetFeatures
-from stages.evaluation.pixel import MetricsError, Pictures, ciede2000, colorfulness, psnr
+from stages.evaluation.pixel import MetricsError, PictureList, ciede2000, colorfulness, psnr
 from stages.evaluation.statistics import Estimate, HalfSplits
 
 
@@ -66,12 +66,12 @@ class CandidateScores:
 
     def minus(self, other: CandidateScores) -> dict[str, tuple[float, float, float]]:
         """Mean difference on the same photographs, and its 95 % interval by the normal distribution."""
-        found = {}
+        differences = {}
         for field in fields(self):
             more = getattr(self, field.name) - getattr(other, field.name)
             half = 1.96 * float(more.std()) / len(more) ** 0.5
-            found[field.name] = (float(more.mean()), float(more.mean()) - half, float(more.mean()) + half)
-        return found
+            differences[field.name] = (float(more.mean()), float(more.mean()) - half, float(more.mean()) + half)
+        return differences
 
 
 class Reference:
@@ -81,7 +81,7 @@ class Reference:
     the others (512 for any real list).
     """
 
-    def __init__(self, originals: Pictures, network: SqueezeNetFeatures, *, splits: int = 20, seed: int = 0):
+    def __init__(self, originals: PictureList, network: SqueezeNetFeatures, *, splits: int = 20, seed: int = 0):
         self.originals, self.network = originals, network
         self.splits = HalfSplits(len(originals), splits=splits, seed=seed)
         features = network.of(originals).double()
@@ -91,11 +91,11 @@ class Reference:
         self.features = features * self.scale
         self.colorfulness = colorfulness(originals)
 
-    def features_of(self, pictures: Pictures) -> Tensor:
+    def features_of(self, pictures: PictureList) -> Tensor:
         """Standardized features: -> (N, 512) float64."""
         return self.network.of(pictures).double() * self.scale
 
-    def score(self, outputs: Pictures) -> Scores:
+    def score(self, outputs: PictureList) -> Scores:
         """All metrics of one output per photograph, in the originals' order and sizes."""
         features = self.features_of(outputs)
         return Scores(

@@ -105,5 +105,5 @@ def spearman(a: Tensor, b: Tensor) -> float:
         mean_rank = counts.cumsum(0).double() - (counts - 1) / 2
         rank = mean_rank[place]
         ranks.append(rank - rank.mean())
-    spread = ranks[0].norm() * ranks[1].norm()
-    return float(ranks[0] @ ranks[1] / spread) if spread else 0.0
+    norms = ranks[0].norm() * ranks[1].norm()
+    return float(ranks[0] @ ranks[1] / norms) if norms else 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from stages.evaluation.pixel import Pictures
+from stages.evaluation.pixel import PictureList
 
 ORIGINALS, GRAY, PREVIEW = "originals (other half)", "plain gray", "one-pass preview"
 
@@ -61,16 +61,16 @@ def _cell(row: dict[str, Any], key: str, spec: str) -> str:
     return format(row[key], spec) + share
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no infinity: an infinite PSNR (equal pictures) becomes null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def save_sheet(path: Path, columns: Sequence[tuple[str, Pictures]]) -> None:
+def save_sheet(path: Path, columns: Sequence[tuple[str, PictureList]]) -> None:
     """A row per photograph, a column per system, each picture fitted into its cell."""
     first = columns[0][1]
     largest = max(max(picture.shape[-2:]) for picture in first)

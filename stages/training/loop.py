@@ -28,13 +28,14 @@ from tqdm import tqdm
 
 from stages.checkpoint import CheckpointError, sha256_of
 from stages.precision import hardware_has_bfloat16
+from stages.provenance import commit
 from stages.seeds import seed_of
 from stages.stage import Stage
 from stages.training.config import Config, check_options
 from stages.training.data import Mixture
 from stages.training.ema import Averaged, half_life, power
 from stages.training.optimizers import build_optimizer, freeze, recompute_blocks, set_learning_rate
-from stages.training.run_folder import commit, load_checkpoint, newest_checkpoint, save_checkpoint, save_grid, write_log
+from stages.training.run_folder import load_checkpoint, newest_checkpoint, save_checkpoint, save_grid, write_log
 
 FITTED_PICTURES = 1024  # shown to `Stage.fit_to`
 Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -102,16 +101,3 @@ def write_log(run: Path, entry: dict[str, Any]) -> None:
 def save_grid(grid: Tensor, path: Path) -> None:
     pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels).save(path)
-
-
-def commit() -> str:
-    """The checked-out commit, with "+" where the tree differs from it; "unknown" outside a repository."""
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
