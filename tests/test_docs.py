@@ -82,3 +82,12 @@ def test_the_reference_of_the_call_has_every_argument():
     arguments = set(inspect.signature(ColorPipeline.__call__).parameters) - {"self", "unknown"}
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/use/python.md").read_text(), re.MULTILINE)
     assert arguments <= set(table)
+
+
+def test_the_tables_of_results_are_those_of_the_stored_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import tables
+
+    text = tables.PAGE.read_text()
+    assert set(re.findall(r"<!-- table (\w+) -->", text)) == set(tables.TABLES)
+    assert tables.renewed(text) == text, "python docs/tables.py"
