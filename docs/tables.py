@@ -1,4 +1,4 @@
-"""The tables of docs/research/results.md, from the files in docs/results and docs/logs.
+"""The tables of the results and of the model card, from the files in docs/results and docs/logs.
 
     python docs/tables.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGE = DOCS / "research" / "results.md"
+PAGES = [DOCS / "research" / "results.md", DOCS / "model-card.md"]
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
 
 
@@ -93,6 +93,16 @@ def summary() -> str:
          f"{cpu['1 megapixel, preview']['seconds']:.2f}", ""],
     ]  # fmt: skip
     return lines(["question", "figure", "default", "preview", "plain gray"], body)
+
+
+def card() -> str:
+    names = ("default output", "one-pass preview", "plain gray")
+    body = [
+        [f"`{key}`", *(f"{rows_of('pipeline')[name][key]:.{digits}f}" for name in names)]
+        for key, digits in (("squeezenet_kid", 0), ("ciede2000", 2), ("colorfulness_ratio", 2))
+    ]
+    count = rows_of("pipeline")["default output"]["photos"]
+    return lines([f"photos256/validation, {count} photographs", "default", "preview", "plain gray"], body)
 
 
 def pipeline() -> str:
@@ -232,8 +242,8 @@ def training() -> str:
 
 
 TABLES = {
-    "summary": summary, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
-    "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
+    "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps,
+    "distilled": distilled, "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training,
 }  # fmt: skip
 
@@ -247,4 +257,5 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(renewed(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(renewed(page.read_text()))
