@@ -242,8 +242,8 @@ def training() -> str:
 
 
 TABLES = {
-    "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps,
-    "distilled": distilled, "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
+    "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
+    "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training,
 }  # fmt: skip
 
