@@ -72,7 +72,7 @@ def main() -> int:
 def measured(config: Config, device: torch.device, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     batch = options.batch_size or config.training.batch_size
     torch.manual_seed(0)
-    stage = kind_of(config.stage, config.kind)[1](config.network)
+    stage = kind_of(config.family, config.kind)[1](config.network)
     stage.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     freeze(stage, (*stage.frozen_parameters, *config.training.freeze))
     side = config.data.side

@@ -30,7 +30,7 @@ def data_folder(given: str | Path | None = None) -> Path:
     if not folder.is_dir():
         raise DataError(
             f"no photographs: {folder} is not a folder. Pass --data FOLDER, set TRICHROME_DATA, or link a folder of "
-            "pictures (or of Parquet sets, see docs/training.md) to ./data"
+            "pictures (or of Parquet sets, see docs/research/training.md) to ./data"
         )
     return folder
 

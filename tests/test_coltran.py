@@ -299,7 +299,8 @@ def test_the_preview_may_be_the_likeliest_symbols(monkeypatch):
         monkeypatch.setattr(stage.core, "parallel_logits", functools.partial(lambda made, z: made, logits))
         blue, red = (rgb_from_coarse(torch.full((1, 64, 64), symbol)) for symbol in (7, 448))
         expected = blue if how == "argmax" else (2 * blue + red) / 3
-        torch.testing.assert_close(stage.preview(encoded(stage, gray)), merge(gray, chroma_from_rgb(expected)), rtol=0, atol=1e-4)
+        shown = stage.preview(encoded(stage, gray))
+        torch.testing.assert_close(shown, merge(gray, chroma_from_rgb(expected)), rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="preview_decode must be .*; got 'mode'"):
         ColTranColorizer(replace(config, preview_decode="mode"))
 

@@ -283,7 +283,7 @@ def test_features_are_divided_by_the_deviation_of_the_originals(network):
 
 
 def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
-    """The calibration of docs/evaluation.md, on a list short enough for every test run."""
+    """The calibration of docs/research/evaluation.md, on a list short enough for every test run."""
     path = data_folder / "features" / "squeezenet1_1.safetensors"
     if not path.is_file():
         pytest.skip(f"no feature network at {path}")

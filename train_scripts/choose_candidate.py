@@ -6,8 +6,8 @@ Two rows per temperature, chroma gain, size of the pool and exponent that evens 
 same draws before rounding to 3 bits: the first picture of `spread_order`, and best of K over the first photographs, of
 the pictures that it puts first among as many draws as the pipeline makes. Chroma is enlarged bicubically where
 photographs have more than 64x64 pixels. Nothing is written into the weights: the choice is made by reading
-(docs/results.md) and set as `temperature`, `chroma_gain` and `pool` of stage 1 in configs/pipeline.toml, the exponent
-as EVENED_STRENGTH in stages/stage1_coarse/candidates.py.
+(docs/research/results.md) and set as `temperature`, `chroma_gain` and `pool` of stage 1 in configs/pipeline.toml, the
+exponent as EVENED_STRENGTH in stages/stage1_coarse/candidates.py.
 """
 
 from __future__ import annotations

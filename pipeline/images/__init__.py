@@ -3,7 +3,7 @@
 A picture becomes a `Photo`: its upright gray (Rec. 601 luma, exact) with what must survive to the output (bit
 depth, alpha, EXIF, resolution). The stages color the gray, `quantize` rounds the result, `save_photo` writes
 it back with the same accompaniment and an sRGB profile. Pixels of files go through libvips, which Pillow
-cannot replace: it has no 16-bit RGB. docs/files.md says what is read, kept and refused.
+cannot replace: it has no 16-bit RGB. docs/use/files.md says what is read, kept and refused.
 """
 
 from pipeline.images.icc import srgb_profile

@@ -1,0 +1,261 @@
+"""The tables of the results and of the model card, from the files in docs/results and docs/logs.
+
+    python docs/tables.py
+
+What stands between `<!-- table NAME -->` and `<!-- end -->` is written anew; a test holds it to the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+PAGES = [DOCS / "research" / "results.md", DOCS / "model-card.md"]
+SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
+
+
+def stored(name: str) -> Any:
+    return json.loads((DOCS / "results" / f"{name}.json").read_text())
+
+
+def rows_of(name: str) -> dict[str, dict[str, Any]]:
+    """The rows of a file by their names."""
+    return {row["name"]: row for row in stored(name)["rows"]}
+
+
+def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
+
+
+def source(*names: str) -> str:
+    """The files of a table, with their commits."""
+    parts = []
+    for name in names:
+        record = stored(name)
+        commit = record["git"]["commit"] if "git" in record else record["commit"]
+        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`")
+    return "Stored: " + "; ".join(parts) + "."
+
+
+def figure(row: dict[str, Any], key: str, digits: int = 2, interval: bool = False) -> str:
+    """The figure, in parentheses divided by plain gray's, and its interval."""
+    if row.get(key) is None:
+        return "-"
+    text = f"{row[key]:.{digits}f}"
+    if row["name"] != "plain gray" and key in row.get("relative_to_gray", {}):
+        text += f" ({row['relative_to_gray'][key]:.2f})"
+    if interval and f"{key}_95" in row:
+        text += " [{:.0f}, {:.0f}]".format(*row[f"{key}_95"])
+    return text
+
+
+def between(difference: dict[str, Any], digits: int) -> str:
+    low, high = difference["interval_95"]
+    return f"{difference['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def scores(rows: Sequence[dict[str, Any]], *more: tuple[str, str]) -> str:
+    """The usual columns; more: heads and keys of others."""
+    head = ["system", "photos", "squeezenet_kid [95 %]", "squeezenet_distance", "CIEDE2000", "colorfulness ratio"]
+    keys = ("squeezenet_distance", "ciede2000", "colorfulness_ratio", *(key for _, key in more))
+    return lines([*head, *(name for name, _ in more)], [
+        [row["name"], str(row["photos"]), figure(row, "squeezenet_kid", 0, True), *(figure(row, key) for key in keys)]
+        for row in rows
+    ])  # fmt: skip
+
+
+def summary() -> str:
+    pipeline, steps, cpu = rows_of("pipeline"), rows_of("steps"), rows_of("cpu")
+    default, preview, gray = (pipeline[name] for name in ("default output", "one-pass preview", "plain gray"))
+    six = steps["spectral, 6 evaluations, tuned"]["squeezenet_kid_minus_reference"]
+    ranks = next(row for row in stored("uncertainty")["rows"] if row["errors_of"] == "default output")
+    body = [
+        [what, key, *(f"{row[key]:.{digits}f}" for row in (default, preview, gray))]
+        for what, key, digits in (
+            ("distance of color statistics from photographs'", "squeezenet_kid", 0),
+            ("distance from the original in features", "squeezenet_distance", 2),
+            ("distance from the original in color", "ciede2000", 2),
+            ("liveliness, beside the originals'", "colorfulness_ratio", 2),
+        )
+    ]
+    body += [
+        ["the best of eight pictures", "ciede2000, divided by plain gray's",
+         f"{pipeline['best of 8, chosen']['relative_to_gray']['ciede2000']:.2f}", "", "1"],
+        ["six distilled steps against 50", "squeezenet_kid, more", between(six, 2), "", ""],
+        ["do maps rank errors?", "Spearman's correlation", f"{ranks['spearman']:.2f}", "", ""],
+        ["luma in written files", "worst pixel, levels", f"{max(row['worst'] for row in stored('luma')['rows']):.2f}",
+         "", ""],
+        ["one megapixel on two CPU cores", "seconds", f"{cpu['1 megapixel, PIL to PIL']['seconds']:.2f}",
+         f"{cpu['1 megapixel, preview']['seconds']:.2f}", ""],
+    ]  # fmt: skip
+    return lines(["question", "figure", "default", "preview", "plain gray"], body)
+
+
+def card() -> str:
+    names = ("default output", "one-pass preview", "plain gray")
+    body = [
+        [f"`{key}`", *(f"{rows_of('pipeline')[name][key]:.{digits}f}" for name in names)]
+        for key, digits in (("squeezenet_kid", 0), ("ciede2000", 2), ("colorfulness_ratio", 2))
+    ]
+    count = rows_of("pipeline")["default output"]["photos"]
+    return lines([f"photos256/validation, {count} photographs", "default", "preview", "plain gray"], body)
+
+
+def pipeline() -> str:
+    rows = list(rows_of("pipeline").values())
+    return scores(rows, ("diversity", "diversity"), ("luma error", "luma_error_max")) + "\n\n" + source("pipeline")
+
+
+def stage1() -> str:
+    return scores(list(rows_of("stage1").values()), ("diversity", "diversity")) + "\n\n" + source("stage1")
+
+
+def steps() -> str:
+    body = []
+    for row in rows_of("steps").values():
+        if "evaluations" in row:
+            more = row.get("squeezenet_kid_minus_reference")
+            body.append([
+                f"{row['evaluations']:.0f}", "yes" if row["tuned"] else "no",
+                f"{row['squeezenet_kid']:.1f}", between(more, 2) if more else "0", f"{row['ciede2000']:.2f}",
+                f"{row['colorfulness_ratio']:.2f}", f"{row['seconds_per_draw']:.3f}",
+            ])  # fmt: skip
+    head = ["steps", "distilled", "squeezenet_kid", "more than with 50 [95 %]", "CIEDE2000", "colorfulness ratio",
+            "seconds per draw"]  # fmt: skip
+    return lines(head, body) + "\n\n" + source("steps")
+
+
+def distilled() -> str:
+    body = []
+    for name in ("tuned_4", "tuned", "tuned_8"):
+        before, after = stored(name)["rows"]
+        levels = re.search(r"--levels ([\d. ]+)", stored(name)["command"])
+        count = len(levels.group(1).split()) if levels else 6
+        body.append([str(count), f"{before['relative_error']:.3f}", f"{after['relative_error']:.3f}"])
+    head = ["steps", "relative error before", "relative error after"]
+    return lines(head, body) + "\n\n" + source("tuned_4", "tuned", "tuned_8")
+
+
+def candidate() -> str:
+    body = []
+    for row in rows_of("candidate").values():
+        if "colorfulness_ratio" in row:
+            name = row["name"].replace("vividness", "chroma gain")
+            body.append([name, figure(row, "squeezenet_kid", 0), figure(row, "ciede2000"),
+                         figure(row, "colorfulness_ratio")])  # fmt: skip
+    head = ["picture", "squeezenet_kid", "CIEDE2000", "colorfulness ratio"]
+    return lines(head, body) + "\n\n" + source("candidate")
+
+
+def stage3() -> str:
+    rows = [row for row in rows_of("stage3_steps").values() if not re.search(r" in \d+ steps", row["name"])]
+    return scores(rows, ("PSNR", "psnr")) + "\n\n" + source("stage3_steps")
+
+
+def stage3_steps() -> str:
+    body = []
+    for color in ("true rgb64", "sampled rgb64"):
+        for form in ("", ", sharpened"):
+            for count in ("", " in 2 steps", " in 4 steps", " in 50 steps"):
+                row = rows_of("stage3_steps")[f"stage 3{count}{form}, {color}"]
+                body.append([re.sub(r"\D", "", count) or "1", color, "yes" if form else "no",
+                             figure(row, "squeezenet_kid", 0), figure(row, "ciede2000")])  # fmt: skip
+    head = ["steps", "input", "sharpened", "squeezenet_kid", "CIEDE2000"]
+    return lines(head, body) + "\n\n" + source("stage3_steps")
+
+
+def stage2() -> str:
+    log = [json.loads(line) for line in (DOCS / "logs" / "stage2.jsonl").read_text().splitlines()]
+    last = [entry for entry in log if entry["event"] == "report"][-1]
+    commit = [entry for entry in log if entry["event"] == "start"][-1]["commit"]
+    body = [[name, f"{last[f'ciede2000_{key}_centers']:.2f}", f"{last[f'ciede2000_{key}']:.2f}"]
+            for name, key in (("exact", "exact"), ("disturbed", "disturbed"))]  # fmt: skip
+    where = f"Stored: [stage2.jsonl](../logs/stage2.jsonl), commit `{commit[:7]}`."
+    return lines(["3-bit colors", "bin centers", "after stage 2"], body) + "\n\n" + where
+
+
+def kinds() -> str:
+    body = []
+    for kind in ("coltran", "pic", "diffusion"):
+        record, rows = stored(f"kind_{kind}"), rows_of(f"kind_{kind}")
+        bits = next((f"{record[key]:.2f} per {key.split('_')[-1]}" for key in ("bits_per_symbol", "bits_per_dimension")
+                     if record.get(key) is not None), "-")  # fmt: skip
+        best = figure(rows["best of 8, after stage 2"], "ciede2000")
+        names = {"one-pass preview": "preview", "one plain sample, after stage 2": "one sample"}
+        for name, short in names.items():
+            row, sampled = rows[name], short == "one sample"
+            body.append([
+                kind, short, figure(row, "squeezenet_kid", 0, True), figure(row, "squeezenet_distance"),
+                figure(row, "ciede2000"), figure(row, "colorfulness_ratio"), best if sampled else "-",
+                bits if sampled else "-", f"{record['seconds_per_candidate']:.2f}" if sampled else "-",
+            ])  # fmt: skip
+    head = ["kind", "picture", "squeezenet_kid [95 %]", "squeezenet_distance", "CIEDE2000", "colorfulness ratio",
+            "best of 8, CIEDE2000", "bits", "seconds per draw"]  # fmt: skip
+    return lines(head, body) + "\n\n" + source("kind_coltran", "kind_pic", "kind_diffusion")
+
+
+def uncertainty() -> str:
+    body = [
+        [row["errors_of"], row["name"].replace("map of doubt", "uncertainty map"), f"{row['spearman']:.2f}",
+         f"{row['spearman_within']:.2f} ± {row['standard_error']:.2f}"]
+        for row in stored("uncertainty")["rows"]
+    ]  # fmt: skip
+    return lines(["errors of", "map", "all pixels", "within photographs"], body) + "\n\n" + source("uncertainty")
+
+
+def luma() -> str:
+    rows = sorted(stored("luma")["rows"], key=lambda row: (SETS[row["set"]], row["format"], row["bits"]))
+    body = [
+        [row["set"], row["format"], str(row["bits"]), str(row["files"]), f"{row['worst']:.2f}",
+         f"{row['worst_mean']:.2f}"] for row in rows
+    ]  # fmt: skip
+    head = ["set", "format", "bits", "files", "worst pixel", "worst picture, mean"]
+    return lines(head, body) + "\n\n" + source("luma")
+
+
+def cost() -> str:
+    plain, half, compiled = (rows_of(name) for name in ("cpu", "cpu_bf16", "cpu_compile"))
+
+    def seconds(rows: dict[str, dict[str, Any]], name: str) -> str:
+        return f"{rows[name]['seconds']:.2f}" if name in rows else "-"
+
+    body = []
+    for name, row in plain.items():
+        memory = f"{row['peak_gb']:.2f} GB" if row.get("peak_gb") else "-"
+        body.append([name.replace("map of doubt", "uncertainty map"), seconds(plain, name), seconds(half, name),
+                     seconds(compiled, name), memory])  # fmt: skip
+    head = ["call", "seconds, float32", "bfloat16", "compiled", "peak memory, float32"]
+    return lines(head, body) + "\n\n" + source("cpu", "cpu_bf16", "cpu_compile")
+
+
+def training() -> str:
+    body = [
+        [f"`{row['name']}`", f"{row['pictures_per_second']:.1f}", f"{row['gflop_per_picture']:.1f}",
+         f"{row['share']:.0%} of {row['matrix_gflops']:.0f} GFLOP/s"] for row in stored("training")["rows"]
+    ]  # fmt: skip
+    head = ["config", "pictures per second", "GFLOP per picture", "share of the matrix rate"]
+    return lines(head, body) + "\n\n" + source("training")
+
+
+TABLES = {
+    "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
+    "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
+    "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training,
+}  # fmt: skip
+
+
+def renewed(text: str) -> str:
+    """A page with its tables written anew."""
+    return re.sub(
+        r"(<!-- table (\w+) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text, flags=re.DOTALL,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(renewed(page.read_text()))
