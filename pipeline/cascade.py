@@ -23,8 +23,9 @@ from pipeline.known_colors import KnownColors
 from pipeline.output import ImageInfo, SmallPhoto, SmallPicture
 from pipeline.request import Request
 from stages.color.resample import resize
-from stages.color.spaces import chroma_from_rgb
+from stages.color.spaces import chroma_from_rgb, merge
 from stages.hints.hints import Hints
+from stages.hints.palette import leaning
 from stages.options import SampleOptions
 from stages.precision import checked_finite
 from stages.seeds import NoiseSource
@@ -73,7 +74,7 @@ class Cascade:
             if known is not None and self.coarse.takes_hints:
                 encoding = self.coarse.with_hints(encoding, known.at32)
             pictures = (
-                self._previews(encoding, noise, known) if request.preview
+                self._previews(encoding, noise, known, request.palette) if request.preview
                 else self._colored(encoding, photos, sources, known, request, callback)
             )  # fmt: skip
             maps: list[Tensor | None] = [None] * len(photos)
@@ -99,9 +100,11 @@ class Cascade:
         return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding))
 
     def _previews(
-        self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None
+        self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None, palette: Tensor | None
     ) -> list[list[SmallPicture]]:
         rgb64 = checked_finite(self.coarse.preview(encoding), "the colors of stage1").float()
+        if palette is not None:
+            rgb64 = merge(encoding.gray64, leaning(chroma_from_rgb(rgb64), palette))
         if known is not None:
             rgb64 = known.obeyed(rgb64, encoding.gray64, torch.arange(len(rgb64)))
         rgb64 = rgb64.cpu()
@@ -146,6 +149,8 @@ class Cascade:
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b, k = torch.tensor(padded, device=self.device).unbind(1)
             rgb64 = checked_finite(self.color.upsample(gray64[b], coarse[b, k]), "the colors of stage2").float()
+            if request.palette is not None:
+                rgb64 = merge(gray64[b], leaning(chroma_from_rgb(rgb64), request.palette))
             if known is not None:
                 rgb64 = known.obeyed(rgb64, gray64[b], b.cpu())
             streams = [noise[photo].generator(candidate, "stage3") for photo, candidate in padded]

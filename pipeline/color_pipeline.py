@@ -42,6 +42,7 @@ from pipeline.sources import (
     seeds_from,
 )
 from stages.hints.hints import Hints
+from stages.hints.palette import palette_chroma
 from stages.options import SampleOptions
 from stages.seeds import NoiseSource
 from stages.stage import CoarseColorizer, ColorUpsampler, Scores, Stage, SuperResolver
@@ -150,6 +151,7 @@ class ColorPipeline:
         noise_key: NoiseKey | Sequence[NoiseKey] = None,
         rank_with: Scores | None = None,
         hints: HintsSource | Sequence[HintsSource] = None,
+        palette: Sequence[str | Sequence[int]] | None = None,
         **unknown: object,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
@@ -181,6 +183,7 @@ class ColorPipeline:
         hints: known colors of the photo: a list of (x, y, color) or (x, y, color, radius), in pixels of the upright
             photo, the color as PIL.ImageColor reads it or (R, G, B) of 0..255, the radius by default 1/64 of the longer
             side; an RGBA picture of strokes of the photo's size; or `Hints`. For a list of photos a list with one each
+        palette: colors that the pictures lean to, wherever they are, as for hints; add a gray to let gray things be
         Raises OptionError (a ValueError) for an option that the stages or the preview can not honor.
         """
         for name in unknown:
@@ -191,7 +194,8 @@ class ColorPipeline:
         both = num_inference_steps if isinstance(num_inference_steps, tuple) else (num_inference_steps, None)
         options = SampleOptions(both[0], both[1], temperature, chroma_gain, pool, sharpness)
         ranking = None if rank_with is None else reranker(rank_with)
-        request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end)
+        request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
+                          None if palette is None else palette_chroma(palette))  # fmt: skip
         sources = listed(gray)
         several = isinstance(gray, list | tuple) or (isinstance(gray, Tensor | np.ndarray) and gray.ndim == 4)
         given = hints_per_photo(hints, several, len(sources))

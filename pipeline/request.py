@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from stages.options import OptionError, SampleOptions
 from stages.stage import CoarseColorizer, Scores, Stage
 
@@ -21,6 +23,7 @@ class Request:
     """How many pictures of each photo, and how. Raises OptionError where one excludes another.
 
     num_samples: pictures per photo; preview: one pass of stage 1 in place of the cascade
+    palette: chroma of the colors that pictures lean to, (K, 2), see `stages.hints.palette`
     uncertainty: also a map of the first picture; rank_with: what draws are put in order by, see `reranker`
     """
 
@@ -30,6 +33,7 @@ class Request:
     options: SampleOptions = field(default_factory=SampleOptions)
     rank_with: Scores | None = None
     callback: StepCallback | None = None
+    palette: Tensor | None = None
 
     def __post_init__(self) -> None:
         if type(self.num_samples) is not int or self.num_samples < 1:

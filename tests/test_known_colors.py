@@ -105,3 +105,28 @@ def test_wrong_hints_are_refused(pipe, hints, message):
 def test_several_photos_take_a_list_with_one_entry_each(pipe):
     with pytest.raises(ValueError, match="hints of several photos must be a list of 2, one entry for each or None"):
         pipe([photo(), photo()], preview=True, hints=[None, None, None])
+
+
+def test_a_palette_is_what_pictures_lean_to(pipe):
+    gray, palette = photo(), ["#804020", (40, 80, 130)]
+    wanted = torch.stack([chroma_from_rgb(torch.tensor(rgb)[:, None, None] / 255)[:, 0, 0]
+                          for rgb in ((128, 64, 32), (40, 80, 130))])  # fmt: skip
+
+    def far(rgb: torch.Tensor) -> float:
+        return float(torch.cdist(chroma_from_rgb(rgb).flatten(1).T, wanted).amin(1).mean())
+
+    for options in ({}, {"preview": True}):
+        plain = pipe(gray, generator=0, output_type="pt", **options).images[0]
+        leaning = pipe(gray, generator=0, output_type="pt", palette=palette, **options).images[0]
+        luma = torch.from_numpy(gray).float()[None] / 255
+        assert (gray_from_rgb(leaning) - luma).abs().max() < 1e-4
+        assert far(leaning) < 0.6 * far(plain)
+    hinted = pipe(gray, generator=0, output_type="pt", palette=palette, hints=[(20, 40, "green", 8)]).images[0]
+    mean = resize(hinted[:, 36:44, 16:24][None], (1, 1))[0]
+    assert chroma_from_rgb(mean).flatten().max() < 0, "a hint counts more than the palette"
+
+
+@pytest.mark.parametrize("palette", [[], "red", ["reddish"], [(1, 2)], [(1, 2, 300)], [None]])
+def test_what_is_no_palette_is_refused(pipe, palette):
+    with pytest.raises(ValueError, match="a palette must be a list of colors|a color of a palette must be"):
+        pipe(photo(), preview=True, palette=palette)
