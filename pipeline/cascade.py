@@ -29,7 +29,7 @@ from stages.hints.palette import leaning
 from stages.options import SampleOptions
 from stages.precision import checked_finite
 from stages.seeds import NoiseSource
-from stages.stage import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, Stage, StepCallback, SuperResolver
+from stages.stage import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, StepCallback, SuperResolver
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.uncertainty import expected_error
 
@@ -79,8 +79,12 @@ class Cascade:
             )  # fmt: skip
             maps: list[Tensor | None] = [None] * len(photos)
             if request.uncertainty:
-                options = SampleOptions(steps=request.options.steps, temperature=1.0)
+                # As the model has learned them, where it can be asked for that.
+                temperature = 1.0 if "temperature" in self.coarse.honors else None
+                options = SampleOptions(steps=request.options.steps, temperature=temperature)
                 draws = self._draws(encoding, sources, UNCERTAINTY_DRAWS, options, "uncertainty", None).chroma
+                if request.palette is not None:
+                    draws = leaning(draws.flatten(0, 1), request.palette).unflatten(0, draws.shape[:2])
         if request.uncertainty:
             for place, (photo, chroma, one) in enumerate(zip(photos, draws, pictures, strict=False)):
                 picture = one[0].rgb[None].to(self.device)
@@ -179,10 +183,6 @@ class Cascade:
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype if enabled else None, enabled=enabled)
-
-    def named(self) -> dict[str, Stage]:
-        """The stages by the names of their folders."""
-        return {"stage1": self.coarse, "stage2": self.color, "stage3": self.superres}
 
 
 def uncertainty_map(photo: Photo, draws: Tensor, pictures: Tensor) -> Tensor:

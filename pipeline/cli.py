@@ -102,7 +102,8 @@ def _colorize(options: argparse.Namespace) -> int:
 
     try:
         pipe = ColorPipeline.from_pretrained(options.weights).to(*_placement(options.device, options.dtype))
-        rank_with = None if options.rank_with is None else reranker(load_stage(options.rank_with))
+        judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
+        rank_with = None if judge is None else reranker(judge, pipe.device)
         settings = Settings(
             samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
             uncertainty=options.uncertainty, format=options.format, quality=options.quality,

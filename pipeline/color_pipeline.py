@@ -43,7 +43,7 @@ from pipeline.sources import (
 )
 from stages.hints.hints import Hints
 from stages.hints.palette import palette_chroma
-from stages.options import SampleOptions
+from stages.options import OptionError, SampleOptions
 from stages.seeds import NoiseSource
 from stages.stage import CoarseColorizer, ColorUpsampler, Scores, Stage, SuperResolver
 from stages.stage import StepCallback as StageStep
@@ -102,6 +102,8 @@ class ColorPipeline:
         named = self.stages
         if isinstance(rank_with, Stage):
             named["rank_with"] = rank_with
+        elif rank_with is not None:
+            raise OptionError(f"what ranks must be a stage, whose weights can be told apart; got {rank_with!r}")
         for name, stage in named.items():
             digest = hashlib.sha256(f"{stage.kind} {json.dumps(asdict(stage.config), sort_keys=True)}\n".encode())
             for key, value in sorted(stage.state_dict().items()):
@@ -191,9 +193,11 @@ class ColorPipeline:
             raise TypeError(f"ColorPipeline takes no argument {name!r}{now}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
-        both = num_inference_steps if isinstance(num_inference_steps, tuple) else (num_inference_steps, None)
-        options = SampleOptions(both[0], both[1], temperature, chroma_gain, pool, sharpness)
-        ranking = None if rank_with is None else reranker(rank_with)
+        steps = num_inference_steps if isinstance(num_inference_steps, tuple) else (num_inference_steps, None)
+        if len(steps) != 2:
+            raise OptionError(f"num_inference_steps must be a number, or a pair for stages 1 and 3; got {steps}")
+        options = SampleOptions(steps[0], steps[1], temperature, chroma_gain, pool, sharpness)
+        ranking = None if rank_with is None else reranker(rank_with, self.device)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
                           None if palette is None else palette_chroma(palette))  # fmt: skip
         sources = listed(gray)
@@ -238,8 +242,6 @@ class ColorPipeline:
         When memory runs out, half as many photos are seen at a time, which the notes of the pictures say.
         """
         request.checked_for(self.coarse, self.superres)
-        if isinstance(request.rank_with, Stage):
-            request.rank_with.eval().to(self.device)
         hints = [None] * len(photos) if hints is None else hints
         size = self.batch_size
         notes: tuple[str, ...] = ()

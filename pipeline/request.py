@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from stages.options import OptionError, SampleOptions
@@ -44,6 +45,8 @@ class Request:
             raise OptionError(f"a preview is one picture per photo; got num_samples={self.num_samples}")
         drawn = {"steps"} if self.uncertainty else set()  # the map is drawn also beside a preview
         unused = [name for name in self.options.given if name not in drawn]
+        if self.callback is not None:
+            unused.append("callback_on_step_end")
         if self.rank_with is not None:
             unused.append("rank_with")
         if unused:
@@ -61,9 +64,15 @@ class Request:
         return self
 
 
-def reranker(stage: object) -> Scores:
-    """`stage` as what draws can be put in order by. Raises OptionError where it is none."""
-    if not isinstance(stage, Scores):
+def reranker(stage: object, device: torch.device) -> Scores:
+    """`stage` as what draws can be put in order by.
+
+    Raises OptionError where it is none, elsewhere, or still in training mode: a stage of the caller's is not moved.
+    """
+    if not (isinstance(stage, Stage) and isinstance(stage, Scores)):
         what = f"kind {stage.kind!r} of the family {stage.family}" if isinstance(stage, Stage) else repr(stage)
         raise OptionError(f"to rank candidates, a stage must be able to score them (coarse: coltran, pic); got {what}")
+    parameter = next(iter(stage.parameters()), None)
+    if stage.training or (parameter is not None and parameter.device.type != device.type):
+        raise OptionError(f"what ranks must be in evaluation mode, on {device}: call .eval() and .to({str(device)!r})")
     return stage

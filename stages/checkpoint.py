@@ -46,7 +46,8 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{path} must have format 1 or {FORMAT}; got {description.get('format')!r}. Update trichrome."
         )
     if description["format"] == 1 and "family" not in description:
-        description["family"] = FAMILY_OF_STAGE.get(description.pop("stage", None))
+        number = description.pop("stage", None)
+        description["family"] = FAMILY_OF_STAGE.get(number) if type(number) is int else None
     for key, expected in (("family", str), ("kind", str), ("config", dict)):
         if type(description.get(key)) is not expected:
             raise CheckpointError(f"{path}: {key} must be {expected.__name__}; got {description.get(key)!r}")

@@ -44,5 +44,8 @@ class NoiseSource:
     key: str
 
     def generator(self, candidate: int, purpose: str = "stage1") -> Generator:
-        """The stream of one candidate: no two candidates, photographs or purposes share one."""
+        """The stream of one candidate, purpose and photograph.
+
+        torch keeps 32 bits of a seed on the CPU: of n streams about n² / 2³³ pairs are the same one by chance.
+        """
         return Generator().manual_seed(seed_of(self.seed, self.key, candidate, purpose))

@@ -242,7 +242,7 @@ def test_an_order_is_a_setting_of_its_own(trichrome, tmp_path, monkeypatch):
         def score(self, gray64, coarse64):
             return coarse64.float().mean((1, 2))
 
-    monkeypatch.setattr("stages.registry.load_stage", lambda _: Judge())
+    monkeypatch.setattr("stages.registry.load_stage", lambda _: Judge().eval())
     for arguments, expected in ((ranked, "1 colored"), (ranked, "0 colored"), (plain, "1 colored")):
         code, out, said = trichrome(*arguments)
         assert code == 0 and out.startswith(expected), said

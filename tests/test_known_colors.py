@@ -130,3 +130,19 @@ def test_a_palette_is_what_pictures_lean_to(pipe):
 def test_what_is_no_palette_is_refused(pipe, palette):
     with pytest.raises(ValueError, match="a palette must be a list of colors|a color of a palette must be"):
         pipe(photo(), preview=True, palette=palette)
+
+
+def test_a_palette_and_its_uncertainty_in_half_precision(pipe):
+    """Color is float32 whatever the networks compute in; draws of the map lean to the palette too."""
+    from contextlib import nullcontext
+
+    from stages.hints.palette import leaning, palette_chroma
+
+    chroma, palette = torch.randn(2, 2, 8, 8) / 10, palette_chroma(["navy", "#c08040", "gray"])
+    plain = leaning(chroma, palette)
+    with torch.autocast("cpu", torch.bfloat16) if torch.backends.mkldnn.is_available() else nullcontext():
+        assert torch.equal(leaning(chroma, palette), plain)
+    gray = photo()
+    before = pipe(gray, generator=0, output_type="np", uncertainty=True).uncertainty[0].mean()
+    after = pipe(gray, generator=0, output_type="np", uncertainty=True, palette=["#d02020"]).uncertainty[0].mean()
+    assert after < before, "all draws lean to one color, so they differ less"

@@ -74,7 +74,7 @@ class Judge(StandIn1, Scores):
 
 
 def test_candidates_are_ranked_by_their_scores():
-    pipe, judge = standin_pipeline(), Judge()
+    pipe, judge = standin_pipeline(), Judge().eval()
     grays = [photo(70, 50, seed) for seed in range(3)]
     drawn = pipe(grays, num_samples=8, generator=5, pool=1)
     ranked = pipe(grays, num_samples=8, generator=5, rank_with=judge)

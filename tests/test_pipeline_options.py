@@ -17,7 +17,7 @@ GRAY = photo(20, 30)
 ASKED = {
     "num_inference_steps": {"num_inference_steps": 3}, "superres_steps": {"num_inference_steps": (None, 2)},
     "pool": {"pool": 2}, "temperature": {"temperature": 0.5}, "chroma_gain": {"chroma_gain": 1.2},
-    "sharpness": {"sharpness": 0.5}, "rank_with": {"rank_with": Judge()},
+    "sharpness": {"sharpness": 0.5}, "rank_with": {"rank_with": Judge().eval()},
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_a_preview_is_one_picture(pipe):
     with pytest.raises(OptionError, match="a preview is one picture per photo; got num_samples=2"):
         pipe(GRAY, preview=True, num_samples=2)
     with pytest.raises(OptionError, match="can not honor temperature, pool, rank_with"):
-        pipe(GRAY, preview=True, temperature=0.5, pool=2, rank_with=Judge())
+        pipe(GRAY, preview=True, temperature=0.5, pool=2, rank_with=Judge().eval())
 
 
 def test_the_map_beside_a_preview_is_drawn_in_the_steps_asked_for(pipe):
@@ -74,8 +74,8 @@ def test_stage_3_without_steps(pipe):
 def test_there_must_be_something_to_rank(pipe):
     for options in ({"pool": 1}, {"pool": 1, "num_samples": 1}):
         with pytest.raises(OptionError, match="rank_with has nothing to rank: one candidate is drawn. Ask for"):
-            pipe(GRAY, generator=1, rank_with=Judge(), **options)
-    assert len(pipe(GRAY, 2, generator=1, rank_with=Judge(), pool=1).images) == 2
+            pipe(GRAY, generator=1, rank_with=Judge().eval(), **options)
+    assert len(pipe(GRAY, 2, generator=1, rank_with=Judge().eval(), pool=1).images) == 2
 
 
 def test_what_ranks_must_be_able_to_score(pipe):
@@ -85,15 +85,18 @@ def test_what_ranks_must_be_able_to_score(pipe):
     ):  # fmt: skip
         with pytest.raises(OptionError, match=f"must be able to score them .*; got {words}"):
             pipe(GRAY, generator=1, rank_with=wrong)
-    judge = Judge()
-    assert reranker(judge) is judge
+    judge = Judge().eval()
+    cpu = torch.device("cpu")
+    assert reranker(judge, cpu) is judge
+    with pytest.raises(OptionError, match="must be in evaluation mode, on cpu"):
+        reranker(Judge(), cpu)
 
 
 def test_nothing_is_drawn_before_it_is_known_that_all_can_be_honored(pipe):
     pipe.coarse.batches.clear()
     for wrong in ({"num_samples": 0}, {"pool": 0}, {"num_inference_steps": 0}, {"num_inference_steps": (2, 0)},
                   {"num_inference_steps": 2.0}, {"temperature": -1.0}, {"chroma_gain": float("nan")},
-                  {"sharpness": 2.5}, {"rank_with": StandIn1()}, {"rank_with": Judge(), "pool": 1}):  # fmt: skip
+                  {"sharpness": 2.5}, {"rank_with": StandIn1()}, {"rank_with": Judge().eval(), "pool": 1}):  # fmt: skip
         with pytest.raises(OptionError):
             pipe([GRAY, GRAY], generator=1, **wrong)
     assert pipe.coarse.batches == []

@@ -6,15 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pipeline.images.photo import FORMATS
-
-if TYPE_CHECKING:
-
-    pass
 
 from pipeline.files.records import Job, Report, Settings
+from pipeline.images.photo import FORMATS
 
 SUFFIX_OF = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp"}
 

@@ -1,4 +1,4 @@
-"""Changing the size of pictures: `resize` is the one way, in training and in use."""
+"""Changing the size of pictures: `resize` whole ones, `crop_resize` their parts; area averages when shrinking."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Each pixel's chroma c moves a share of the way to the mean of the palette's colo
     c' = c + LEAN (sum_k w_k p_k - c),    w = softmax(-|c - p_k|^2 / 2 NEAR^2)
 
 so what is near one color of the palette becomes that color, and what is between two stays between them. A gray in the
-gray in the palette lets gray things be. Transport to equal shares of all colors did no better (docs/research/hints.md).
+palette lets gray things be. Transport to equal shares of all colors did no better (docs/research/hints.md).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _rgb(color: str | Sequence[int]) -> tuple[int, ...]:
 
 def leaning(chroma: Tensor, palette: Tensor) -> Tensor:
     """Chroma (B, 2, H, W) leaning to a palette (K, 2): the same shape."""
-    palette = palette.to(chroma)
-    apart = (chroma[:, None] - palette[:, :, None, None]).square().sum(2)  # (B, K, H, W)
-    near = (-apart / (2 * NEAR**2)).softmax(1)
-    return torch.lerp(chroma, torch.einsum("bkhw,kc->bchw", near, palette), LEAN)
+    with torch.autocast(chroma.device.type, enabled=False):  # color is float32 always
+        chroma, palette = chroma.float(), palette.to(chroma.device)
+        apart = (chroma[:, None] - palette[:, :, None, None]).square().sum(2)  # (B, K, H, W)
+        near = (-apart / (2 * NEAR**2)).softmax(1)
+        return torch.lerp(chroma, torch.einsum("bkhw,kc->bchw", near, palette), LEAN)
