@@ -109,8 +109,7 @@ def test_scores_that_are_not_finite_are_an_error(pipe):
 @pytest.mark.parametrize("kind", ["coltran", "pic"])
 def test_real_kinds_draw_and_judge(kind):
     torch.manual_seed(0)
-    config_class, stage_class = kind_of("coarse", kind)
-    stage = stage_class(network_of(f"tiny/stage1_{kind}.toml", config_class)).eval()
+    stage = kind_of("coarse", kind)[1](network_of(f"tiny/stage1_{kind}.toml")).eval()
     seen = []
 
     class Watched(StandIn2):

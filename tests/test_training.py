@@ -795,7 +795,8 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     given = [f"--{name}={tmp_path / 'runs' / name / 'final'}" for name in ("stage2", "stage3_coltran")]
     misplaced = [given[0].replace("--stage2", "--stage1"), *given[:1], given[1].replace("stage3_coltran=", "stage3=")]
     assert package.main(["--out", str(tmp_path / "wrong"), *misplaced]) == 1
-    assert "holds weights of the family color; expected coarse" in capsys.readouterr().err and not (tmp_path / "wrong").exists()
+    assert "holds weights of the family color; expected coarse" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
 
     (tmp_path / "two.toml").write_text('stage1 = "a"\nstage2 = "b"\n')
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1

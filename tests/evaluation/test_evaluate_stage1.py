@@ -89,7 +89,7 @@ def test_without_continuous_chroma(data, weights, tmp_path):
 def test_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
     """No stand-in: from a saved stage to the table, by the code that scores every kind."""
     torch.manual_seed(0)
-    stage = tiny("coarse", kind, f"stage1_{kind}")
+    stage = tiny(f"stage1_{kind}")
     assert isinstance(stage, HasLikelihood)
     stage.save_pretrained(tmp_path / "stage")
     options = ("--weights", str(tmp_path / "stage"), "--best-photos", "2", "--candidates", "2")
