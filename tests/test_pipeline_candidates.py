@@ -102,7 +102,7 @@ def test_scores_that_are_not_finite_are_an_error(pipe):
         def score(self, gray64, coarse64):
             return super().score(gray64, coarse64) / 0
 
-    with pytest.raises(RuntimeError, match="the model that ranks gave scores that are not finite"):
+    with pytest.raises(RuntimeError, match="the scores of the model that ranks are not finite"):
         pipe(photo(20, 20), generator=5, rank_with=Mad())
 
 
