@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stages.faces import CoarseColorizer, Scores
 from stages.options import OptionError, SampleOptions
-from stages.stage import CoarseColorizer, Scores, Stage
+from stages.stage import Stage
 
 __all__ = ["OutputType", "Request", "StepCallback", "reranker"]
 

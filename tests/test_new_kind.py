@@ -28,8 +28,8 @@ from pipeline import ColorPipeline, cli
 from stages import registry
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.evaluation.features import SqueezeNetFeatures
+from stages.faces import CoarseColorizer, GrayView
 from stages.options import OptionError, SampleOptions
-from stages.stage import CoarseColorizer, GrayView
 
 PAGE = (ROOT / "docs/contribute/add-a-kind.md").read_text()
 MODULE, REGISTRATION, USE = re.findall(r"```python\n(.*?)```", PAGE, re.S)

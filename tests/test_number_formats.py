@@ -15,10 +15,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge
+from stages.faces import CoarseColorizer, HasLikelihood
 from stages.nn.axial import AxialAttention
 from stages.nn.pixelcnn import logistic_mixture
 from stages.nn.pixelcnn.layers import Convolution
-from stages.stage import CoarseColorizer, HasLikelihood, Stage
+from stages.stage import Stage
 from stages.stage1_coarse import coltran
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.uncertainty import expected_error
@@ -168,7 +169,7 @@ def test_a_float64_tensor_is_noticed() -> None:
 
 @pytest.mark.parametrize("which, changes", [
     *(pytest.param(which, {}, id="-".join(which)) for which in KINDS),
-    pytest.param(("coarse", "diffusion"), {"sampler": "spectral", "tuned": 3, "film": 0.5, "hints": 0.5}, id="all of it"),
+    pytest.param(("coarse", "diffusion"), {"sampler": "spectral", "tuned": 3, "film": 0.5, "hints": 0.5}, id="options"),
     pytest.param(("superres", "diffusion"), {"steps": 2}, id="two steps of superres"),
 ])  # fmt: skip
 def test_nothing_on_a_device_is_float64(

@@ -15,9 +15,9 @@ from pipeline.request import Request
 from pipeline.sources import photo_from
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, rgb_from_coarse
+from stages.faces import Draws, Scores
 from stages.options import OptionError
 from stages.registry import kind_of
-from stages.stage import Draws, Scores
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.uncertainty import expected_error
 

@@ -14,9 +14,9 @@ from torch import Generator
 from stages.checkpoint import CheckpointError
 from stages.color.resample import resize, sharp_gray
 from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
+from stages.faces import CoarseColorizer, Draws, GrayView, Scores
 from stages.options import MAX_SHARPNESS, OptionError, SampleOptions
 from stages.registry import FACES, kind_of, kinds_of, register
-from stages.stage import CoarseColorizer, Draws, GrayView, Scores
 from stages.stage2_color.coltran import ColTranColorUpsampler
 
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")

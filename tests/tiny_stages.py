@@ -12,9 +12,10 @@ from torch import Generator, Tensor, nn
 
 from stages.color.resample import resize
 from stages.color.spaces import coarse_from_rgb, gray_from_rgb
+from stages.faces import CoarseColorizer, ColorUpsampler, Encoding, GrayView, SuperResolver
 from stages.options import SampleOptions
 from stages.registry import FACES, kind_of, kinds_of
-from stages.stage import CoarseColorizer, ColorUpsampler, Encoding, GrayView, Stage, SuperResolver
+from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizerConfig

@@ -48,10 +48,10 @@ from stages.evaluation.command import add_steps, arguments, batches, run
 from stages.evaluation.photos import EvaluationError, Photos, load_photos
 from stages.evaluation.pixel import ciede2000, picture_from_rgb, psnr
 from stages.evaluation.report import SPLIT_SEED, Account
+from stages.faces import CoarseColorizer, GrayView
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
 from stages.photographs import data_folder
-from stages.stage import CoarseColorizer, GrayView
 from train_scripts.weights import loaded_pipeline
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)

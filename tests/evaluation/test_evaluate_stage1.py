@@ -16,7 +16,7 @@ from stages.evaluation.coarse import central
 from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
-from stages.stage import HasLikelihood
+from stages.faces import HasLikelihood
 from stages.stage1_coarse.candidates import spread_order
 from train_scripts import evaluate_stage1
 
