@@ -24,12 +24,12 @@ from pipeline.output import ImageInfo, SmallPhoto, SmallPicture
 from pipeline.request import Request
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
+from stages.faces import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, StepCallback, SuperResolver
 from stages.hints.hints import Hints
 from stages.hints.palette import leaning
 from stages.options import SampleOptions
 from stages.precision import checked_finite
 from stages.seeds import NoiseSource
-from stages.stage import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, StepCallback, SuperResolver
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.uncertainty import expected_error
 

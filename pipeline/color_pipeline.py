@@ -41,12 +41,13 @@ from pipeline.sources import (
     photo_from,
     seeds_from,
 )
+from stages.faces import CoarseColorizer, ColorUpsampler, Scores, SuperResolver
+from stages.faces import StepCallback as StageStep
 from stages.hints.hints import Hints
 from stages.hints.palette import palette_chroma
 from stages.options import OptionError, SampleOptions
 from stages.seeds import NoiseSource
-from stages.stage import CoarseColorizer, ColorUpsampler, Scores, Stage, SuperResolver
-from stages.stage import StepCallback as StageStep
+from stages.stage import Stage
 
 __all__ = ["ColorPipeline"]
 
@@ -181,7 +182,7 @@ class ColorPipeline:
         sharpness: of the edges of color, 0 to 2; None: the pipeline's own
         noise_key: whose noise the draws are made of: text, or a list with one per photo; None: the photo's own, a hash
             of its gray levels. Photos of one key and seed share their noise: frames of a film, a retouched scan
-        rank_with: a stage that scores draws (`stages.stage.Scores`): they are put in order by it, the best first
+        rank_with: a stage that scores draws (`stages.faces.Scores`): they are put in order by it, the best first
         hints: known colors of the photo: a list of (x, y, color) or (x, y, color, radius), in pixels of the upright
             photo, the color as PIL.ImageColor reads it or (R, G, B) of 0..255, the radius by default 1/64 of the longer
             side; an RGBA picture of strokes of the photo's size; or `Hints`. For a list of photos a list with one each

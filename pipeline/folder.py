@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import torch
 
 from stages.checkpoint import CheckpointError, hub_snapshot, is_hub_id, replaced_folder, sha256_of
+from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
 from stages.options import MAX_SHARPNESS
 from stages.registry import kinds_of, load_stage
-from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
+from stages.stage import Stage
 
 __all__ = ["DEFAULT_WEIGHTS", "FAMILIES", "load_stages", "read_index", "save_stages"]
 

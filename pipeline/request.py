@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stages.faces import CoarseColorizer, Scores
 from stages.options import OptionError, SampleOptions
-from stages.stage import CoarseColorizer, Scores, Stage
+from stages.stage import Stage
 
 __all__ = ["OutputType", "Request", "StepCallback", "reranker"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError, local_folder, read_description
-from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
+from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
+from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig

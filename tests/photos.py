@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from pipeline.sources import noise_sources, photo_from
+from stages.faces import GrayView
 from stages.seeds import NoiseSource
-from stages.stage import GrayView
 
 
 def photo(height: int, width: int, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:

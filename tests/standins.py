@@ -13,18 +13,18 @@ from stages import registry
 from stages.color.resample import resize
 from stages.color.spaces import coarse_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_noise
-from stages.options import SampleOptions
-from stages.stage import (
+from stages.faces import (
     CoarseColorizer,
     ColorUpsampler,
     Draws,
     Encoding,
     Generators,
     GrayView,
-    Stage,
     StepCallback,
     SuperResolver,
 )
+from stages.options import SampleOptions
+from stages.stage import Stage
 
 
 @dataclass(frozen=True)

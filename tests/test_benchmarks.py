@@ -21,8 +21,7 @@ from pipeline.files import run
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_noise
-from stages.options import SampleOptions
-from stages.stage import (
+from stages.faces import (
     CoarseColorizer,
     ColorUpsampler,
     Draws,
@@ -32,6 +31,7 @@ from stages.stage import (
     StepCallback,
     SuperResolver,
 )
+from stages.options import SampleOptions
 
 DEFAULT = SampleOptions()
 

@@ -19,7 +19,7 @@ from pipeline.files import run
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Report, Settings
 from pipeline.images.read import load_photo
-from stages.stage import Scores
+from stages.faces import Scores
 
 
 def test_files_and_folders(trichrome, tmp_path):

@@ -49,7 +49,7 @@ def draw(sizes: CoreSizes, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def test_the_config_is_the_published_network_and_its_training():
     with torch.device("meta"):
-        network = ColTranColorizer(network_of("stage1_coltran.toml", ColTranColorizerConfig)).core
+        network = ColTranColorizer(network_of("stage1_coltran.toml")).core
     tables = {name: tomllib.loads((ROOT / f"configs/{name}.toml").read_text())
               for name in ("stage1_coltran", "stage2_published", "stage3_coltran")}  # fmt: skip
     training, released = tables["stage1_coltran"]["training"], tables["stage1_coltran"]["network"]

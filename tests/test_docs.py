@@ -52,9 +52,10 @@ def test_relative_links_resolve(page):
 
 @pages
 def test_scripts_and_configs_that_are_named_exist(page):
-    named = re.findall(r"\b(?:train_scripts|benchmarks|configs|docs)/[\w./-]+\.(?:py|toml|yaml|json|jsonl)\b",
-                       page.read_text())  # fmt: skip
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    text = page.read_text()
+    written = re.findall(r"^Write `(.*?)`", text, re.M)  # by the reader, as the page says
+    named = re.findall(r"\b(?:train_scripts|benchmarks|configs|docs)/[\w./-]+\.(?:py|toml|yaml|json|jsonl)\b", text)
+    assert [name for name in named if name not in written and not (ROOT / name).is_file()] == []
 
 
 @pages

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from stages.corruptions.hints import MOST_POINTS, drawn_hints
+from stages.faces import GrayView
 from stages.nn.hint_attention import HintAttention
 from stages.options import OptionError
-from stages.stage import GrayView
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 

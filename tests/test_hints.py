@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -398,26 +399,33 @@ def test_outlined_regions_lie_apart_inside_their_photographs():
 
 
 def test_cells_are_nested_and_a_perfect_output_obeys():
-    from train_scripts.evaluate_hints import obedience, random_cells
+    from train_scripts.evaluate_hints import obedience, random_cells, rasterized, strokes_over
 
+    few, many = (random_cells(count, 7) for count in (5, 20))
+    assert few.sum() == 5 and many.sum() == 20 and (many >= few).all()
     true = torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.1
-    few, many = (random_cells(true, count, 7) for count in (5, 20))
-    assert few[0].sum() == 5 and many[0].sum() == 20 and (many[0] >= few[0]).all()
-    assert torch.equal(many[1:] * few[0], few[1:])
+    colors = rgb_from_gray_chroma(torch.full((1, 32, 32), 0.5), true)
     gray = torch.full((1, 1, 256, 256), 0.5)
-    rgb = rgb_from_gray_chroma(gray, torch.nn.functional.interpolate(true[None], (256, 256)))
-    assert obedience(rgb, gray, many[None]) == pytest.approx(0, abs=1e-2)
-    assert obedience(gray.expand(-1, 3, -1, -1), gray, many[None]) > 1
+    for side in (32, 64):
+        weight, chroma = rasterized(gray, [strokes_over(many, colors)], side)[0].tensor_split([1])
+        enlarged = torch.nn.functional.interpolate(torch.cat([many[None], true])[None], (side, side))[0]
+        assert torch.equal(weight, enlarged[:1])
+        torch.testing.assert_close(chroma, enlarged[1:] * weight, atol=0.005, rtol=0)  # in 8 bits
+    rgb = torch.nn.functional.interpolate(colors[None], (256, 256))
+    cells = rasterized(gray, [strokes_over(many, colors)], 32)
+    assert obedience(rgb, gray, cells) == pytest.approx(0, abs=0.5)
+    assert obedience(gray.expand(-1, 3, -1, -1), gray, cells) > 1
 
 
 def test_a_hint_that_colors_all_moves_both_regions_and_one_ignored_none():
     from stages.color.spaces import merge
-    from train_scripts.evaluate_hints import moved, outline
+    from train_scripts.evaluate_hints import moved, outline, rasterized
 
     masks = [outline([[10, 10], [100, 10], [100, 100], [10, 100]]), outline([[150, 150], [200, 150], [180, 220]])]
     gray, before = torch.full((1, 1, 256, 256), 0.5), torch.tensor([0.02, -0.05]).view(1, 2, 1, 1)
 
-    def everywhere(gray, hints, reach=1.0):
+    def everywhere(gray: torch.Tensor, given: Sequence[Hints], reach: float = 1.0) -> torch.Tensor:
+        hints = rasterized(gray, given, 64)
         weight = hints[:, :1].amax((2, 3), keepdim=True) * reach
         color = hints[:, 1:].sum((2, 3), keepdim=True) / hints[:, :1].sum((2, 3), keepdim=True).clamp_min(1e-9)
         chroma = before + weight * (color - before)

@@ -21,7 +21,7 @@ LEVELS = {
     "stages.color": 0, "stages.precision": 0, "stages.checkpoint": 0, "stages.options": 0, "stages.seeds": 0,
     "stages.provenance": 0,
     "stages.stage": 1, "stages.hints": 1, "stages.corruptions": 1, "stages.photographs": 1,
-    "stages.nn": 2, "stages.diffusion": 2,
+    "stages.nn": 2, "stages.diffusion": 2, "stages.faces": 2,
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,

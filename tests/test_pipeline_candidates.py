@@ -15,9 +15,9 @@ from pipeline.request import Request
 from pipeline.sources import photo_from
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, rgb_from_coarse
+from stages.faces import Draws, Scores
 from stages.options import OptionError
 from stages.registry import kind_of
-from stages.stage import Draws, Scores
 from stages.stage1_coarse.candidates import spread_order
 from stages.stage1_coarse.uncertainty import expected_error
 
@@ -102,15 +102,14 @@ def test_scores_that_are_not_finite_are_an_error(pipe):
         def score(self, gray64, coarse64):
             return super().score(gray64, coarse64) / 0
 
-    with pytest.raises(RuntimeError, match="the model that ranks gave scores that are not finite"):
+    with pytest.raises(RuntimeError, match="the scores of the model that ranks are not finite"):
         pipe(photo(20, 20), generator=5, rank_with=Mad())
 
 
 @pytest.mark.parametrize("kind", ["coltran", "pic"])
 def test_real_kinds_draw_and_judge(kind):
     torch.manual_seed(0)
-    config_class, stage_class = kind_of("coarse", kind)
-    stage = stage_class(network_of(f"tiny/stage1_{kind}.toml", config_class)).eval()
+    stage = kind_of("coarse", kind)[1](network_of(f"tiny/stage1_{kind}.toml")).eval()
     seen = []
 
     class Watched(StandIn2):

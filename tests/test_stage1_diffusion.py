@@ -15,9 +15,10 @@ from torch import Tensor
 from stages.color.resample import resize, sharp_gray
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge, rgb_from_gray_chroma
 from stages.diffusion import geometric_sigmas
+from stages.faces import GrayView
 from stages.options import OptionError, SampleOptions
 from stages.registry import load_stage
-from stages.stage import GrayView, Stage
+from stages.stage import Stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb
 from stages.nn.coltran.encoder import AxialEncoder
-from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
+from stages.stage2_color.coltran import ColTranColorUpsampler
 
 
 def test_stage2_uniform_answer_costs_8_bits():
@@ -90,7 +90,7 @@ def test_published_color_upsampler_has_13_5_million_parameters():
         + (d * 256 + 256)  # logits
     )  # fmt: skip
     with torch.device("meta"):
-        stage = ColTranColorUpsampler(network_of("stage2_published.toml", ColTranColorUpsamplerConfig))
+        stage = ColTranColorUpsampler(network_of("stage2_published.toml"))
     assert sum(p.numel() for p in stage.parameters()) == expected == 13_476_608
 
 

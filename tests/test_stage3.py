@@ -13,7 +13,7 @@ from stages.color.guided_filter import enlarge_chroma
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_gray_chroma
 from stages.options import SampleOptions
-from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
+from stages.stage3_superres.coltran import ColTranSuperResolver
 from stages.stage3_superres.diffusion import DETAIL_SPREAD, sensitivity
 
 
@@ -76,7 +76,7 @@ def test_published_spatial_upsampler_has_10_9_million_parameters():
     expected = (768 + 256) * d + 2 * d * d + d + 2 * side * d + layers * 2 * (attention + pointwise + 4 * d) + 257 * 256
     expected += (d - 256) * 256  # the logits read 512 channels
     with torch.device("meta"):
-        stage = ColTranSuperResolver(network_of("stage3_coltran.toml", ColTranSuperResolverConfig))
+        stage = ColTranSuperResolver(network_of("stage3_coltran.toml"))
     assert sum(p.numel() for p in stage.parameters()) == expected
     assert round(expected / 1e6, 1) == 10.9
 

@@ -14,9 +14,9 @@ from torch import Generator
 from stages.checkpoint import CheckpointError
 from stages.color.resample import resize, sharp_gray
 from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
+from stages.faces import CoarseColorizer, Draws, GrayView, Scores
 from stages.options import MAX_SHARPNESS, OptionError, SampleOptions
 from stages.registry import FACES, kind_of, kinds_of, register
-from stages.stage import CoarseColorizer, Draws, GrayView, HasLikelihood, Scores, Stage
 from stages.stage2_color.coltran import ColTranColorUpsampler
 
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")
@@ -198,29 +198,6 @@ def test_loss_of_other_sizes_is_refused(which):
 
 
 # --- sampling
-
-
-def answers(stage: Stage, rgb: torch.Tensor) -> list[torch.Tensor]:
-    """What a stage says without drawing."""
-    said = []
-    if isinstance(stage, CoarseColorizer):
-        said.append(stage.preview(encoded(stage, gray_from_rgb(rgb))))
-    if isinstance(stage, HasLikelihood):
-        said.append(stage.bits(rgb))
-    return said
-
-
-@ALL
-def test_every_kind_works_in_half_precision(which):
-    """As on GPUs, under autocast: finite, and not far from single precision where nothing random is between."""
-    stage, rgb = small(*which), picture(SIDES[which[0]])
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = drawn(stage, rgb, generators(1, 2))
-        said = answers(stage, rgb)
-    assert rough.shape == drawn(stage, rgb, generators(1, 2)).shape and rough.isfinite().all()
-    assert said or which[0] == "superres"
-    for one, other in zip(said, answers(stage, rgb), strict=True):
-        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.05)
 
 
 @ALL

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import ColorPipeline
-from stages.checkpoint import CheckpointError, sha256_of
+from stages.checkpoint import CheckpointError, read_description, sha256_of
 from stages.registry import kind_of, load_stage
 from stages.stage import Stage
 from stages.training import launch, loop
@@ -41,6 +41,7 @@ from train_scripts import package, stage1, stage2, stage3
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "configs" / "tiny"
+FAMILIES = {"stage1": "coarse", "stage2": "color", "stage3": "superres"}  # by the names of scripts and configs
 
 
 # ---------------------------------------------------------------------- a stand-in stage
@@ -54,7 +55,7 @@ class ToyConfig:
 class Toy(Stage):
     """Chroma from gray by one convolution; `unused` has no part in the loss, like the denoiser of an encoder run."""
 
-    stage, kind, config_class = 1, "toy", ToyConfig
+    family, kind, config_class = "coarse", "toy", ToyConfig
 
     def __init__(self, config: ToyConfig | None = None):
         super().__init__(config or ToyConfig())
@@ -83,7 +84,7 @@ def toy_config(noise: float = 0.1, **options) -> Config:
     """12 steps of 4 pictures; a report every 5 steps, a checkpoint every 3."""
     values = dict(samples=48, batch_size=4, warmup=8, average_half_life=8, report_every=20, save_every=12,
                   learning_rate=0.05, precision="no") | options  # fmt: skip
-    return Config("toy", 1, "toy", ToyConfig(noise), DataConfig(8), TrainingConfig(**values))
+    return Config("toy", "coarse", "toy", ToyConfig(noise), DataConfig(8), TrainingConfig(**values))
 
 
 def toy_report(stage, rgb):
@@ -455,7 +456,7 @@ def saved_bytes(stage: Stage, rgb: torch.Tensor) -> tuple[int, list[torch.Tensor
 @pytest.mark.parametrize("name", ["stage1", "stage1_coltran", "stage1_pic", "stage2", "stage3"])
 def test_recomputing_blocks_changes_the_memory_and_not_the_gradient(name):
     config = Config.read(TINY / f"{name}.toml")
-    _, stage_class = kind_of(config.stage, config.kind)
+    _, stage_class = kind_of(config.family, config.kind)
     torch.manual_seed(0)
     keeping = stage_class(config.network).train()
     for parameter in keeping.parameters():  # layers that start at zero would hide what is before them
@@ -650,7 +651,7 @@ def saved_tiny(folder: Path, **changes) -> Path:
     """A saved stage 1 of the tiny config, with distilled steps."""
     network = replace(Config.read(TINY / "stage1.toml").network, sampler="spectral", steps=2, tuned=2, **changes)
     torch.manual_seed(5)
-    kind_of(1, "diffusion")[1](network).save_pretrained(folder / "saved", dtype=torch.float16)
+    kind_of("coarse", "diffusion")[1](network).save_pretrained(folder / "saved", dtype=torch.float16)
     return folder / "saved"
 
 
@@ -669,14 +670,14 @@ def test_a_training_starts_from_saved_weights_without_their_distilled_steps(tmp_
     class Wider(type(stage)):
         def __init__(self, config):
             super().__init__(config)
-            self.hints = nn.Linear(2, 2)
+            self.more = nn.Linear(2, 2)
 
     monkeypatch.setattr(launch, "kind_of", lambda *_: (None, Wider))
-    with pytest.raises(CheckpointError, match=r"missing \['hints.bias', 'hints.weight'\], unknown \[\]"):
+    with pytest.raises(CheckpointError, match=r"missing \['more.bias', 'more.weight'\], unknown \[\]"):
         launch.first_stage(config, path, folder)
-    Wider.new_parameters = ("hints.",)
+    Wider.new_parameters = ("more.",)
     fresh = launch.first_stage(config, path, folder)
-    assert torch.equal(fresh.hints.weight, launch.first_stage(config, path, folder).hints.weight)
+    assert torch.equal(fresh.more.weight, launch.first_stage(config, path, folder).more.weight)
     assert torch.equal(fresh.encoder.up.weight, stage.encoder.up.weight)
     Wider.finishing_parameters = ()
     with pytest.raises(CheckpointError, match=r"missing \[\], unknown \['tuned.gains', 'tuned.levels'"):
@@ -717,7 +718,7 @@ def test_mistakes_in_the_code_keep_their_traceback(photographs, tmp_path, monkey
     monkeypatch.setattr(launch, "load_mixture", broken)
     options = ["--config", str(TINY / "stage1.toml"), "--data", str(photographs), "--runs", str(tmp_path)]
     with pytest.raises(ValueError, match="a bug"):
-        launch.main(1, "unused", stage1.report, options)
+        launch.main("coarse", "unused", stage1.report, options)
 
 
 @pytest.mark.parametrize("name, script", [
@@ -725,10 +726,10 @@ def test_mistakes_in_the_code_keep_their_traceback(photographs, tmp_path, monkey
     ("stage3_coltran", stage3),
 ])  # fmt: skip
 def test_tiny_configs_train_each_stage(name, script, photographs, tmp_path, capsys):
-    number, path = int(name[5]), tmp_path / f"{name}.toml"
+    path = tmp_path / f"{name}.toml"
     text = (TINY / path.name).read_text()
     path.write_text(re.sub(r"(samples|report_every|save_every) = \d+", r"\1 = 4", text))
-    code = launch.main(number, "unused", script.report, [
+    code = launch.main(FAMILIES[name[:6]], "unused", script.report, [
         "--config", str(path), "--data", str(photographs), "--runs", str(tmp_path / "runs")
     ])  # fmt: skip
     captured = capsys.readouterr()
@@ -755,7 +756,7 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
         path = tmp_path / f"{name}.toml"
         path.write_text(re.sub(r"(samples|report_every|save_every) = \d+", r"\1 = 2", (TINY / path.name).read_text()))
         options = ["--config", str(path), "--data", str(photographs), "--runs", str(tmp_path / "runs")]
-        assert launch.main(int(name[5]), "unused", script.report, options) == 0, capsys.readouterr().err
+        assert launch.main(FAMILIES[name[:6]], "unused", script.report, options) == 0, capsys.readouterr().err
     options = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "pipeline"), "--config"]
     assert package.main([*options, str(TINY / "pipeline_coltran.toml")]) == 0
     pipe = ColorPipeline.from_pretrained(tmp_path / "pipeline")
@@ -787,14 +788,15 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     own.write_text((TINY / "pipeline_coltran.toml").read_text() + "sharpness = 0.25\n")
     assert package.main([*options, str(own)]) == 0
     assert (pipe.sharpness, ColorPipeline.from_pretrained(tmp_path / "pipeline").sharpness) == (0, 0.25)
-    for value, message in (('"much"', "sharpness must be a number"), ("-1", "sharpness must be in")):
+    for value, message in (('"much"', "sharpness must be a number"), ("-1", "sharpness must be a number from 0 to 2")):
         own.write_text((TINY / "pipeline_coltran.toml").read_text() + f"sharpness = {value}\n")
         assert package.main([*options, str(own)]) == 1 and message in capsys.readouterr().err
 
     given = [f"--{name}={tmp_path / 'runs' / name / 'final'}" for name in ("stage2", "stage3_coltran")]
     misplaced = [given[0].replace("--stage2", "--stage1"), *given[:1], given[1].replace("stage3_coltran=", "stage3=")]
     assert package.main(["--out", str(tmp_path / "wrong"), *misplaced]) == 1
-    assert "holds weights of stage 2; expected stage 1" in capsys.readouterr().err and not (tmp_path / "wrong").exists()
+    assert "holds weights of the family color; expected coarse" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
 
     (tmp_path / "two.toml").write_text('stage1 = "a"\nstage2 = "b"\n')
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
@@ -804,17 +806,17 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
 
 
 def test_tuned_steps_are_packaged_with_the_weights_of_their_run(tmp_path, capsys):
-    runs, config = tmp_path / "runs", Config.read(TINY / "stage1.toml").network
+    runs, network = tmp_path / "runs", Config.read(TINY / "stage1.toml").network
     run = runs / "mine"
-    stage = kind_of(1, "diffusion")[1](dataclasses.replace(config, sampler="spectral", steps=2, tuned=2))
+    stage = kind_of("coarse", "diffusion")[1](replace(network, sampler="spectral", steps=2, tuned=2))
     stage.save_pretrained(run / "tuned", dtype=torch.float16)
     (tmp_path / "own.toml").write_text('stage1 = { run = "mine", saved = "tuned" }\nstage2 = "b"\nstage3 = "c"\n')
-    for number, kind, name in ((2, "coltran", "b"), (3, "diffusion", "c")):
-        network = Config.read(TINY / f"stage{number}.toml").network
-        kind_of(number, kind)[1](network).save_pretrained(runs / name / "final")
+    for name, saved in (("stage2", "b"), ("stage3", "c")):
+        config = Config.read(TINY / f"{name}.toml")
+        kind_of(config.family, config.kind)[1](config.network).save_pretrained(runs / saved / "final")
     options = ["--config", str(tmp_path / "own.toml"), "--runs", str(runs), "--out", str(tmp_path / "pipe")]
     assert package.main(options) == 1 and "none of []" in capsys.readouterr().err
-    untuned = kind_of(1, "diffusion")[1](config)
+    untuned = kind_of("coarse", "diffusion")[1](network)
     untuned.load_state_dict({name: value for name, value in stage.state_dict().items() if "tuned." not in name})
     next(untuned.parameters()).data += 0.1
     untuned.save_pretrained(run / "final")
@@ -838,13 +840,14 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
             text = text.replace(old, new)
         (tmp_path / "c.toml").write_text(text)
         given = ["--config", str(tmp_path / "c.toml"), "--data", str(photographs), "--runs", str(tmp_path / "runs")]
-        assert launch.main(stage, "unused", stage1.report, given + extra) == 1
+        assert launch.main(family, "unused", stage1.report, given + extra) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert re.search(f"^error: .*{message}", line), line
 
-    stage, extra = 2, []
-    fails("is of stage 1; expected stage 2")
-    stage = 1
+    family: str = "color"
+    extra: list[str] = []
+    fails("is of the family coarse; expected color")
+    family = "coarse"
     fails(r"unknown keys \['epochs'\]", warmup="epochs")
     fails("sampler must be one of .*got 'euler'", **{"steps = 2": 'steps = 2\nsampler = "euler"'})
     fails("lite7", lite0="lite7")
@@ -874,9 +877,9 @@ def test_errors_of_users_are_one_line_and_exit_code_1(photographs, tmp_path, cap
     fails(r"pip install 'trichrome\[train\]'", **{"warmup = 8": "pretrained_backbone = true"})
     extra = ["--expect-world", "2"]
     fails("expected 2 processes that synchronize; got 1")
-    stage, extra = 2, []
+    family, extra = "color", []
     fails("has no pretrained backbone", **{
-        "stage = 1": "stage = 2", '"diffusion"': '"coltran"', "warmup = 8": "pretrained_backbone = true",
+        '"coarse"': '"color"', '"diffusion"': '"coltran"', "warmup = 8": "pretrained_backbone = true",
         (TINY / "stage1.toml").read_text().split("[network]")[1].split("[data]")[0]: "\n",
     })  # fmt: skip
     assert not (tmp_path / "runs").exists()
@@ -891,21 +894,28 @@ SHIPPED = [*ROOT.glob("configs/**/stage*.toml")]
 @pytest.mark.parametrize("path", sorted(SHIPPED), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_configs_that_ship_can_be_read(path):
     config, text = Config.read(path), path.read_text()
-    assert f"stage{config.stage}" in config.name
-    assert f"train_scripts/stage{config.stage}.py" in text
-    assert f"{config.name}.toml" in text or config.name == f"stage{config.stage}"  # those are the scripts' defaults
-    if config.training.start_from:
-        before = path.with_name(config.training.start_from + ".toml")
+    script = config.name.split("_")[0]
+    assert FAMILIES[script] == config.family and f"train_scripts/{script}.py" in text
+    assert f"{config.name}.toml" in text or config.name == script  # those are the scripts' defaults
+    start = config.training.start_from
+    if start.startswith("package:"):
+        assert read_description(launch.given_start(start))["family"] == config.family
+    elif start:
+        before = path.with_name(f"{start}.toml")
         before = before if before.is_file() else ROOT / "configs" / before.name
-        assert Config.read(before).stage == config.stage
+        assert Config.read(before).family == config.family
     assert config.training.batch_size % config.training.accumulation == 0
 
 
 @pytest.mark.parametrize("old, new, message", [
-    ("stage = 1", "", "must begin with stage and kind"),
-    ("stage = 1", 'stage = "1"', "must begin with stage and kind"),
-    ("stage = 1", "stage = 9", "stage 9 has no kind 'diffusion'"),
-    ('"diffusion"', '"gan"', "stage 1 has no kind 'gan'"),
+    ('family = "coarse"', "", "must begin with family and kind"),
+    ('"coarse"', "1", "must begin with family and kind"),
+    ('"coarse"', '"sharp"', "the family 'sharp' has no kind 'diffusion'; there are coarse: diffusion, coltran, pic;"),
+    ('"diffusion"', '"gan"', "the family 'coarse' has no kind 'gan'"),
+    ('family = "coarse"', "stage = 1", 'families have names now: family = "coarse" in place of stage'),
+    ('family = "coarse"', "stage = 3", 'families have names now: family = "superres" in place of stage'),
+    ("encoder_blocks", "vividness = 1.1\nencoder_blocks", "vividness is called chroma_gain now"),
+    ("encoder_blocks", "prints = 0.3\nencoder_blocks", "prints is called film now"),
     ("[data]", "[date]", r"unknown keys \['date'\]"),
     ("limit", "limits", r"unknown keys \['limits'\] in DataConfig"),
     ("holdout", "hold_out", r"unknown keys \['hold_out'\] in SetConfig"),
@@ -918,7 +928,7 @@ def test_configs_that_ship_can_be_read(path):
     ("samples = 48", "pretrained_backbone = 1", "pretrained_backbone must be bool; got 1"),
     ("samples = 48", "freeze = [1]", "freeze must be tuple.*got"),
     ("[16, 16]", "[16]", "encoder_channels must be tuple"),
-    ("stage = 1", "stage = = 1", "is not TOML"),
+    ('family = "coarse"', 'family = = "coarse"', "is not TOML"),
 ])  # fmt: skip
 def test_configs_with_mistakes(old, new, message, tmp_path):
     text = (TINY / "stage1.toml").read_text()
@@ -929,7 +939,7 @@ def test_configs_with_mistakes(old, new, message, tmp_path):
 
 
 def test_whole_numbers_will_do_for_floats(tmp_path):
-    (tmp_path / "c.toml").write_text('stage = 2\nkind = "coltran"\n[training]\nlearning_rate = 1\n')
+    (tmp_path / "c.toml").write_text('family = "color"\nkind = "coltran"\n[training]\nlearning_rate = 1\n')
     config = Config.read(tmp_path / "c.toml")
     assert type(config.training.learning_rate) is float and dataclasses.asdict(config)["name"] == "c"
 

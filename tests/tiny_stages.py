@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from stages.checkpoint import config_from_dict
 from stages.color.resample import resize
 from stages.color.spaces import coarse_from_rgb, gray_from_rgb
+from stages.faces import CoarseColorizer, ColorUpsampler, Encoding, GrayView, SuperResolver
 from stages.options import SampleOptions
 from stages.registry import FACES, kind_of, kinds_of
-from stages.stage import CoarseColorizer, ColorUpsampler, Encoding, GrayView, Stage, SuperResolver
+from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizerConfig
 from stages.stage2_color.coltran import ColTranColorUpsamplerConfig
 from stages.stage3_superres.coltran import ColTranSuperResolverConfig
 from stages.stage3_superres.diffusion import DiffusionSuperResolverConfig
+from stages.training.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL: dict[tuple[str, str], Any] = {
@@ -63,9 +63,9 @@ def lively(family: str, kind: str, seed: int = 0, **changes: object) -> Any:
     return stage
 
 
-def network_of(config: str, config_class: type) -> Any:
+def network_of(config: str) -> Any:
     """The [network] of a file in configs/."""
-    return config_from_dict(config_class, tomllib.loads((ROOT / "configs" / config).read_text()).get("network", {}))
+    return Config.read(ROOT / "configs" / config).network
 
 
 def picture(side: int, batch: int = 2, seed: int = 0) -> Tensor:

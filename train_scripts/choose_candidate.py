@@ -28,9 +28,9 @@ from stages.evaluation.command import add_best_of, add_steps, arguments, batches
 from stages.evaluation.photos import HELD_OUT, EvaluationError, load_photos
 from stages.evaluation.report import Report
 from stages.evaluation.tables import PREVIEW
+from stages.faces import Draws, GrayView
 from stages.options import SampleOptions
 from stages.photographs import data_folder
-from stages.stage import Draws, GrayView
 from stages.stage1_coarse.candidates import EVENED_STRENGTH, spread_order
 from train_scripts.weights import coarse_colorizer, stage_weights
 

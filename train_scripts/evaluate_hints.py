@@ -1,11 +1,13 @@
 """How well are known colors obeyed and spread? Against the classic that has learned nothing.
 
     python train_scripts/evaluate_hints.py
+    python train_scripts/evaluate_hints.py --system default
     python train_scripts/evaluate_hints.py --regions
 
 The protocol of Zhang et al. 2017 (`siggraph17`) and iColoriT: at 256x256, N random cells of 8x8 pixels are given their
-true mean color, N = 0, 1, 2, 5, 10, 20, 50, 100; the cells of a smaller N are among those of a larger one. Rows for
-64x64 and for 256x256:
+true mean color, N = 0, 1, 2, 5, 10, 20, 50, 100; the cells of a smaller N are among those of a larger one. The pipeline
+is given them as strokes, in 8 bits, and is scored by what it gives: its preview, and with `--system default` also its
+default output. Rows for 64x64 (larger pictures are reduced) and for 256x256 (smaller ones are enlarged):
 
 - CIEDE2000 and PSNR against the original;
 - CIEDE2000 as a share of the classic's, with its 95 % interval (paired bootstrap over photographs);
@@ -24,28 +26,33 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import spsolve
-from stages.data import data_folder
-from stages.resize import enlarge_chroma, resize
 from torch import Tensor
 from tqdm import tqdm
 
-from stages import color, metrics
+from pipeline import ColorPipeline
+from stages.color import difference
+from stages.color.guided_filter import enlarge_chroma
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
+from stages.evaluation.command import add_steps, arguments, batches, run
+from stages.evaluation.photos import EvaluationError, Photos, load_photos
+from stages.evaluation.pixel import ciede2000, picture_from_rgb, psnr
+from stages.evaluation.report import SPLIT_SEED, Account
+from stages.faces import CoarseColorizer, GrayView
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
-from stages.registry import load_stage
-from stages.stage1_coarse.diffusion import DiffusionColorizer
-from train_scripts import evaluation
+from stages.photographs import data_folder
+from train_scripts.weights import loaded_pipeline
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 SIDE, HINTS_SIDE, CELLS = 256, 64, 32  # of the photographs, of the tensor `hints`, of the grid of cells
@@ -57,13 +64,21 @@ MOVED, UNMOVED = 0.5, 0.1  # what a hint should do to its own thing at least, to
 REPLICATES = 1000
 BATCH = 8
 
-# What is evaluated: gray (B, 1, 256, 256), hints (B, 3, 64, 64) -> rgb (B, 3, 64, 64) or (B, 3, 256, 256).
-System = Callable[[Tensor, Tensor], Tensor]
+# What is evaluated: gray (B, 1, 256, 256) of 8 bits and hints, one for each -> rgb (B, 3, 64, 64) or (B, 3, 256, 256).
+System = Callable[[Tensor, Sequence[Hints]], Tensor]
 
 
 def parser() -> argparse.ArgumentParser:
-    options = evaluation.arguments("hints", "Known colors: obeyed and spread, beside the classic without learning.")
-    options.add_argument("--stage1", type=Path, metavar="FOLDER", help="of stage 1 (default: the packaged weights)")
+    options = arguments(
+        "hints", "Known colors: obeyed and spread, beside the classic without learning.", "photos256",
+        "scored at 64x64 and 256x256", ("photos256",),
+    )  # fmt: skip
+    add_steps(options, "stage 1")
+    options.add_argument("--weights", type=Path, metavar="FOLDER", help="pipeline folder (default: the packaged one)")
+    options.add_argument(
+        "--system", choices=("preview", "default"), default="preview",
+        help="what the pipeline is asked for: its preview, or also its default output (default: %(default)s)",
+    )  # fmt: skip
     options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
     options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
     options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
@@ -73,25 +88,40 @@ def parser() -> argparse.ArgumentParser:
 # Systems -------------------------------------------------------------------------------------------
 
 
-def spread_preview(stage1: DiffusionColorizer, *, features: bool = True) -> System:
-    """The one-pass preview at 64x64, its error at the hints spread; features: of the encoder tell what is alike."""
+def colored_by(pipe: ColorPipeline, seed: int, *, preview: bool = False, steps: int | None = None) -> System:
+    """The pipeline as it is used, at 256x256."""
 
-    def colored(gray: Tensor, hints: Tensor) -> Tensor:
-        gray64, sharp = evaluation.seen_by_stage1(stage1, gray)
-        chroma = color.chroma_from_rgb(stage1.preview(gray64, **sharp))
-        seen, _, _ = stage1.encoder(gray64, **sharp)
-        return color.merge(gray64, spread(gray64, hints, chroma, seen.float() if features else None))
+    def colored(gray: Tensor, hints: Sequence[Hints]) -> Tensor:
+        levels = [picture_from_rgb(one[0]).numpy() for one in gray]
+        output = pipe(levels, 1, steps, seed, preview=preview, hints=list(hints), output_type="pt")
+        return torch.stack(output.images)
 
     return colored
+
+
+def spread_without_features(coarse: CoarseColorizer[Any]) -> System:
+    """The preview at 64x64, its error at the hints spread, as the pipeline does it, but for the encoder's features."""
+
+    def colored(gray: Tensor, hints: Sequence[Hints]) -> Tensor:
+        encoding = coarse.encode(GrayView.of(gray))
+        chroma = chroma_from_rgb(coarse.preview(encoding))
+        return merge(encoding.gray64, spread(encoding.gray64, rasterized(gray, hints, HINTS_SIDE), chroma))
+
+    return colored
+
+
+def rasterized(gray: Tensor, hints: Sequence[Hints], side: int) -> Tensor:
+    """Of photographs (B, 1, H, W): (B, 3, side, side)."""
+    return torch.stack([one.rasterized(photo, side) for photo, one in zip(gray, hints, strict=True)])
 
 
 def classic(side: int) -> System:
     """Levin, Lischinski and Weiss 2004 at side x side: every unknown pixel is the weighted mean of its neighbors."""
 
-    def colored(gray: Tensor, hints: Tensor) -> Tensor:
-        small, known = resize(gray, (side, side)).double(), F.interpolate(hints, (side, side)).double()
+    def colored(gray: Tensor, hints: Sequence[Hints]) -> Tensor:
+        small, known = resize(gray, (side, side)).double(), rasterized(gray, hints, side).double()
         chroma = [levin(*one) for one in zip(small, known, strict=True)]
-        return color.merge(small, torch.stack(chroma)).float()
+        return merge(small, torch.stack(chroma)).float()
 
     return colored
 
@@ -113,66 +143,75 @@ def levin(gray: Tensor, hints: Tensor) -> Tensor:
 
 def enlarged(rgb: Tensor, gray: Tensor) -> Tensor:
     """Colors of 64x64 at the photograph's size, along its luma: (B, 3, 64, 64), (B, 1, H, W) -> (B, 3, H, W)."""
-    chroma = enlarge_chroma(color.chroma_from_rgb(rgb), color.gray_from_rgb(rgb), gray)
-    return color.merge(gray, chroma)
+    return merge(gray, enlarge_chroma(chroma_from_rgb(rgb), gray_from_rgb(rgb), gray))
 
 
 # Random cells --------------------------------------------------------------------------------------
 
 
-def random_cells(true: Tensor, count: int, seed: int) -> Tensor:
-    """`count` cells with their true mean chroma (2, 32, 32), the first of an order drawn by the seed: (3, 32, 32)."""
+def random_cells(count: int, seed: int) -> Tensor:
+    """`count` cells of the grid, the first of an order drawn by the seed: (32, 32), true where known."""
     order = torch.randperm(CELLS * CELLS, generator=torch.Generator().manual_seed(seed))
-    weight = torch.zeros(CELLS * CELLS)
-    weight[order[:count]] = 1
-    weight = weight.view(1, CELLS, CELLS)
-    return torch.cat([weight, weight * true])
+    known = torch.zeros(CELLS * CELLS, dtype=torch.bool)
+    known[order[:count]] = True
+    return known.view(CELLS, CELLS)
+
+
+def strokes_over(known: Tensor, colors: Tensor) -> Hints:
+    """Known cells as opaque strokes on a photograph of 256x256, their colors in 8 bits.
+
+    known: (32, 32) bool; colors: rgb (3, 32, 32)
+    """
+    layer = torch.cat([picture_from_rgb(colors), 255 * known[None].byte()]).permute(1, 2, 0).numpy()
+    return Hints((SIDE, SIDE), strokes=Image.fromarray(layer).resize((SIDE, SIDE), Image.Resampling.NEAREST))
 
 
 def obedience(rgb: Tensor, gray: Tensor, cells: Tensor) -> Tensor:
-    """Mean CIEDE2000 between the mean output of each known cell and its hint: -> (B,), NaN without hints."""
-    hint = color.merge(resize(gray, (CELLS, CELLS)), cells[:, 1:])
-    difference = color.ciede2000(color.lab_from_rgb(resize(rgb, (CELLS, CELLS))), color.lab_from_rgb(hint))
-    return (difference * cells[:, 0]).sum((1, 2)) / cells[:, 0].sum((1, 2))
+    """Mean CIEDE2000 between the mean output of each known cell and its hint: -> (B,), NaN without hints.
+
+    cells: hints (B, 3, 32, 32)
+    """
+    hint = merge(resize(gray, (CELLS, CELLS)), cells[:, 1:])
+    deviation = difference.ciede2000(lab_from_rgb(resize(rgb, (CELLS, CELLS))), lab_from_rgb(hint))
+    return (deviation * cells[:, 0]).sum((1, 2)) / cells[:, 0].sum((1, 2))
 
 
 def share(values: Tensor, others: Tensor) -> dict[str, Any]:
     """mean(values) / mean(others), both (N,) of the same photographs, and its 95 % interval over draws of them."""
-    generator = torch.Generator().manual_seed(evaluation.SPLIT_SEED)
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
     drawn = torch.randint(len(values), (REPLICATES, len(values)), generator=generator)
     ratios = values[drawn].mean(1) / others[drawn].mean(1)
     interval = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
     return {"value": float(values.mean() / others.mean()), "interval_95": interval}
 
 
-def evaluate_cells(
-    systems: dict[str, System], photos: evaluation.Photos, account: evaluation.Account, seed: int
-) -> None:
+def evaluate_cells(systems: dict[str, System], photos: Photos, account: Account, seed: int) -> None:
     """Rows for every N and system; the first system is the one the others are compared with, at their own size."""
     gray = torch.stack(photos.gray()).float() / 255
-    true = torch.cat([color.chroma_from_rgb(resize(photos.rgb(slice(i, i + 1)), (CELLS, CELLS)))
-                      for i in range(len(photos))])  # fmt: skip
+    colors = torch.cat([resize(photos.rgb(slice(i, i + 1)), (CELLS, CELLS)) for i in range(len(photos))])
     originals = {side: photos.reduced(side).pictures for side in (HINTS_SIDE, SIDE)}
-    plain = {side: metrics.ciede2000([metrics.picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1)
-                                      for g in gray], originals[side]) for side in originals}  # fmt: skip
+    plain = {side: ciede2000([picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1) for g in gray],
+                             originals[side]) for side in originals}  # fmt: skip
     for count in COUNTS:
-        cells = torch.stack([random_cells(one, count, seed + i) for i, one in enumerate(true)])
-        hints = F.interpolate(cells, (HINTS_SIDE, HINTS_SIDE))
+        hints = [strokes_over(random_cells(count, seed + i), one) for i, one in enumerate(colors)]
+        cells = rasterized(gray, hints, CELLS)
         baseline: dict[int, Tensor] = {}
         for name, system in systems.items():
-            outputs: dict[int, list[Tensor]] = {}
-            for i in tqdm(range(0, len(gray), BATCH), desc=f"{name}, {count} hints"):
-                part = slice(i, i + BATCH)
-                rgb = system(gray[part], hints[part])
-                outputs.setdefault(rgb.shape[-1], []).append(metrics.picture_from_rgb(rgb))
-                if rgb.shape[-1] < SIDE:
-                    outputs.setdefault(SIDE, []).append(metrics.picture_from_rgb(enlarged(rgb, gray[part])))
-            for side, pictures in ((side, torch.cat(parts)) for side, parts in outputs.items()):
-                differences = metrics.ciede2000(pictures, originals[side])
+            outputs: dict[int, list[Tensor]] = {HINTS_SIDE: [], SIDE: []}
+            for part in tqdm(batches(len(gray), BATCH), desc=f"{name}, {count} hints"):
+                batch = slice(part.start, part.stop)
+                rgb = system(gray[batch], hints[batch])
+                small, large = (rgb, enlarged(rgb, gray[batch])) if rgb.shape[-1] < SIDE else (
+                    resize(rgb, (HINTS_SIDE, HINTS_SIDE)), rgb)  # fmt: skip
+                outputs[HINTS_SIDE].append(picture_from_rgb(small))
+                outputs[SIDE].append(picture_from_rgb(large))
+            for side, parts in outputs.items():
+                pictures = torch.cat(parts)
+                differences = ciede2000(pictures, originals[side])
                 row: dict[str, Any] = {
                     "side": side, "hints": count, "name": name,
                     "ciede2000": float(differences.mean()),
-                    "psnr": float(metrics.psnr(pictures, originals[side]).mean()),
+                    "psnr": float(psnr(pictures, originals[side]).mean()),
                     "share_of_first": share(differences, baseline.setdefault(side, differences)),
                     "share_of_gray": share(differences, plain[side]),
                 }  # fmt: skip
@@ -197,14 +236,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 # Outlined regions ----------------------------------------------------------------------------------
 
 
-def evaluate_regions(systems: dict[str, System], photos: evaluation.Photos, account: evaluation.Account) -> None:
+def evaluate_regions(systems: dict[str, System], photos: Photos, account: Account) -> None:
     """A row for each system: how far a hint in the first region moves it, and the second one, as shares of the hint's
     own difference.
     """
     outlined = json.loads(REGIONS.read_text())["photos"]
     for photo in outlined:
         if photo["row"] >= len(photos) or photos.digests[photo["row"]].hex() != photo["sha256"]:
-            raise evaluation.EvaluationError(
+            raise EvaluationError(
                 f"photograph {photo['row']} of {photos.name} is not the one outlined in {REGIONS.name}: --regions "
                 "needs photos256/validation, all of it"
             )
@@ -212,7 +251,7 @@ def evaluate_regions(systems: dict[str, System], photos: evaluation.Photos, acco
         shares = {}
         for photo in tqdm(outlined, desc=name):
             names = " / ".join(region["name"] for region in photo["regions"])
-            gray = color.gray_from_rgb(photos.rgb(slice(photo["row"], photo["row"] + 1)))
+            gray = photos.gray()[photo["row"]][None].float() / 255
             masks = [outline(region["polygon"]) for region in photo["regions"]]
             shares[f"{photo['row']}: {names}"] = [moved(system, gray, masks, turn) for turn in TURNS]
         first, second = torch.tensor(list(shares.values())).unbind(2)  # (photographs, turns)
@@ -240,26 +279,26 @@ def moved(system: System, gray: Tensor, masks: list[Tensor], turn: float) -> tup
     returns: of the first, along the hint's difference from it; of the second, in any direction; both as shares of the
         length of that difference
     """
-    nothing = torch.zeros(1, 3, HINTS_SIDE, HINTS_SIDE)
-    before = mean_chroma(system(gray, nothing), masks)
+    before = mean_chroma(system(gray, [Hints((SIDE, SIDE))]), masks)
     heart = distance_transform_edt(np.pad(masks[0].numpy(), 1))[1:-1, 1:-1].argmax()
     y, x = divmod(int(heart), SIDE)
     cb, cr = (before[0] / before[0].norm() * HINT_CHROMA).tolist()
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     chroma = torch.tensor([cos * cb - sin * cr, sin * cb + cos * cr]).view(2, 1, 1)
-    levels = metrics.picture_from_rgb(color.merge(gray[0, :, y : y + 1, x : x + 1], chroma)).flatten().tolist()
-    hints = Hints((SIDE, SIDE), [Point(x + 0.5, y + 0.5, levels)]).rasterized(gray[0], HINTS_SIDE)[None]
-    after = mean_chroma(system(gray, hints), masks)
-    difference = hints[0, 1:].sum((1, 2)) / hints[0, 0].sum() - before[0]
-    along = (after[0] - before[0]) @ difference / difference.square().sum()
-    return float(along), float((after[1] - before[1]).norm() / difference.norm())
+    levels = picture_from_rgb(merge(gray[0, :, y : y + 1, x : x + 1], chroma)).flatten().tolist()
+    hints = Hints((SIDE, SIDE), [Point(x + 0.5, y + 0.5, levels)])
+    after = mean_chroma(system(gray, [hints]), masks)
+    cells = hints.rasterized(gray[0], HINTS_SIDE)
+    wanted = cells[1:].sum((1, 2)) / cells[0].sum() - before[0]
+    along = (after[0] - before[0]) @ wanted / wanted.square().sum()
+    return float(along), float((after[1] - before[1]).norm() / wanted.norm())
 
 
 def mean_chroma(rgb: Tensor, masks: list[Tensor]) -> Tensor:
     """Of rgb (1, 3, S, S) over each mask: (masks, 2)."""
     size = (rgb.shape[-2], rgb.shape[-1])
     shares = torch.cat([resize(mask[None, None], size)[0] for mask in masks])
-    return torch.einsum("chw,mhw->mc", color.chroma_from_rgb(rgb)[0], shares) / shares.sum((1, 2))[:, None]
+    return torch.einsum("chw,mhw->mc", chroma_from_rgb(rgb)[0], shares) / shares.sum((1, 2))[:, None]
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -267,16 +306,14 @@ def mean_chroma(rgb: Tensor, masks: list[Tensor]) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    folder = evaluation.stage_weights(args.stage1, 1)
-    photos = evaluation.load_photos(data_folder(args.data), "photos256", args.split, args.photos)
-    stage1 = load_stage(folder).eval()
-    if not isinstance(stage1, DiffusionColorizer):
-        raise evaluation.EvaluationError(f"{folder} holds kind {stage1.kind!r}; expected diffusion, for its preview")
-    account = evaluation.Account(args, photos)
-    account.use_weights("stage1", folder, stage1)
-    systems = {"preview, spread": spread_preview(stage1)}
+    photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
+    account = Account(args, photos)
+    pipe = loaded_pipeline(args, account)
+    systems = {"preview": colored_by(pipe, args.seed, preview=True)}
     if args.without_features:
-        systems["preview, spread without features"] = spread_preview(stage1, features=False)
+        systems["preview, spread without features"] = spread_without_features(pipe.coarse)
+    if args.system == "default":
+        systems["default output"] = colored_by(pipe, args.seed, steps=args.steps)
     if args.regions:
         evaluate_regions(systems, photos, account)
     else:
@@ -291,7 +328,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return evaluation.run(evaluate, parser(), argv)
+    return run(evaluate, parser(), argv)
 
 
 if __name__ == "__main__":

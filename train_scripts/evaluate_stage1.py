@@ -31,10 +31,10 @@ from stages.evaluation.photos import Photos, load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.report import Report
 from stages.evaluation.tables import PREVIEW
+from stages.faces import CoarseColorizer, ColorUpsampler, HasLikelihood
 from stages.options import SampleOptions
 from stages.photographs import data_folder
 from stages.seeds import NoiseSource
-from stages.stage import CoarseColorizer, ColorUpsampler, HasLikelihood
 from train_scripts.weights import coarse_colorizer, color_upsampler, stage_weights
 
 NO_KNOWLEDGE = {"symbol": 9, "dimension": 8}  # bits that a stage pays that knows nothing

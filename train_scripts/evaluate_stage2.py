@@ -28,8 +28,8 @@ from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.report import Report
 from stages.evaluation.tables import PREVIEW
+from stages.faces import CoarseColorizer, HasLikelihood
 from stages.photographs import data_folder
-from stages.stage import CoarseColorizer, HasLikelihood
 from train_scripts.weights import coarse_colorizer, color_upsampler, optional_weights, stage_weights
 
 BATCH = 32

@@ -33,9 +33,9 @@ from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.report import Report
 from stages.evaluation.tables import PREVIEW
+from stages.faces import CoarseColorizer, ColorUpsampler, HasLikelihood
 from stages.options import MAX_SHARPNESS, SampleOptions
 from stages.photographs import data_folder
-from stages.stage import CoarseColorizer, ColorUpsampler, HasLikelihood
 from train_scripts.weights import (
     coarse_colorizer,
     color_upsampler,

@@ -32,10 +32,10 @@ from stages.evaluation.command import add_steps, arguments, run, several
 from stages.evaluation.photos import EvaluationError, load_photos
 from stages.evaluation.report import Account
 from stages.evaluation.statistics import spearman
+from stages.faces import Draws, GrayView
 from stages.options import SampleOptions
 from stages.photographs import data_folder
 from stages.seeds import NoiseSource
-from stages.stage import Draws, GrayView
 from train_scripts.weights import loaded_pipeline
 
 WINDOW = 9

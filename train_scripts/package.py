@@ -24,9 +24,10 @@ from pipeline import ColorPipeline
 from pipeline.folder import FAMILIES
 from stages.checkpoint import CheckpointError, config_from_dict
 from stages.evaluation.few_steps import same_but_tuned
+from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
 from stages.provenance import ROOT
 from stages.registry import load_stage
-from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
+from stages.stage import Stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
 
 

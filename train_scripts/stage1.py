@@ -10,7 +10,8 @@ from torch import Tensor
 from stages.color.difference import ciede2000, colorfulness
 from stages.color.resample import resize
 from stages.color.spaces import gray_from_rgb, lab_from_rgb, merge
-from stages.stage import CoarseColorizer, GrayView, Stage
+from stages.faces import CoarseColorizer, GrayView
+from stages.stage import Stage
 from stages.training.grids import picture_grid
 from stages.training.launch import main
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from stages.color.difference import ciede2000, colorfulness
 from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_coarse
 from stages.corruptions.conditioning import disturbed_chroma
-from stages.stage import ColorUpsampler, Stage
+from stages.faces import ColorUpsampler
+from stages.stage import Stage
 from stages.training.grids import picture_grid
 from stages.training.launch import main
 

@@ -12,7 +12,8 @@ from stages.color.guided_filter import enlarge_chroma
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
 from stages.corruptions.conditioning import disturbed_chroma
-from stages.stage import Stage, SuperResolver
+from stages.faces import SuperResolver
+from stages.stage import Stage
 from stages.training.grids import picture_grid
 from stages.training.launch import main
 

@@ -11,9 +11,9 @@ from pipeline.folder import DEFAULT_WEIGHTS, FAMILIES
 from stages.checkpoint import read_description
 from stages.evaluation.photos import EvaluationError
 from stages.evaluation.report import Account
+from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
 from stages.options import SampleOptions
 from stages.registry import load_stage
-from stages.stage import CoarseColorizer, ColorUpsampler, SuperResolver
 
 
 def stage_weights(named: Path | None, family: str) -> Path:

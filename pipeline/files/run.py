@@ -26,7 +26,7 @@ from pipeline.images.write import save_gray, save_photo
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.output import SmallPhoto
-    from stages.stage import Scores
+    from stages.faces import Scores
 
 from pipeline.files.manifest import RECIPE, Manifest, _stamp
 from pipeline.files.names import find_inputs, plan

@@ -11,8 +11,8 @@ from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.evaluation.photos import Photos
 from stages.evaluation.pixel import picture_from_rgb
+from stages.faces import ColorUpsampler, Draws, GrayView
 from stages.seeds import NoiseSource
-from stages.stage import ColorUpsampler, Draws, GrayView
 from stages.stage1_coarse.candidates import spread_order
 
 BATCH = 16  # photographs that stage 1 sees at once

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from stages.color.spaces import COARSE_COLORS, chroma_from_rgb, coarse_from_rgb, gray_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_uniform
+from stages.faces import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 from stages.nn.coltran.core import ColTranCore, CoreSizes
 from stages.nn.coltran.upsampler import checked_decode, rounded8
 from stages.nn.pixelcnn.logistic_mixture import exact
 from stages.options import SampleOptions
 from stages.precision import checked_finite
-from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE, GRAYS = 64, 256
 

@@ -24,11 +24,11 @@ from stages.corruptions.hints import drawn_hints
 from stages.diffusion import FewSteps, WienerDenoiser, denoising_loss, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
+from stages.faces import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
 from stages.nn.efficientnet import imagenet_weights
 from stages.nn.hint_attention import HintAttention
 from stages.options import SampleOptions
 from stages.precision import checked_finite
-from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
 from stages.stage1_coarse.diffusion_networks import (
     CHROMA_SIDE,
     SIDE,

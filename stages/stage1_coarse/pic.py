@@ -28,12 +28,12 @@ from stages.color.spaces import (
     rgb_from_lab,
 )
 from stages.diffusion.noise import draw_uniform
+from stages.faces import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 from stages.nn.pixelcnn.layers import Convolution, initialized_by_data
 from stages.nn.pixelcnn.logistic_mixture import PARAMETERS, LogisticMixture
 from stages.nn.pixelcnn.network import GrayEmbedding, PixelNetwork
 from stages.options import SampleOptions
 from stages.precision import checked_finite
-from stages.stage import CoarseColorizer, Draws, Encoding, Generators, GrayView, HasLikelihood, Scores, StepCallback
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers

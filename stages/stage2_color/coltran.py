@@ -24,8 +24,8 @@ from stages.color.spaces import (
     merge,
 )
 from stages.corruptions.conditioning import disturbed_chroma
+from stages.faces import ColorUpsampler, HasLikelihood
 from stages.nn.coltran.upsampler import ParallelUpsampler, rounded8
-from stages.stage import ColorUpsampler, HasLikelihood
 
 SIDE = 64
 

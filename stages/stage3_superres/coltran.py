@@ -18,9 +18,9 @@ from torch import Tensor
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.corruptions.conditioning import disturbed_chroma
+from stages.faces import Generators, HasLikelihood, StepCallback, SuperResolver
 from stages.nn.coltran.upsampler import VALUES, ParallelUpsampler, levels8
 from stages.options import SampleOptions
-from stages.stage import Generators, HasLikelihood, StepCallback, SuperResolver
 
 SIDE, LOW_SIDE = 256, 64
 

@@ -25,10 +25,10 @@ from stages.corruptions.conditioning import disturbed_chroma, stray_detail
 from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
+from stages.faces import Generators, StepCallback, SuperResolver
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.options import SampleOptions
 from stages.precision import checked_finite
-from stages.stage import Generators, StepCallback, SuperResolver
 
 SIDE, LOW_SIDE = 256, 64
 PATCH = SIDE // LOW_SIDE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.checkpoint import config_from_dict
 from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
 from stages.provenance import ROOT
 from stages.registry import kind_of
 from stages.stage import Stage
+from stages.training.config import Config
 
 PHOTOS = {"photos64": 6, "photos128": 4, "photos256": 4}
 
@@ -73,8 +73,7 @@ def check_complete(results: dict[str, Any], name: str, stages: set[str]) -> None
             assert {"psnr", "colorfulness_ratio", "squeezenet_kid", "squeezenet_kid_95"} <= set(row)
 
 
-def tiny(family: str, kind: str, config: str, **changes: Any) -> Stage:
+def tiny(name: str, **changes: Any) -> Stage:
     """A real stage as small as a config of configs/tiny makes it, with random weights."""
-    table = tomllib.loads((ROOT / "configs" / "tiny" / f"{config}.toml").read_text())["network"]
-    config_class, stage_class = kind_of(family, kind)
-    return stage_class(config_from_dict(config_class, table | changes)).eval()
+    config = Config.read(ROOT / "configs" / "tiny" / f"{name}.toml")
+    return kind_of(config.family, config.kind)[1](replace(config.network, **changes)).eval()

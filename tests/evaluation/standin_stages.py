@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 from stages.color.guided_filter import enlarge_chroma
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
-from stages.options import SampleOptions
-from stages.stage import (
+from stages.faces import (
     CoarseColorizer,
     ColorUpsampler,
     Draws,
@@ -21,10 +20,11 @@ from stages.stage import (
     Generators,
     GrayView,
     HasLikelihood,
-    Stage,
     StepCallback,
     SuperResolver,
 )
+from stages.options import SampleOptions
+from stages.stage import Stage
 
 DEFAULT = SampleOptions()
 

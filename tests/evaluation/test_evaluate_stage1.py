@@ -16,7 +16,7 @@ from stages.evaluation.coarse import central
 from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
-from stages.stage import HasLikelihood
+from stages.faces import HasLikelihood
 from stages.stage1_coarse.candidates import spread_order
 from train_scripts import evaluate_stage1
 
@@ -89,7 +89,7 @@ def test_without_continuous_chroma(data, weights, tmp_path):
 def test_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
     """No stand-in: from a saved stage to the table, by the code that scores every kind."""
     torch.manual_seed(0)
-    stage = tiny("coarse", kind, f"stage1_{kind}")
+    stage = tiny(f"stage1_{kind}")
     assert isinstance(stage, HasLikelihood)
     stage.save_pretrained(tmp_path / "stage")
     options = ("--weights", str(tmp_path / "stage"), "--best-photos", "2", "--candidates", "2")

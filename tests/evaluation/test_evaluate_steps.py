@@ -23,7 +23,7 @@ def results_in(folder):
 
 def test_evaluations_of_the_denoiser_are_counted(data, tmp_path):
     torch.manual_seed(0)
-    tiny("coarse", "diffusion", "stage1").save_pretrained(tmp_path / "stage1")
+    tiny("stage1").save_pretrained(tmp_path / "stage1")
     options = ("--weights", str(tmp_path / "stage1"), "--reference", "6", "--evaluations", "2", "3", "4", "6",
                "--samplers", "dpmpp_2m", "heun", "spectral")  # fmt: skip
     rows = scores(evaluate_steps, data, tmp_path / "out", *options)["rows"][2:]
@@ -40,7 +40,7 @@ def test_evaluations_of_the_denoiser_are_counted(data, tmp_path):
 
 def test_tuned_steps_of_the_weights_and_of_others(data, tmp_path):
     torch.manual_seed(0)
-    stage = tiny("coarse", "diffusion", "stage1", sampler="spectral", steps=3, tuned=3)
+    stage = tiny("stage1", sampler="spectral", steps=3, tuned=3)
     torch.nn.init.normal_(stage.network.write.weight, std=0.1)
     stage.tuned.gains.fill_(0.5)
     stage.save_pretrained(tmp_path / "stage1")
@@ -75,7 +75,7 @@ def test_another_kind_is_an_error(script, data, standins, tmp_path, capsys):
 
 def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    stage = tiny("coarse", "diffusion", "stage1")
+    stage = tiny("stage1")
     for weights in stage.denoiser.parameters():
         weights.data += 0.05 * torch.randn_like(weights)
     stage.save_pretrained(tmp_path / "stage1")
@@ -101,7 +101,7 @@ def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch)
                   ["--levels", "1e20", "1", "--tuned", str(tmp_path / "no")]):  # fmt: skip
         assert tune_steps.main([*arguments, *options, *wrong]) == 2
     assert not (tmp_path / "no").exists()
-    tiny("coarse", "coltran", "stage1_coltran").save_pretrained(tmp_path / "other")
+    tiny("stage1_coltran").save_pretrained(tmp_path / "other")
     assert tune_steps.main([*arguments, "--photos", "4", "--weights", str(tmp_path / "other")]) == 2
 
     # Where it would go is looked at before the work.
@@ -125,7 +125,7 @@ def test_many_steps_are_those_of_the_stage(data, tmp_path):
     from stages.options import SampleOptions
 
     torch.manual_seed(0)
-    stage = tiny("coarse", "diffusion", "stage1", sampler="spectral", temperature=1.0, chroma_gain=1.0)
+    stage = tiny("stage1", sampler="spectral", temperature=1.0, chroma_gain=1.0)
     torch.nn.init.normal_(stage.network.write.weight, std=0.1)
     photos = load_photos(data, "photos128", "validation")
     encoding = stage.encode(view_of(photos, slice(None)))
