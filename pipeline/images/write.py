@@ -14,9 +14,10 @@ import numpy as np
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from pipeline.images.exif import _add_exif_to_tiff
+from pipeline.images.luma import _LUMA
+from pipeline.images.metadata import write_metadata
+from pipeline.images.notes import collected, note
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
-from pipeline.images.read import _LUMA
 from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
 
 
@@ -73,15 +74,15 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
         raise ImageError(f"{path}: {kind} holds at most {longest} pixels a side; write PNG or TIFF")
 
     image = _output_image(path, kind, rgb, photo)
-    with _appearing(path) as file:
+    with collected() as notes, _appearing(path) as file:
         _write(image, file, kind, quality)
-        if kind == "tiff" and photo.exif and not _is_big(image):
-            try:
-                _add_exif_to_tiff(file, photo.exif)
-            except OSError:
-                raise
-            except Exception as error:  # Pillow's, over a tag it cannot write; the file is whole without
-                warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
+        if kind == "tiff" and _is_big(image):
+            if photo.exif or photo.xmp or photo.iptc:
+                note("BigTIFF, which a picture of 3.5 GB needs, is written without EXIF, XMP and IPTC")
+        else:
+            write_metadata(file, kind, photo)
+    for text in notes:
+        warnings.warn(text, stacklevel=2)
 
 
 def save_gray(
@@ -135,8 +136,6 @@ def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyv
     wide = image.format == "ushort"
     image = image.copy(interpretation="rgb16" if wide else "srgb", xres=x / 25.4, yres=y / 25.4)
     image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
-    if photo.exif:
-        image.set_type(pyvips.GValue.blob_type, "exif-data", photo.exif)
     return image
 
 
@@ -151,11 +150,15 @@ def _write(image: pyvips.Image, file: BinaryIO, kind: str, quality: int) -> None
     match kind:
         case "jpeg":
             options = {"subsample_mode": "off", "optimize_coding": True}
-            image.jpegsave_target(target, Q=quality, profile="srgb", **options)
+            image.jpegsave_target(target, Q=quality, keep="icc", profile="srgb", **options)
         case "png":
-            image.pngsave_target(target, compression=6, filter="all", profile="srgb")
+            image.pngsave_target(target, compression=6, filter="all", keep="icc", profile="srgb")
         case "tiff":
             options = {"compression": "deflate", "predictor": "horizontal", "bigtiff": _is_big(image)}
-            image.tiffsave_target(target, profile="srgb", **options)
+            image.tiffsave_target(target, keep="icc", profile="srgb", **options)
+        case "webp" if image.bands == 4:
+            # Lossy coding blackens what is transparent and moves the luma of what is nearly so.
+            image.webpsave_target(target, lossless=True, exact=True, effort=2, keep="icc", profile="srgb")
+            note("WebP with transparency is written without loss, to keep the luma; the quality is not used")
         case "webp":  # effort 4, the default, takes 4 times as long for the same size
-            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, profile="srgb")
+            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, keep="icc", profile="srgb")
