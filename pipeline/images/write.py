@@ -20,6 +20,9 @@ from pipeline.images.notes import collected, note
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
 from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
 
+# What libvips may write beside the pixels: the profile, and the resolution (JFIF). It would make up EXIF of its own.
+_KEEP = 8 | 16
+
 
 def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
     """Round a float picture to levels without losing its luma.
@@ -150,15 +153,15 @@ def _write(image: pyvips.Image, file: BinaryIO, kind: str, quality: int) -> None
     match kind:
         case "jpeg":
             options = {"subsample_mode": "off", "optimize_coding": True}
-            image.jpegsave_target(target, Q=quality, keep="icc", profile="srgb", **options)
+            image.jpegsave_target(target, Q=quality, keep=_KEEP, profile="srgb", **options)
         case "png":
-            image.pngsave_target(target, compression=6, filter="all", keep="icc", profile="srgb")
+            image.pngsave_target(target, compression=6, filter="all", keep=_KEEP, profile="srgb")
         case "tiff":
             options = {"compression": "deflate", "predictor": "horizontal", "bigtiff": _is_big(image)}
-            image.tiffsave_target(target, keep="icc", profile="srgb", **options)
+            image.tiffsave_target(target, keep=_KEEP, profile="srgb", **options)
         case "webp" if image.bands == 4:
             # Lossy coding blackens what is transparent and moves the luma of what is nearly so.
-            image.webpsave_target(target, lossless=True, exact=True, effort=2, keep="icc", profile="srgb")
+            image.webpsave_target(target, lossless=True, exact=True, effort=2, keep=_KEEP, profile="srgb")
             note("WebP with transparency is written without loss, to keep the luma; the quality is not used")
         case "webp":  # effort 4, the default, takes 4 times as long for the same size
-            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, keep="icc", profile="srgb")
+            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, keep=_KEEP, profile="srgb")
