@@ -1,7 +1,7 @@
 """Blocks of metadata in JPEG, PNG and WebP files, found and put in without touching the pixels.
 
 libvips writes EXIF anew on its way out, which loses what it does not know, and sees in a PNG file only what stands
-before the pixels. Source: JPEG: ITU-T T.81, B.1; XMP part 3, 1.1.3; PNG: W3C, third edition, 11.3; WebP: RFC 9649.
+before the pixels. Source: JPEG: ITU-T T.81, B.1; JFIF 1.02; XMP part 3, 1.1.3; PNG: W3C, third edition, 11.3; WebP: RFC 9649.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.images.notes import note
+from pipeline.images.vips import _UNKNOWN_DPI
 
 EXIF_HEAD, XMP_HEAD, IPTC_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 _PNG_XMP = b"XML:com.adobe.xmp\0"
@@ -28,7 +29,7 @@ class Blocks:
 
     exif: TIFF structure after b"Exif\\0\\0"; xmp: an XMP packet; iptc: Photoshop's image resources (8BIM …), which
     hold the IPTC data of a JPEG; profile: the ICC profile of a PNG, of which libpng hides those that it does not like;
-    dpi: of a JPEG's JFIF segment, of which libvips says nothing where there is EXIF
+    dpi: of a JPEG's JFIF segment, which libvips overlooks where there is EXIF, and does not write without it
     """
 
     exif: bytes | None = None
@@ -147,7 +148,9 @@ def _of_webp(file: BinaryIO) -> Blocks:
 
 
 def _into_jpeg(file: BinaryIO, blocks: Blocks) -> None:
-    segments = b""
+    x, y = (min(65535, max(1, round(value))) for value in blocks.dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI))
+    jfif = b"JFIF\0" + struct.pack(">BBBHHBB", 1, 1, 1, x, y, 0, 0)
+    segments = struct.pack(">BBH", 0xFF, 0xE0, len(jfif) + 2) + jfif
     for name, marker, head, block in (
         ("EXIF", 0xE1, b"", blocks.exif), ("XMP", 0xE1, XMP_HEAD, blocks.xmp), ("IPTC", 0xED, IPTC_HEAD, blocks.iptc),
     ):  # fmt: skip
@@ -163,8 +166,7 @@ def _into_jpeg(file: BinaryIO, blocks: Blocks) -> None:
             continue
         for part in parts:
             segments += struct.pack(">BBH", 0xFF, marker, len(part) + 2) + part
-    first = next(jpeg_segments(file), None)
-    _insert(file, first[1] + first[2] if first and first[0] == 0xE0 else 2, segments)  # JFIF stays the first
+    _insert(file, 2, segments)
 
 
 def _into_png(file: BinaryIO, blocks: Blocks) -> None:

@@ -81,7 +81,7 @@ def write_metadata(file: BinaryIO, kind: str, photo: Photo) -> None:
     except TiffError as error:
         note(f"the EXIF is broken ({error}): dropped")
         exif = None
-    put_blocks(file, kind, Blocks(exif, photo.xmp, photo.iptc))
+    put_blocks(file, kind, Blocks(exif, photo.xmp, photo.iptc, dpi=photo.dpi))
 
 
 def _into_tiff(file: BinaryIO, photo: Photo) -> None:

@@ -20,8 +20,7 @@ from pipeline.images.notes import collected, note
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
 from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
 
-# What libvips may write beside the pixels: the profile, and the resolution (JFIF). It would make up EXIF of its own.
-_KEEP = 8 | 16
+_KEEP = "icc"  # what libvips may write beside the pixels: it would make up EXIF of its own
 
 
 def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
