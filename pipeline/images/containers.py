@@ -1,7 +1,8 @@
 """Blocks of metadata in JPEG, PNG and WebP files, found and put in without touching the pixels.
 
 libvips writes EXIF anew on its way out, which loses what it does not know, and sees in a PNG file only what stands
-before the pixels. Source: JPEG: ITU-T T.81, B.1; JFIF 1.02; XMP part 3, 1.1.3; PNG: W3C, third edition, 11.3; WebP: RFC 9649.
+before the pixels. Source: ITU-T T.81, B.1 and JFIF 1.02 (JPEG); XMP, part 3, 1.1.3; PNG, third edition, 11.3;
+RFC 9649 (WebP).
 """
 
 from __future__ import annotations

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +14,9 @@ from numpy.typing import NDArray
 from pipeline.images.luma import _LUMA
 from pipeline.images.metadata import write_metadata
 from pipeline.images.notes import collected, note
+from pipeline.images.partial import _appearing
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
-from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
+from pipeline.images.vips import _UNKNOWN_DPI, _strips, _vips
 
 _KEEP = "icc"  # what libvips may write beside the pixels: it would make up EXIF of its own
 
@@ -87,35 +85,15 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
         warnings.warn(text, stacklevel=2)
 
 
-def save_gray(
-    path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None
-) -> None:
-    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError.
+def save_map(path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None) -> None:
+    """Write a map as a PNG without a profile, complete or not at all; raises ImageError.
 
-    dpi: of its photo
+    levels: (H, W), or (H, W, 3); dpi: of its photo
     """
     x, y = dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
-    image = _vips(levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
+    image = _vips(levels if levels.ndim == 3 else levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
     with _appearing(Path(path)) as file:
         image.pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets the name `path` when all of it is on the disk, and none if that fails."""
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImageError(f"{path}: could not be written: {error.strerror or error}") from error
-    except pyvips.Error as error:
-        raise ImageError(f"{path}: could not be written: {_reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyvips.Image:
