@@ -74,19 +74,22 @@ class Manifest:
             return False
 
     def replaced(self, job: Job, key: dict[str, Any]) -> str | None:
-        """What stands in the way of being finished, where the photo was colored before: "seed 0 (now 3)"."""
+        """A sentence on what was colored before and with what, which now is replaced; None where nothing is."""
         record = self.last.get(job.outputs[0].as_posix())
         if record is None or record["event"] != "done" or not isinstance(record.get("key"), dict):
             return None
         before = record["key"]
         if (recipe := before.get("recipe", 1)) != RECIPE:
-            return f"it was colored by recipe {recipe}; today's is {RECIPE}, which gives other colors"
+            return f"was colored by recipe {recipe}; today's is {RECIPE}, which gives other colors: colored again"
         changes = _changes(before.get("settings"), key["settings"])
         if before.get("weights") != key["weights"]:
             changes.append("other weights")
         if not changes and not _is_same(job.source, record["input"]):
             changes.append("another photo under this name")
-        return f"it was colored with {', '.join(changes)}" if changes else None
+        if not changes:
+            return None
+        names = ", ".join(str(self.out / output) for output in job.outputs)
+        return f"was colored with {', '.join(changes)}: colored again, {names} replaced"
 
     def is_own(self, output: Path) -> bool:
         """Whether the file in this place is as this program left it, or was being written when it stopped."""

@@ -187,8 +187,7 @@ class _Run:
         """The photo, with what was wrong with its file but not enough to refuse it."""
         check_way(job, self.out, self.manifest, self.overwrite)
         if self.manifest is not None and (before := self.manifest.replaced(job, key)):
-            names = ", ".join(str(self.out / output) for output in job.outputs)
-            self.listeners.say(f"{job.source}: {before}: colored again, {names} replaced")
+            self.listeners.say(f"{job.source}: {before}")
         if not job.source.is_file():
             raise Refused("not a regular file")
         with warnings.catch_warnings():
