@@ -136,7 +136,8 @@ def header_of(width, height, size):
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    data = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", b"\x78\x9c" + bytes(100))
+    data = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    data += chunk(b"IDAT", b"\x78\x9c" + bytes(100))
     end = chunk(b"IEND", b"")
     data = b"\x89PNG\r\n\x1a\n" + data
     return data + chunk(b"tEXt", b"a\0" + b"b" * (size - len(data) - len(end) - 14)) + end

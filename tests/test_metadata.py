@@ -69,7 +69,8 @@ def meaning(directory):
 
 def neutral(block, order):
     """The block as it must come out: only the orientation is another."""
-    return block.replace(struct.pack(order + "HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(order + "HHIHH", 0x0112, 3, 1, 1, 0))
+    turned, upright = (struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0) for value in (6, 1))
+    return block.replace(turned, upright)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,7 @@ from pipeline.files.manifest import Manifest, _stamp
 from pipeline.files.records import Job, Loaded, Refused, Settings
 from pipeline.full_resolution import UNCERTAINTY_WHITE, full_size_uncertainty
 from pipeline.images.overlay import overlaid
-from pipeline.images.photo import FORMATS
-from pipeline.images.write import save_map, save_photo
+from pipeline.images.write import save_map, save_photo, written_as
 
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
@@ -48,9 +46,8 @@ def write_outputs(
     """
     job, photo = loaded.job, loaded.photo
     notes = dict.fromkeys(loaded.notes)
-    if FORMATS[job.pictures[0].suffix.lower()] in ("jpeg", "webp") and photo.depth == 16:
-        photo = dataclasses.replace(photo, depth=8)
-        notes["16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them"] = None
+    with _warnings_to(notes):
+        photo = written_as(job.pictures[0], photo)
     source = {"path": str(job.source.resolve()), **_stamp(job.source)}
     with _writing(out):
         if manifest is not None:

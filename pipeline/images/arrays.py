@@ -63,10 +63,12 @@ def load_array(pixels: NDArray[Any], max_pixels: int | None) -> Photo:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
-        raise ImageError(f"an array must be (H, W) or (H, W, 1 | 2 | 3 | 4); got {pixels.shape}")
+        raise ImageError(f"an array must be (H, W) or (H, W, 1 | 2 | 3 | 4), channels last; got {pixels.shape}")
     check_size(pixels.shape[1], pixels.shape[0], max_pixels)
     if pixels.dtype.kind == "f":
-        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also where either is NaN
+        if not np.isfinite(pixels).all():
+            raise ImageError("a float array must be in [0, 1]; got NaN or infinity. numpy.nan_to_num replaces them")
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
             got = f"[{pixels.min():.3g}, {pixels.max():.3g}]"
             raise ImageError(f"a float array must be in [0, 1]; got {got}. Divide 8-bit levels by 255.")
     elif pixels.dtype not in (np.uint8, np.uint16):

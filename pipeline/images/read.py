@@ -66,15 +66,18 @@ def page_count(path: Path) -> int:
     try:
         with open(path, "rb") as file:
             kind = _format_of(file.read(64))
-            if kind == "tiff":
-                return max(1, len(TiffFile(file).pages()))
-            if kind == "webp":
-                file.seek(0)
-                image = pyvips.Image.webpload_source(pyvips.Source.new_from_descriptor(file.fileno()))
-                return int(image.get("n-pages")) if "n-pages" in image.get_fields() else 1
+            return max(1, len(TiffFile(file).pages())) if kind == "tiff" else _frames(file) if kind == "webp" else 1
     except (OSError, ImageError, TiffError, pyvips.Error, UnicodeDecodeError):
-        pass
-    return 1
+        return 1
+
+
+def _frames(webp: BinaryIO) -> int:
+    webp.seek(0)
+    return _pages(pyvips.Image.webpload_source(pyvips.Source.new_from_descriptor(webp.fileno())))
+
+
+def _pages(image: pyvips.Image) -> int:
+    return int(image.get("n-pages")) if "n-pages" in image.get_fields() else 1
 
 
 def _load_file(path: Path, max_pixels: int | None, page: int | None) -> Photo:
@@ -126,10 +129,12 @@ def _decode(file: BinaryIO, kind: str, max_pixels: int | None, page: int | None)
         tiff = TiffFile(file)
         directory = page_directory(tiff, place)
         check_page(directory, length, place)
+    if kind == "webp" and place >= (frames := _frames(file)):
+        raise ImageError(f"there is no page {page}: it holds {frames}")
 
     def check(image: pyvips.Image) -> None:
         check_size(image.width, image.height, max_pixels, length)
-        pages = image.get("n-pages") if "n-pages" in image.get_fields() else 1
+        pages = _pages(image)
         if page is None and pages > 1:
             raise ImageError(f"holds {pages} pages or frames; one picture per file is read, others by --page "
                              "N or all, in Python page=N")  # fmt: skip

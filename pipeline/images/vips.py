@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+
+# It says things of profiles and EXIF, without the name of a file; what matters is said as a note or an error.
+logging.getLogger("pyvips").addHandler(logging.NullHandler())
 
 _UNKNOWN_DPI = 72.0  # the files libvips writes always state a resolution; 72 is the customary "none"
 _STRIP = 1 << 20  # pixels worked on at a time: bounds the memory of temporaries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -47,6 +48,14 @@ def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
         whole[y, x, 1] += np.where((red == green) & (green == blue), 0, np.sign(error[y, x]))
         result[rows] = whole
     return result
+
+
+def written_as(path: str | os.PathLike[str], photo: Photo) -> Photo:
+    """The photo with the depth that the file's format holds: JPEG and WebP 8 bits, which is a note where it had 16."""
+    if FORMATS.get(Path(path).suffix.lower()) not in ("jpeg", "webp") or photo.depth == 8:
+        return photo
+    note("16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them")
+    return dataclasses.replace(photo, depth=8)
 
 
 def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *, quality: int = 95) -> None:

@@ -1,4 +1,4 @@
-"""A pipeline without networks, for tests of files: every picture gets one tint. As a program it is `trichrome` with it."""
+"""A pipeline without networks, for tests of files: every picture gets one tint. As a program it is `trichrome` so."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ WHOLE = 8 << 30  # of addresses, in all: a child that asks for more is told that
 def main(seed: int, first: int, last: int, folder: Path) -> None:
     warnings.simplefilter("ignore")
     pipe = plain_pipeline()
-    for kind, data in CORPUS.values():  # warm up: libraries, buffers
+    for _, data in CORPUS.values():  # warm up: libraries, buffers
         (folder / "good").write_bytes(data)
         load_photo(folder / "good", page=1)
     used = resource.getrusage(resource.RUSAGE_SELF)
