@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pipeline.images.photo import ImageError
@@ -48,6 +49,31 @@ def test_a_tiff_with_zeros_inside_is_refused(tmp_path):
     data = bytearray(encoded("TIFF", compression="tiff_lzw"))
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
     with pytest.raises(ImageError, match="damaged or truncated"):
+        load_photo(saved(tmp_path, data))
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "jpeg", "packbits"])
+def test_what_libtiff_only_warns_of_is_refused(tmp_path, compression):
+    image = Image.fromarray(scene())
+    image = image.convert("1") if compression.startswith("group") else image
+    image.save(tmp_path / "whole.tif", compression=compression)
+    data = bytearray((tmp_path / "whole.tif").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 90] = bytes(90)
+    with pytest.raises(ImageError, match="damaged or truncated: (Premature|Bad code|Corrupt JPEG|Discarding)"):
+        load_photo(saved(tmp_path, data))
+
+
+def test_odd_tags_of_a_tiff_are_notes(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", scene(), photometric="rgb", extratags=[(306, 3, 1, 5, True)])
+    with pytest.warns(UserWarning, match='the pixels are whole: ASCII value for tag "DateTime"'):
+        photo = load_photo(tmp_path / "a.tif")
+    assert np.array_equal(photo.gray, load_photo(scene()).gray)
+    whole = encoded("TIFF", compression="packbits", description="a text")
+    data = bytearray(whole.replace(b"a text\0", b"a text!"))
+    with pytest.warns(UserWarning, match="ImageDescription"):
+        load_photo(saved(tmp_path, data))
+    data[len(data) // 2 : len(data) // 2 + 90] = bytes(90)
+    with pytest.raises(ImageError, match="damaged"):
         load_photo(saved(tmp_path, data))
 
 

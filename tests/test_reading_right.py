@@ -88,7 +88,7 @@ def test_only_what_is_called_transparency_is(tmp_path, kinds, alpha):
     assert np.abs(photo.gray - scene() @ LUMA / 255).max() < 1e-6
     assert photo.alpha is None if alpha is None else np.array_equal(photo.alpha, pixels[..., alpha])
     left_out = len(pixels[0, 0]) - 3 - (alpha is not None)
-    assert len(caught) == bool(left_out) and len(photo.notes) == bool(left_out)
+    assert len(caught) == len(photo.notes) == bool(left_out) + (not kinds)
 
 
 def test_gray_with_an_unspecified_channel(tmp_path):

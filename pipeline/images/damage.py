@@ -1,8 +1,11 @@
 """Pixels of a file, or the reason why they can not be trusted.
 
 libvips is asked to refuse at its "warning" level: at "error" a JPEG cut in half that ends with a marker passes, and so
-does an LZW TIFF with zeros inside. A few anomalies of a JPEG's header say nothing about its pixels. They are mended in
-a copy, which is read as strictly again, since libjpeg speaks of the first anomaly only: another may hide behind it.
+does a fax page or a JPEG inside a TIFF with zeros in it. Some warnings say nothing about the pixels:
+
+- JPEG: anomalies of the header are mended in a copy, which is read as strictly again, since libjpeg speaks of the first
+  anomaly only: another may hide behind it.
+- TIFF: libtiff speaks of all it sees. The file is read again at "error", and every word must be of the short list.
 
 What no decoder can know: Huffman codes have no checksum. Flipped bits of a JPEG or WebP often decode to other pixels
 without a word; PNG has checksums, and TIFF only what its compression notices.
@@ -10,9 +13,12 @@ without a word; PNG has checksums, and TIFF only what its compression notices.
 
 from __future__ import annotations
 
+import logging
+import re
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pyvips  # type: ignore[import-untyped]
@@ -26,37 +32,78 @@ Loaded = tuple[pyvips.Image, NDArray[Any]]
 # libvips keeps one buffer of messages for all threads: one file at a time, so that each is told its own.
 _one_at_a_time = threading.Lock()
 _BASELINE = (0xC0, 0xC1)
+# Tags that pixels depend on: a doubt about one of them is damage.
+_LAYOUT = "Image|Bits|Samples|Compression|Photometric|Planar|Rows|Strip|Tile|Predictor|Fill|Color|Extra|YCbCr|Reference"
+_HARMLESS_TIFF = re.compile(
+    "Sum of Photometric type-related color channels and ExtraSamples doesn't match SamplesPerPixel"
+    '|ASCII value for tag ".*" (does not end in null byte|contains null byte)'
+    "|Invalid TIFF directory; tags are not sorted in ascending order"
+    "|Unknown field with tag "
+    f'|(Incompatible type for|incorrect count for field|Wrong data type [0-9]+ for) "(?!{_LAYOUT})'
+    "|Nonstandard tile (width|length)"
+    "|Old-style LZW codes"
+)
 
 
 def strictly(file: BinaryIO, kind: str, page: int, check: Callable[[pyvips.Image], None]) -> Loaded:
-    """The image (for its fields) and its pixels (H, W, bands); notes what was mended. Raises ImageError for damage.
+    """The image (for its fields) and its pixels (H, W, bands); notes what was odd. Raises ImageError for damage.
 
     page: counted from 0; check: called before anything is decoded, may raise
     """
     options = {"page": page} if kind in ("tiff", "webp") else {}
 
-    def load(source: pyvips.Source) -> Loaded:
+    def load(source: pyvips.Source, level: str = "warning") -> Loaded:
         forget_messages()
-        image = getattr(pyvips.Image, f"{kind}load_source")(source, access="sequential", fail_on="warning", **options)
+        image = getattr(pyvips.Image, f"{kind}load_source")(source, access="sequential", fail_on=level, **options)
         check(image)
         return image, image.numpy().reshape(image.height, image.width, image.bands)
 
-    with _one_at_a_time:
+    def from_file(level: str = "warning") -> Loaded:
+        # By descriptor, not by name: libvips would answer from its cache although the file has changed since.
+        file.seek(0)
+        return load(pyvips.Source.new_from_descriptor(file.fileno()), level)
+
+    with _one_at_a_time, _overheard() as words:
         try:
-            # By descriptor, not by name: libvips would answer from its cache although the file has changed since.
-            file.seek(0)
-            return load(pyvips.Source.new_from_descriptor(file.fileno()))
+            return from_file()
         except (pyvips.Error, UnicodeDecodeError) as error:  # its messages may quote bytes of the file
             reason = _reason(error)
-            mended, anomalies = _mended_jpeg(file) if kind == "jpeg" else (b"", [])
-            if not anomalies:
-                raise ImageError(f"damaged or truncated: {reason}") from error
         try:
-            loaded = load(pyvips.Source.new_from_memory(mended))
+            if kind == "jpeg":
+                mended, anomalies = _mended_jpeg(file)
+                loaded = load(pyvips.Source.new_from_memory(mended)) if anomalies else None
+            elif kind == "tiff":
+                words.clear()
+                loaded = from_file("error")
+                anomalies = list(dict.fromkeys(words))
+                serious = [word for word in anomalies if not _HARMLESS_TIFF.match(word)]
+                if serious or not anomalies:
+                    reason, loaded = (serious or [reason])[0], None
+            else:
+                loaded = None
         except (pyvips.Error, UnicodeDecodeError) as error:
             raise ImageError(f"damaged or truncated: {_reason(error)}") from error
-    note(f"its JPEG header is odd, the pixels are whole: {', '.join(anomalies)}")
+    if loaded is None:
+        raise ImageError(f"damaged or truncated: {reason}")
+    note(f"its header is odd, the pixels are whole: {', '.join(anomalies)}")
     return loaded
+
+
+@contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """What libvips logs in the block: the warnings of libtiff, which are in none of its errors."""
+    words: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            words.append(record.getMessage().removeprefix("VIPS: "))
+
+    ear, logger = Ear(), logging.getLogger("pyvips")
+    logger.addHandler(ear)
+    try:
+        yield words
+    finally:
+        logger.removeHandler(ear)
 
 
 def _mended_jpeg(file: BinaryIO) -> tuple[bytes, list[str]]:
