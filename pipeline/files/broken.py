@@ -37,10 +37,11 @@ def check_still_there(out: Path, error: Exception) -> None:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in FATAL:
             raise OutputLost.of(out, cause.strerror or str(cause)) from error
+        # libvips gives only the words of the system's errors.
+        if reason := next((os.strerror(number) for number in FATAL if os.strerror(number) in str(cause)), None):
+            raise OutputLost.of(out, reason) from error
         cause = cause.__cause__
-    # libvips tells only words of the system's errors.
-    words = next((os.strerror(number) for number in FATAL if os.strerror(number) in str(error)), None)
-    if reason := words or _why_unusable(out):
+    if reason := _why_unusable(out):
         raise OutputLost.of(out, reason) from error
 
 
