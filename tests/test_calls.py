@@ -87,7 +87,7 @@ def test_save_refuses(tmp_path):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("broken", [Plain1, Plain2, Plain3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_no_picture_from_broken_numbers(monkeypatch, tmp_path, value, broken, dtype):
     """In any stage, as it comes from half precision too; a preview is stage 1's alone."""
     pipe = plain_pipeline()

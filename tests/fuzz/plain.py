@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline import cli
 from pipeline.color_pipeline import ColorPipeline
 from stages.color.resample import resize
-from stages.color.spaces import coarse_from_rgb, merge
+from stages.color.spaces import merge
 from stages.options import SampleOptions
 from stages.stage import (
     CoarseColorizer,
@@ -55,8 +55,7 @@ class Plain1(Plain, CoarseColorizer[Encoding]):
         self, encoding: Encoding, num_samples: int = 1, options: SampleOptions = SampleOptions(),  # noqa: B008
         generator: Generators = None, callback: StepCallback | None = None,
     ) -> Draws:  # fmt: skip
-        gray = encoding.gray64.repeat_interleave(num_samples, 0)
-        return Draws(coarse_from_rgb(self.tinted(gray)).unflatten(0, (len(encoding), num_samples)))
+        return Draws.of(encoding.gray64, self.tint.view(2, 1, 1).expand(len(encoding), num_samples, 2, 64, 64))
 
     def preview(self, encoding: Encoding) -> Tensor:
         return self.tinted(encoding.gray64)
