@@ -6,6 +6,7 @@ import io
 import struct
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_no_file_is_blamed_for_the_one_before(tmp_path):
     lzw = bytearray(encoded("TIFF", compression="tiff_lzw"))
     lzw[len(lzw) // 2 : len(lzw) // 2 + 64] = bytes(64)
     tiff = saved(tmp_path, lzw, "tiff.tif")
-    alone = {}
+    alone: dict[Path, str] = {}
     for path in (bad, worse, tiff, bad, tiff, worse):
         with pytest.raises(ImageError) as caught:
             load_photo(path)

@@ -28,17 +28,19 @@ from plain import plain_pipeline  # noqa: E402
 @pytest.fixture
 def trichrome(monkeypatch, capsys):
     """Runs `trichrome colorize --preview` without networks: (exit code, stdout, stderr lines)."""
-    pipe = plain_pipeline()
-    monkeypatch.setattr(ColorPipeline, "from_pretrained", lambda source=None, **_: pipe)
+    return Command(monkeypatch, capsys)
 
-    def run(*arguments, preview=True):
+
+class Command:
+    def __init__(self, monkeypatch, capsys):
+        self.pipe, self.capsys = plain_pipeline(), capsys
+        monkeypatch.setattr(ColorPipeline, "from_pretrained", lambda source=None, **_: self.pipe)
+
+    def __call__(self, *arguments, preview=True):
         more = ["--preview"] if preview else []
         code = cli.main(["colorize", *map(str, arguments), "--device", "cpu", *more])
-        said = capsys.readouterr()
+        said = self.capsys.readouterr()
         return code, said.out.splitlines(), said.err.splitlines()
-
-    run.pipe = pipe
-    return run
 
 
 def write(path: Path, seed: int = 0, size=(20, 30), **options) -> Path:
@@ -147,7 +149,12 @@ def test_a_full_or_broken_disk_ends_the_run_at_once(trichrome, tmp_path, monkeyp
 
     real = trichrome.pipe.small_photos
     colored = []
-    monkeypatch.setattr(trichrome.pipe, "small_photos", lambda *a: colored.append(a) or real(*a))
+
+    def counted(*arguments):
+        colored.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(trichrome.pipe, "small_photos", counted)
     monkeypatch.setattr(partial.os, "fsync", full)
     code, out, said = trichrome(source, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl")
     assert code == 1 and len(colored) == 1

@@ -49,7 +49,8 @@ def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[
             photos.setdefault(os.path.realpath(path), (path, Path(path.name)))
             continue
         top = Path(os.path.basename(os.path.realpath(path))) if several else Path()
-        searched, holding = [], set()
+        searched: list[Path] = []
+        holding: set[Path] = set()
         for folder, folders, files in os.walk(path, onerror=unreadable):
             here = Path(folder)
             searched.append(here)

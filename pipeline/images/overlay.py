@@ -22,7 +22,7 @@ def overlaid(rgb: NDArray[np.uint8], levels: NDArray[np.uint8], white: float) ->
     return np.vstack([np.rint(covered).astype(np.uint8), _legend(rgb.shape[1], white)])
 
 
-def _heat(share: NDArray[np.float32]) -> NDArray[np.float32]:
+def _heat(share: NDArray[np.floating]) -> NDArray[np.float32]:
     """(...) in [0, 1] -> (..., 3) in [0, 255]."""
     place = np.linspace(0, 1, len(_HEAT))
     return np.stack([np.interp(share, place, _HEAT[:, k]) for k in range(3)], axis=-1).astype(np.float32)

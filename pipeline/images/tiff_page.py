@@ -6,6 +6,8 @@ Source: TIFF 6.0, sections 18 (extra samples), 19 (sample formats), 21 (YCbCr); 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,7 +64,7 @@ def check_page(directory: Directory, length: int, page: int) -> None:
                 raise ImageError("damaged or truncated: the file ends before its pixels")
 
 
-def corrected(pixels: NDArray[np.generic], directory: Directory) -> NDArray[np.generic]:
+def corrected(pixels: NDArray[Any], directory: Directory) -> NDArray[Any]:
     """Pixels (H, W, bands) of libvips as gray, RGB or CMYK, with transparency last if there is any."""
     space = _number(directory, _PHOTOMETRIC, -1)
     samples = _number(directory, _SAMPLES, 1)
@@ -86,7 +88,7 @@ def corrected(pixels: NDArray[np.generic], directory: Directory) -> NDArray[np.g
     return pixels[..., :base] if alpha is None else pixels[..., [*range(base), alpha]]
 
 
-def _rgb_from_ycbcr(pixels: NDArray[np.generic], directory: Directory) -> NDArray[np.generic]:
+def _rgb_from_ycbcr(pixels: NDArray[Any], directory: Directory) -> NDArray[Any]:
     """Source: TIFF 6.0, section 20 (reference black and white) and 21."""
     peak = float(np.iinfo(pixels.dtype).max)
     half = (peak + 1) / 2

@@ -79,8 +79,8 @@ def _colored(pipe, photo, folder: Path, number: int) -> dict[str, object]:
         return {"outcome": "read, not written", "reason": str(error)}
     again = load_photo(out)
     lossless = FORMATS[suffix] in ("png", "tiff")
-    error = np.abs(again.gray - photo.gray).max() * (65535 if photo.depth == 16 else 255)
-    return {"finding": f"luma off by {error:.2f} levels in {suffix}"} if lossless and error > 0.51 else {}
+    off = np.abs(again.gray - photo.gray).max() * (65535 if photo.depth == 16 else 255)
+    return {"finding": f"luma off by {off:.2f} levels in {suffix}"} if lossless and off > 0.51 else {}
 
 
 def _changed(gray: np.ndarray, name: str) -> float:
