@@ -1,11 +1,16 @@
-# Two commands, from a fresh clone, with nothing but Python (3.11 or newer) and make:
+# Commands from a fresh clone, with nothing but Python (3.11 or newer) and make:
 #   make demo                  colors free photographs (or PHOTO=path) into demo/
 #   make test                  lint, types and tests
+#   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
+#   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=)
 PYTHON ?= python3
 VENV := .venv
 PHOTO ?=
+COUNT ?= 10000
+SEED ?= 0
+ROUNDS ?= 100
 
-.PHONY: demo test clean
+.PHONY: demo test fuzz soak clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m pipeline.demo --out demo $(if $(PHOTO),"$(PHOTO)")
@@ -14,6 +19,12 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
+
+fuzz: $(VENV)/.test
+	$(VENV)/bin/python tests/fuzz/fuzz.py --count $(COUNT) --seed $(SEED)
+
+soak: $(VENV)/.test
+	$(VENV)/bin/python tests/fuzz/kills.py --count $(ROUNDS) --seed $(SEED)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

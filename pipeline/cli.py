@@ -1,22 +1,27 @@
 """The command `trichrome`. The work is in pipeline/files; here are options, messages and exit codes.
 
-Exit codes: 0 all photos are colored, 1 some are not (each has its line on stderr), 2 wrong usage, 130
-interrupted.
+Exit codes: 0 all photos are colored, 1 some are not (each has its line on stderr) or none was found, 2 wrong usage or
+an output folder in use, 130 and 143 interrupted by SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pipeline.files.report import Outcome
 
 # torch takes more than a second to import: nothing up here may load it.
 
 __all__ = ["main"]
 
+GOES_ON = "interrupted; the same command goes on where this one stopped"
 RENAMED = {"--doubt": "--uncertainty", "--vividness": "--chroma-gain"}
 
 
@@ -32,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return options.run(options)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+    except KeyboardInterrupt:  # before the first photo: then `Interruptions` watches
+        print(GOES_ON, file=sys.stderr)
         return 130
 
 
@@ -49,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = colorize.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="photo, or folder (searched to the bottom)")
-    add("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the colored photos")
+    add("-o", "--output", required=True, type=Path, metavar="OUT",
+        help="folder for the colored photos; or, for one photo, the file to write: x.jpg")
     add("--samples", type=_positive, default=1, metavar="K", help="pictures per photo (default 1)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
     add("--steps", type=_positive, metavar="N", help="sampling steps of stage 1 (default: its own)")
@@ -68,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         add(old, action=_Renamed, new=new, nargs="?", help=argparse.SUPPRESS)
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
     add("--uncertainty", action="store_true", help="also write NAME-uncertainty.png: white where it may well be wrong")
+    add("--uncertainty-overlay", action="store_true",
+        help="also write NAME-overlay.png: the map over the picture, with a legend")
+    add("--page", type=_page, metavar="N|all", help="of TIFF and WebP files that hold several pictures")
+    add("--max-megapixels", type=_positive, metavar="N",
+        help="read pictures of up to N million pixels, however small their file (default 300, and 1000 to a byte)")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto",
         help="precision of the networks (auto: bfloat16 on cards that have it, else float32)")
@@ -79,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
     add("--overwrite", action="store_true",
         help="color everything again and replace files in the way (an input is never replaced)")
+    add("--report", type=Path, metavar="FILE", help="write what became of each input, one line of JSON each")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
     colorize.set_defaults(run=_colorize)
     return parser
@@ -89,53 +101,103 @@ def _colorize(options: argparse.Namespace) -> int:
         return _misuse("--preview is one picture per photo; leave out --samples")
     if options.preview and options.rank_with:
         return _misuse("--preview draws no candidates that --rank-with could order; leave one of them out")
-    if options.output.exists() and not options.output.is_dir():
-        return _misuse(f"{options.output} is a file; -o names a folder")
 
     from pipeline.color_pipeline import ColorPipeline
+    from pipeline.files.broken import OutputLost
+    from pipeline.files.interruptions import Interruptions
+    from pipeline.files.lock import Locked
     from pipeline.files.records import Settings
-    from pipeline.files.run import color_files
+    from pipeline.files.run import Listeners, color_file, color_files
+    from pipeline.files.terminal import ReportFile, Terminal, print_summary
     from pipeline.progress import StepBar
     from pipeline.request import reranker
     from stages.options import OptionError, SampleOptions
     from stages.registry import load_stage
 
+    to_file = _names_a_file(options.output)
+    if reason := _why_wrong_output(options, to_file):
+        return _misuse(reason)
     try:
         pipe = ColorPipeline.from_pretrained(options.weights).to(*_placement(options.device, options.dtype))
         judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
         rank_with = None if judge is None else reranker(judge, pipe.device)
         settings = Settings(
             samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
-            uncertainty=options.uncertainty, format=options.format, quality=options.quality,
+            uncertainty=options.uncertainty, overlay=options.uncertainty_overlay, format=options.format,
+            quality=options.quality, page=options.page,
+            max_pixels=None if options.max_megapixels is None else options.max_megapixels * 1_000_000,
             options=SampleOptions(
                 steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
                 chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
             ),
         )
+        report_file = None if options.report is None else ReportFile(options.report)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
     show = options.progress or sys.stderr.isatty()
-    bar = _Bar(show)
+    terminal = Terminal(show)
     # Stages that draw row by row may need minutes for one photo.
     steps = StepBar(leave=False) if show and pipe.coarse.autoregressive else None
-    try:
-        report = color_files(
-            pipe, options.paths, options.output, settings,
-            overwrite=options.overwrite, say=bar.say, progress=bar.update, step=steps,
-            rank_with=rank_with,
-        )
-    except OptionError as error:
-        return _misuse(str(error))
-    except OSError as error:  # the output folder itself
-        bar.say(f"{options.output}: {error.strerror or error}")
+
+    def each(outcome: Outcome) -> None:
+        terminal.each(outcome)
+        if report_file is not None:
+            report_file.each(outcome)
+
+    code = 0
+    with Interruptions(terminal.say) as interruptions:
+        hears = Listeners(terminal.say, each, terminal.update, steps, interruptions)
+        choices: dict[str, Any] = {"overwrite": options.overwrite, "rank_with": rank_with, "listeners": hears}
+        try:
+            if to_file:
+                report = color_file(pipe, options.paths[0], options.output, settings, **choices)
+            else:
+                report = color_files(pipe, options.paths, options.output, settings, **choices)
+        except (OptionError, Locked) as error:
+            return _misuse(str(error))
+        except OutputLost as lost:
+            report, code = lost.report, 1
+            terminal.say(f"{lost}; stopped, the same command goes on from here")
+        finally:
+            if steps is not None:
+                steps.close()
+            terminal.close()
+            if report_file is not None:
+                report_file.close()
+    print_summary(report)
+    if interruptions.signal is not None:
+        terminal.say(GOES_ON)
+        return 128 + interruptions.signal
+    if code == 0 and report.colored + report.skipped + len(report.failed) == 0:
+        terminal.say(f"no photograph was found in {', '.join(map(str, options.paths))}")
         return 1
-    finally:
-        if steps is not None:
-            steps.close()
-        bar.close()
-    print(f"{report.colored} colored, {report.skipped} skipped (finished before), "
-          f"{len(report.failed)} failed, {report.seconds:.1f} s")
-    return 1 if report.failed else 0
+    return 1 if report.failed else code
+
+
+def _names_a_file(output: Path) -> bool:
+    from pipeline.images.photo import FORMATS
+
+    return output.suffix.lower() in FORMATS and not output.is_dir()
+
+
+def _why_wrong_output(options: argparse.Namespace, to_file: bool) -> str | None:
+    """Why the inputs can not go where -o says; None when they can."""
+    from pipeline.images.photo import FORMATS
+
+    output, paths = options.output, options.paths
+    if not to_file:
+        if not output.exists() or output.is_dir():
+            return None
+        return f"{output} is a file; -o names a folder, or for one photo a file with a known suffix"
+    if len(paths) > 1 or paths[0].is_dir():
+        return f"-o {output} names a file, which one photo can be written to; for more name a folder"
+    if os.path.realpath(paths[0]) == os.path.realpath(output):
+        return f"-o {output} is the photo itself; an input is never overwritten"
+    if options.page == "all":
+        return f"-o {output} names a file, --page all asks for several; name a folder"
+    if options.format not in ("keep", FORMATS[output.suffix.lower()]):
+        return f"-o {output} and --format {options.format} do not go together; leave out --format"
+    return None
 
 
 def _placement(device: str, dtype: str):
@@ -153,33 +215,6 @@ def _placement(device: str, dtype: str):
         fast = place.type == "cuda" and why_not(place, torch.bfloat16) is None
         return place, torch.bfloat16 if fast else torch.float32
     return place, getattr(torch, dtype)
-
-
-class _Bar:
-    """Progress on stderr, made at the first photo; lines said meanwhile go above it."""
-
-    def __init__(self, show: bool) -> None:
-        self.show = show
-        self.bar: Any = None
-
-    def update(self, done: int, total: int) -> None:
-        if not self.show or total == 0:
-            return
-        if self.bar is None:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True)
-        self.bar.update(done - self.bar.n)
-
-    def say(self, line: str) -> None:
-        if self.bar is None:
-            print(line, file=sys.stderr, flush=True)
-        else:
-            self.bar.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 class _Renamed(argparse.Action):
@@ -225,8 +260,14 @@ def _quality(text: str) -> int:
     return _whole(text, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
 
 
+def _page(text: str) -> int | Literal["all"]:
+    return "all" if text == "all" else _whole(text, lambda value: value >= 1, "a whole number from 1, or all")
+
+
 def _misuse(message: str) -> int:
-    print(f"trichrome colorize: error: {message}", file=sys.stderr)
+    from pipeline.files.report import shown
+
+    print(f"trichrome colorize: error: {shown(message)}", file=sys.stderr)
     return 2
 
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from pipeline.cascade import Cascade
 from pipeline.folder import load_stages, save_stages
 from pipeline.full_resolution import FullSize, full_size_rgb, full_size_uncertainty, is_out_of_memory
-from pipeline.images import Photo
+from pipeline.images import Photo, save_photo
+from pipeline.images.write import written_as
 from pipeline.known_colors import HintsSource, hints_for, hints_per_photo
 from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture
 from pipeline.placement import why_not
@@ -196,7 +197,8 @@ class ColorPipeline:
             raise ValueError(f'output_type must be "pil", "np" or "pt"; got {output_type!r}')
         steps = num_inference_steps if isinstance(num_inference_steps, tuple) else (num_inference_steps, None)
         if len(steps) != 2:
-            raise OptionError(f"num_inference_steps must be a number, or a pair for stages 1 and 3; got {steps}")
+            raise OptionError("num_inference_steps must be a whole number, or a pair for stages 1 and 3, either of "
+                              f"which may be None; got {num_inference_steps!r}")  # fmt: skip
         options = SampleOptions(steps[0], steps[1], temperature, chroma_gain, pool, sharpness)
         ranking = None if rank_with is None else reranker(rank_with, self.device)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
@@ -208,6 +210,7 @@ class ColorPipeline:
         images: list[Any] = []  # Any: by `output_type`
         infos: list[ImageInfo] = []
         maps: list[Any] = []
+        savers: list[Callable[[Path, int], None]] = []
         for start in range(0, len(sources), self.batch_size):
             group = slice(start, start + self.batch_size)
             photos = [photo_from(source) for source in sources[group]]
@@ -219,6 +222,7 @@ class ColorPipeline:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
                     full, notes = self.full_size(photo, picture, depth)
                     images.append(Image.fromarray(full.rgb) if output_type == "pil" else full.rgb)
+                    savers.append(partial(self._save, photo, picture))
                     seed = seeds[start + place] if uncertainty else picture.info.seed
                     infos.append(replace(picture.info, photo=start + place, seed=seed, notes=notes))
                 if small.uncertainty is not None:
@@ -229,7 +233,7 @@ class ColorPipeline:
                     maps.append(as_asked[output_type](whole))
         for note in dict.fromkeys(note for info in infos for note in info.notes):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
-        return ColorPipelineOutput(images, infos, maps if uncertainty else None)
+        return ColorPipelineOutput(images, infos, maps if uncertainty else None, savers)
 
     def small_photos(
         self,
@@ -275,6 +279,11 @@ class ColorPipeline:
             notes += (f"memory ran out at full resolution: strips of {full.strip_rows} rows were used "
                       "(the picture is the same)",)
         return full, notes
+
+    def _save(self, photo: Photo, picture: SmallPicture, path: Path, quality: int) -> None:
+        photo = written_as(path, photo)
+        full, _ = self.full_size(photo, picture, photo.depth)
+        save_photo(path, full.rgb, photo, quality=quality)
 
     def _step(self, request: Request, stage: str) -> StageStep | None:
         callback = request.callback

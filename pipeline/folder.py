@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ def load_stages(
 ) -> tuple[CoarseColorizer, ColorUpsampler, SuperResolver, float]:
     """The stages of a pipeline, and its sharpness: see `ColorPipeline.from_pretrained`."""
     folder, inside = _locate(source, revision)
+    _check_inside(folder / "model_index.json", inside)
     entries, sharpness = read_index(folder)
 
     def opened(name: str, face: type[Face]) -> Face:
@@ -80,6 +82,8 @@ def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
         raise CheckpointError(f"{folder} is no pipeline folder: it has no model_index.json") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} can not be read: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is no index: it is nested too deeply. Copy the folder again.") from None
     if not isinstance(index, Mapping) or index.get("format") not in (1, FORMAT):
         found = index.get("format") if isinstance(index, Mapping) else None
         raise CheckpointError(f"{path} has format {found!r}; this version reads formats 1 and {FORMAT}")
@@ -92,6 +96,8 @@ def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
             raise CheckpointError(f"{path}: {name} must have {', '.join(sorted(wanted))}; got {entry!r}")
         if (family := entry.get("family", FAMILIES[name])) != FAMILIES[name]:
             raise CheckpointError(f"{path}: {name} must be of the family {FAMILIES[name]}; got {family!r}")
+        if any(type(value) is not str for value in entry.values()):
+            raise CheckpointError(f"{path}: {', '.join(sorted(wanted))} of {name} must be texts; got {dict(entry)!r}")
         if entry["kind"] not in kinds_of(FAMILIES[name]):
             known = ", ".join(kinds_of(FAMILIES[name]))
             raise CheckpointError(f"{path}: {name} is of kind {entry['kind']!r}; known here: {known}")
@@ -124,14 +130,18 @@ def _check_files(folder: Path, inside: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing")
     for path in _walk(folder):
-        if not path.resolve().is_relative_to(inside.resolve()):
-            raise CheckpointError(f"{path} is a link that leaves {inside}; copy the file itself there")
+        _check_inside(path, inside)
         if path.suffix.lower() in PICKLES:
             raise CheckpointError(f"{path} is a pickle file, which can run code when loaded and is refused; "
                                   "a stage is config.json and model.safetensors only")
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing")
+
+
+def _check_inside(path: Path, inside: Path) -> None:
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
+        raise CheckpointError(f"{path} is a link that leaves {inside}; copy the file itself there")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

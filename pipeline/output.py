@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -55,8 +57,25 @@ class ColorPipelineOutput:
     uncertainty: where it was asked for, one map per photo at its size: how wrong its first picture is to be expected
         there, as the mean CIEDE2000 difference of 32 draws at temperature 1, and of gray, from it. "np" and "pt":
         float32 (H, W); "pil": 8-bit gray, see `full_size_uncertainty`
+    savers: one for each picture, called with a path and a quality; what they keep are photos and small pictures
     """
 
     images: list[Any]  # Any: PIL images, arrays or tensors, by `output_type`
     info: list[ImageInfo]
     uncertainty: list[Any] | None = None
+    savers: list[Callable[[Path, int], None]] = field(default_factory=list, repr=False)
+
+    def save(self, path: str | Path, picture: int = 0, quality: int = 95, overwrite: bool = False) -> None:
+        """Write a picture as the command would: with the depth, alpha, resolution and metadata of its photo.
+
+        path: the suffix chooses the format: .jpg, .png, .tif, .webp; quality: of JPEG and WebP, 1 to 100
+        picture: its place in `images`; overwrite: replace a file that is there
+        What the format can not carry is a warning. Raises FileExistsError, IndexError, ImageError (a ValueError).
+        """
+        if not 0 <= picture < len(self.savers):
+            raise IndexError(f"picture must be 0 to {len(self.savers) - 1}, a place in images; got {picture}")
+        if type(quality) is not int or not 1 <= quality <= 100:
+            raise ValueError(f"quality must be a whole number from 1 to 100; got {quality!r}")
+        if not overwrite and Path(path).exists():
+            raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
+        self.savers[picture](Path(path), quality)

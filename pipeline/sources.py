@@ -28,7 +28,11 @@ def photo_from(source: Source) -> Photo:
         return source
     if isinstance(source, Tensor):
         if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[0] not in (1, 3)):
-            raise ValueError(f"a tensor must be (H, W), (1, H, W) or (3, H, W); got {tuple(source.shape)}")
+            hint = "; arrays have channels last, tensors first" if source.ndim == 3 else ""
+            raise ValueError(
+                f"a tensor must be (H, W), (1, H, W) or (3, H, W), or (B, 1 or 3, H, W) for B photos; got "
+                f"{tuple(source.shape)}{hint}"
+            )
         planes = (source if source.ndim == 3 else source.unsqueeze(0)).detach().cpu()
         planes = planes.float() if planes.is_floating_point() else planes
         return load_photo(planes.permute(1, 2, 0).numpy())

@@ -39,6 +39,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
+    except RecursionError:
+        raise CheckpointError(f"{path} is no description: it is nested too deeply. Copy the folder again.") from None
     if not isinstance(description, dict):
         raise CheckpointError(f"{path} must be an object with format, family, kind and config")
     if description.get("format") not in (1, FORMAT):

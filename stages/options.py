@@ -44,7 +44,8 @@ class SampleOptions:
                 raise OptionError(f"{name} must be a whole number from 1; got {value!r}")
         for name, most in (("temperature", math.inf), ("chroma_gain", math.inf), ("sharpness", MAX_SHARPNESS)):
             value = getattr(self, name)
-            if value is not None and not (0 <= value <= most and value < math.inf):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 <= value <= most and value < math.inf):
                 limits = f"from 0 to {most:g}" if most < math.inf else "from 0"
                 raise OptionError(f"{name} must be a number {limits}; got {value!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ class Manifest:
                 if record["format"] != MANIFEST_FORMAT or record["event"] not in ("begin", "done"):
                     raise ValueError("another format")
                 self._remember(record)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 self.unreadable += bool(line.strip())
 
     def _remember(self, record: dict[str, Any]) -> None:
@@ -56,7 +57,7 @@ class Manifest:
             os.close(handle)
         if written != len(line):
             self._newline = b"\n"
-            raise OSError(f"{self.path} could not be written to its end; is the disk full?")
+            raise OSError(errno.ENOSPC, "could not be written to its end; is the disk full?", str(self.path))
         self._newline = b""
         self._remember(record)
 
@@ -72,13 +73,23 @@ class Manifest:
         except (KeyError, TypeError):
             return False
 
-    def other_recipe(self, job: Job) -> int | None:
-        """The recipe that the photo was colored by before, where it is not today's; None: by today's, or never."""
+    def replaced(self, job: Job, key: dict[str, Any]) -> str | None:
+        """A sentence on what was colored before and with what, which now is replaced; None where nothing is."""
         record = self.last.get(job.outputs[0].as_posix())
         if record is None or record["event"] != "done" or not isinstance(record.get("key"), dict):
             return None
-        recipe = record["key"].get("recipe", 1)
-        return None if recipe == RECIPE else recipe
+        before = record["key"]
+        if (recipe := before.get("recipe", 1)) != RECIPE:
+            return f"was colored by recipe {recipe}; today's is {RECIPE}, which gives other colors: colored again"
+        changes = _changes(before.get("settings"), key["settings"])
+        if before.get("weights") != key["weights"]:
+            changes.append("other weights")
+        if not changes and not _is_same(job.source, record["input"]):
+            changes.append("another photo under this name")
+        if not changes:
+            return None
+        names = ", ".join(str(self.out / output) for output in job.outputs)
+        return f"was colored with {', '.join(changes)}: colored again, {names} replaced"
 
     def is_own(self, output: Path) -> bool:
         """Whether the file in this place is as this program left it, or was being written when it stopped."""
@@ -111,3 +122,20 @@ def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
+
+def _changes(before: object, now: dict[str, Any]) -> list[str]:
+    """Settings that differ: "seed 0 (now 3)"."""
+    if not isinstance(before, dict):
+        return ["other settings"]
+    changes = []
+    for name in now.keys() | before.keys():
+        old, new = before.get(name), now.get(name)
+        if isinstance(new, dict):
+            changes += _changes(old, new)
+        elif old != new:
+            changes.append(f"{name} {_word(old)} (now {_word(new)})")
+    return sorted(changes)
+
+
+def _word(value: object) -> str:
+    return "off" if value is None or value is False else "on" if value is True else str(value)

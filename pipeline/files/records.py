@@ -5,30 +5,40 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.images.photo import FORMATS
+from pipeline.images.photo import FORMATS, Photo
 from stages.options import SampleOptions
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the outputs. A photo is finished only for the settings it was colored with."""
+    """What decides the outputs. A photo is finished only for the settings it was colored with.
+
+    page: of files of several pages: its number from 1, or "all", each a picture; None refuses such files
+    max_pixels: of pictures that are read, see `load_photo`
+    """
 
     samples: int = 1
     seed: int = 0
     dtype: str = "auto"
     preview: bool = False
     uncertainty: bool = False
+    overlay: bool = False
     options: SampleOptions = field(default_factory=SampleOptions)
     format: str = "keep"
     quality: int = 95
+    page: int | Literal["all"] | None = None
+    max_pixels: int | None = None
 
     def record(self, suffix: str) -> dict[str, Any]:
         """As the manifest keeps them for an output of this suffix: `format` shows in the name, `quality`
         counts only where it is used."""
         kept = dataclasses.asdict(self)
-        del kept["format"]
+        del kept["format"], kept["max_pixels"]
+        for name in ("page", "overlay"):  # younger than other manifests, which have no such entries
+            if not kept[name]:
+                del kept[name]
         if FORMATS[suffix.lower()] in ("png", "tiff"):
             del kept["quality"]
         return kept
@@ -36,25 +46,42 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One photo: where it is and, relative to the output folder, what it becomes: pictures, and an uncertainty map."""
+    """One photo: where it is and, relative to the output folder, what it becomes: pictures, an uncertainty map and the
+    same over the first picture.
+
+    page: of its file, counted from 1; None: the file holds one picture
+    """
 
     source: Path
     pictures: tuple[Path, ...]
     uncertainty: Path | None = None
+    overlay: Path | None = None
+    page: int | None = None
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        return self.pictures if self.uncertainty is None else (*self.pictures, self.uncertainty)
+        return (*self.pictures, *(path for path in (self.uncertainty, self.overlay) if path is not None))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job under way: its photo, notes on its file, and what the manifest will call finished."""
+
+    job: Job
+    photo: Photo
+    notes: tuple[str, ...]
+    key: dict[str, Any]
 
 
 @dataclass
 class Report:
-    """What happened. `failed` are (path, one-line reason); `notes` likewise, of photos that went well."""
+    """What happened. `failed` and `ignored` are (path, one-line reason); `notes` likewise, of photos that went well."""
 
     colored: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path, str]] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0.0
 
 

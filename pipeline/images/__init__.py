@@ -9,8 +9,8 @@ cannot replace: it has no 16-bit RGB. docs/use/files.md says what is read, kept 
 from pipeline.images.icc import srgb_profile
 from pipeline.images.photo import FORMATS, MAX_PIXELS, ImageError, Photo
 from pipeline.images.read import load_photo
-from pipeline.images.write import quantize, save_gray, save_photo
+from pipeline.images.write import quantize, save_map, save_photo
 
 __all__ = [
-    "FORMATS", "MAX_PIXELS", "ImageError", "Photo", "load_photo", "quantize", "save_gray", "save_photo", "srgb_profile",
+    "FORMATS", "MAX_PIXELS", "ImageError", "Photo", "load_photo", "quantize", "save_map", "save_photo", "srgb_profile",
 ]  # fmt: skip

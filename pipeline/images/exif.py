@@ -1,149 +1,157 @@
-"""EXIF and resolution, read and written without a change to what they say."""
+"""EXIF blocks: what they say of orientation and resolution, and the few bytes that must change."""
 
 from __future__ import annotations
 
-import os
+import io
 import struct
-import warnings
-from typing import BinaryIO
 
-import numpy as np
-import pyvips  # type: ignore[import-untyped]
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-from pipeline.images.photo import ImageError
+from pipeline.images.notes import note
+from pipeline.images.tiff import EXIF_IFD, GPS_IFD, Directory, TiffError, TiffFile, Value, encoded
 
-_ORIENTATION, _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
-# What a TIFF's own directory says about the photograph; its other tags describe the file.
-_SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
-_TIFF_STRIPS, _TIFF_TILES = (0x0111, 0x0117), (0x0144, 0x0145)  # offsets, byte counts
-_TIFF_TEXTS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-
-
-def _dpi_of(image: pyvips.Image, fields: set[str], kind: str) -> tuple[float, float] | None:
-    if kind == "webp":  # libvips reports a unit, but no figure
-        return None
-    stated = image.xres != 2.834 if kind == "png" else "resolution-unit" in fields  # 2.834: PNG without pHYs
-    return (image.xres * 25.4, image.yres * 25.4) if stated else None
+_ORIENTATION = 0x0112
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+# Of a TIFF's own directory: the layout of the file, and what is carried by other means or belongs to other programs
+# (subfiles, color tables and profiles, XMP, IPTC, Photoshop's layers, the thumbnails of raw files).
+_LAYOUT = {
+    *range(0x00FE, 0x0104), *range(0x0106, 0x010B), 0x0111, _ORIENTATION, *range(0x0115, 0x011D),
+    *range(0x0120, 0x0126), _RESOLUTION_UNIT, 0x0129, 0x012D, *range(0x013D, 0x014D), *range(0x0150, 0x0157), 0x015B,
+    *range(0x0200, 0x020A), *range(0x0211, 0x0215), 0x02BC, 0x83BB, 0x8649, 0x8773, 0x935C, 0xC612,
+}  # fmt: skip
 
 
-def _parsed_exif(block: bytes) -> Image.Exif:
-    exif = Image.Exif()
-    exif.load(block)
-    return exif
+def _opened(block: bytes) -> TiffFile:
+    """The directories of an EXIF block, with or without b"Exif\\0\\0" in front. Raises TiffError where it is broken."""
+    tiff = TiffFile(io.BytesIO(block.removeprefix(b"Exif\0\0")))
+    if tiff.big:
+        raise TiffError("an EXIF block is no BigTIFF")
+    return tiff
 
 
-def _dpi_of_exif(block: bytes | None) -> tuple[float, float] | None:
-    if not block:
-        return None
+def said_by_exif(block: bytes | None) -> tuple[int, tuple[float, float] | None]:
+    """The orientation, 1 where none is stated, and the resolution of an EXIF block, pixels per inch."""
     try:
-        exif = _parsed_exif(block)
-        scale = 2.54 if exif.get(0x0128, 2) == 3 else 1.0
-        x, y = float(exif[0x011A]) * scale, float(exif[0x011B]) * scale
-    except Exception:  # Pillow raises whatever a broken tag makes it stumble over
+        tiff = _opened(block or b"")
+        directory = tiff.directory(tiff.first, deep=False)
+    except TiffError:
+        return 1, None
+    return said_by_tiff(directory)
+
+
+def said_by_tiff(directory: Directory) -> tuple[int, tuple[float, float] | None]:
+    """The orientation, 1 where none is stated, and the resolution of a directory, pixels per inch."""
+    return _orientation_of(directory), _dpi_of(directory)
+
+
+def _whole_number(directory: Directory, tag: int) -> int | None:
+    value = directory.get(tag)
+    return value.number() if isinstance(value, Value) else None
+
+
+def _orientation_of(directory: Directory) -> int:
+    return _whole_number(directory, _ORIENTATION) or 1
+
+
+def _dpi_of(directory: Directory) -> tuple[float, float] | None:
+    """Pixels per inch, None where they are not stated in full."""
+    x, y = directory.get(_X_RESOLUTION), directory.get(_Y_RESOLUTION)
+    unit = _whole_number(directory, _RESOLUTION_UNIT) or 2
+    if not isinstance(x, Value) or not isinstance(y, Value) or unit == 1:
         return None
-    return (x, y) if x > 0 and y > 0 else None
+    scale = 2.54 if unit == 3 else 1.0
+    figures = [scale * value.fractions()[0] if value.fractions() else 0.0 for value in (x, y)]
+    return (figures[0], figures[1]) if min(figures) > 0 else None
 
 
 def _neutral_exif(block: bytes | None) -> bytes | None:
     """The block with orientation 1 and without its thumbnail; everything else stays byte by byte.
 
-    Maker notes hold offsets into the block: parsing and writing it anew would break them. Without the
-    thumbnail, because that shows the old, uncolored, unturned picture.
-    Source: TIFF 6.0, section 2; Exif 2.32, section 4.6.
+    Maker notes hold offsets into the block: parsing and writing it anew would break them. Without the thumbnail,
+    because that shows the old, uncolored, unturned picture. A broken block is dropped with a note.
     """
     if not block:
         return None
-    start = 6 if block[:6] == b"Exif\0\0" else 0
-    data = bytearray(block[start:])
+    data = bytearray(block.removeprefix(b"Exif\0\0"))
     try:
-        order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
-        (directory,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "HIHH", data, entry + 2, 3, 1, 1, 0)  # one SHORT of value 1
-        struct.pack_into(order + "I", data, directory + 2 + 12 * count, 0)  # no second directory
-    except (KeyError, struct.error):
-        warnings.warn("the EXIF block is broken: dropped", stacklevel=2)
+        tiff = _opened(block)
+        count, second = tiff.end_of(tiff.first)
+    except TiffError:
+        note("the EXIF block is broken: dropped")
         return None
+    end = tiff.first + 2 + 12 * count
+    for entry in range(tiff.first + 2, end, 12):
+        if struct.unpack_from(tiff.order + "H", data, entry)[0] == _ORIENTATION:
+            struct.pack_into(tiff.order + "HIHH", data, entry + 2, 3, 1, 1, 0)  # one SHORT of value 1
+    struct.pack_into(tiff.order + "I", data, end, 0)  # no second directory
+    _blank_thumbnail(data, tiff, second)
     return b"Exif\0\0" + bytes(data)
 
 
-def _photographic(tags: Image.Exif) -> Image.Exif:
-    """The EXIF of a TIFF directory, without the tags that describe the file's own layout."""
+def _blank_thumbnail(data: bytearray, tiff: TiffFile, offset: int) -> None:
+    """Zeros in place of the JPEG that the second directory points to: nothing else in the block moves."""
+    if not offset:
+        return
+    try:
+        second = tiff.directory(offset, deep=False)
+    except TiffError:
+        return
+    start, size = _whole_number(second, 0x0201), _whole_number(second, 0x0202)
+    if start and size and data[start : start + 2] == b"\xff\xd8":
+        stop = min(start + size, len(data))
+        data[start:stop] = bytes(stop - start)
+
+
+def _photographic(directory: Directory) -> Directory:
+    """What a TIFF's own directory says about the photograph; its other tags describe the file."""
+    return {tag: value for tag, value in directory.items() if tag not in _LAYOUT}
+
+
+def block_of(directory: Directory, order: str) -> bytes | None:
+    """An EXIF block of these entries; None for none."""
+    if not directory:
+        return None
+    magic = {"<": b"II", ">": b"MM"}[order]
+    return b"Exif\0\0" + magic + struct.pack(order + "HI", 42, 8) + encoded(directory, order, 8)
+
+
+def with_resolution(block: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """The block, stating this resolution: for WebP, which has no other place for it.
+
+    Where a block says another, its first directory is written again at its end; nothing else moves.
+    """
+
+    def inches(value: float) -> Value:
+        return Value(5, 1, struct.pack("<II", round(value * 1000), 1000), "<")
+
+    stated: Directory = {
+        _X_RESOLUTION: inches(dpi[0]), _Y_RESOLUTION: inches(dpi[1]),
+        _RESOLUTION_UNIT: Value(3, 1, struct.pack("<H", 2), "<"),
+    }  # fmt: skip
+    if block is None:
+        block = block_of(stated, "<")
+        assert block is not None
+        return block
+    tiff = _opened(block)
+    directory = tiff.directory(tiff.first, deep=False)
+    present = _dpi_of(directory)
+    if present and all(abs(a - b) < 0.01 * b for a, b in zip(present, dpi, strict=True)):
+        return block
+    data = bytearray(block[6:])
+    data += bytes(len(data) % 2)
+    at = len(data)
+    data += encoded({**directory, **stated}, tiff.order, at)
+    struct.pack_into(tiff.order + "I", data, 4, at)
+    return b"Exif\0\0" + bytes(data)
+
+
+def _photographic_of_pil(tags: Image.Exif) -> Image.Exif:
+    """Of a TIFF that Pillow has opened, whose tags it mixes with those of the photograph."""
     exif = Image.Exif()
-    for tag in _TIFF_TEXTS:
-        if isinstance(tags.get(tag), str):
-            exif[tag] = tags[tag]
-    for tag in (_EXIF_IFD, _GPS_IFD):
-        if values := {key: value for key, value in tags.get_ifd(tag).items() if key != _INTEROP_IFD}:
+    for tag, value in tags.items():
+        if tag not in _LAYOUT and tag not in (EXIF_IFD, GPS_IFD) and isinstance(value, str):
+            exif[tag] = value
+    for tag in (EXIF_IFD, GPS_IFD):
+        if values := {key: value for key, value in tags.get_ifd(tag).items() if key != 0xA005}:
             exif.get_ifd(tag).update(values)
     return exif
-
-
-def _read_tiff_tags(file: BinaryIO) -> bytes | None:
-    """The EXIF of a TIFF file, which libvips does not read.
-
-    Refuses what libvips would take for a picture: camera raw files (it would read their preview), and files
-    that end before their pixels (it would leave them black).
-    """
-    tags = Image.Exif()
-    length = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    try:
-        tags.load_from_fp(file)
-        if tags.get(_DNG_VERSION) or tags.get(_SUBFILE_TYPE, 0) & 1:
-            raise ImageError("a camera raw file, or a TIFF that begins with a preview; develop it first")
-        for starts, sizes in (_TIFF_STRIPS, _TIFF_TILES):
-            if starts in tags and np.max(np.add(tags[starts], tags[sizes])) > length:
-                raise ImageError("damaged or truncated: the file ends before its pixels")
-        exif = _photographic(tags)
-        return exif.tobytes() if len(exif) or exif.get_ifd(_EXIF_IFD) or exif.get_ifd(_GPS_IFD) else None
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow raises whatever a broken tag makes it stumble over
-        warnings.warn(f"the EXIF of the TIFF file is broken: dropped ({error})", stacklevel=2)
-        return None
-
-
-def _add_exif_to_tiff(file: BinaryIO, block: bytes) -> None:
-    """Put EXIF into a TIFF file that libvips has written without it.
-
-    A copy of the directory, with the EXIF entries, goes to the end of the file, and the header, changed last,
-    points to it; the pixels stay where they are. Source: TIFF 6.0, section 2; Exif 2.32, section 4.6.
-    """
-    exif = _parsed_exif(block)
-    file.seek(0)
-    head = file.read(8)
-    order = "<" if head[:2] == b"II" else ">"
-    file.seek(struct.unpack(order + "I", head[4:])[0])
-    (count,) = struct.unpack(order + "H", file.read(2))
-    entries = {}
-    for _ in range(count):
-        entry = file.read(12)
-        entries[struct.unpack_from(order + "H", entry)[0]] = entry
-
-    def append(data: bytes) -> int:
-        offset = file.seek(0, os.SEEK_END)
-        file.write(data + b"\0" * (len(data) % 2))  # directories and values start at even offsets
-        return offset
-
-    for tag in _TIFF_TEXTS:
-        if isinstance(exif.get(tag), str):
-            text = exif[tag].encode() + b"\0"
-            value = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack(order + "I", append(text))
-            entries[tag] = struct.pack(order + "HHI", tag, 2, len(text)) + value
-    for tag in (_EXIF_IFD, _GPS_IFD):
-        directory = TiffImagePlugin.ImageFileDirectory_v2(ifh=head)
-        for key, value in exif.get_ifd(tag).items():
-            if key != _INTEROP_IFD:
-                directory[key] = value
-        if len(directory):
-            offset = file.seek(0, os.SEEK_END)
-            append(directory.tobytes(offset))
-            entries[tag] = struct.pack(order + "HHII", tag, 4, 1, offset)
-    table = b"".join(entries[tag] for tag in sorted(entries))
-    offset = append(struct.pack(order + "H", len(entries)) + table + bytes(4))
-    file.seek(4)
-    file.write(struct.pack(order + "I", offset))

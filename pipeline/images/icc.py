@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,10 @@ import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import ImageCms
 
+from pipeline.images.notes import note
 from pipeline.images.vips import _vips
+
+_TRIAL = {"gray": 1, "rgb": 3, "cmyk": 4}  # channels of the color spaces that are read
 
 
 def srgb_profile() -> bytes:
@@ -21,20 +23,24 @@ def srgb_profile() -> bytes:
 
 def _color_space(profile: bytes) -> str:
     space = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
-    return {"GRAY": "gray", "RGB": "rgb", "CMYK": "cmyk"}.get(space, space)
+    return {"GRAY": "gray", "RGB": "rgb", "CMYK": "cmyk"}.get(space, repr(space))
 
 
 def _usable_profile(profile: bytes | None, space: str) -> bytes | None:
-    """The profile, or None with a warning where it is broken or belongs to other channels."""
+    """The profile, or None with a note where it is broken, belongs to other channels, or can not be computed with."""
     if not profile:
         return None
     try:
-        found = _color_space(profile)
-    except (OSError, ImageCms.PyCMSError):
-        found = "broken"
-    if found == space or (found, space) == ("rgb", "gray"):  # gray under an RGB profile means R = G = B
-        return profile
-    warnings.warn(f"the embedded ICC profile is for {found}, the pixels are {space}: ignored", stacklevel=2)
+        named = _color_space(profile)
+        if named in _TRIAL and (named == space or (named, space) == ("rgb", "gray")):  # then it means R = G = B
+            _srgb_from(np.zeros((1, 1, _TRIAL[named]), np.uint8), profile, named)
+            return profile
+    except (OSError, ImageCms.PyCMSError, pyvips.Error, UnicodeDecodeError):
+        named = "broken"
+    if named == "broken" or named == space:
+        note("the embedded ICC profile is broken: ignored")
+    else:
+        note(f"the embedded ICC profile is for {named}, the pixels are {space}: ignored")
     return None
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PIXELS = 300_000_000  # read from the header, before anything is decoded
+# Read from the header, before anything is decoded: pixels, and pixels to a byte of the file where there are more than
+# RATIO_FROM. A blank page has 660 to a byte as PNG, at most 512 as JPEG; only bilevel ones reach more.
+MAX_PIXELS, MAX_RATIO, RATIO_FROM = 300_000_000, 1000, 32_000_000
 FORMATS = {  # suffix -> format of the file written
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".webp": "webp",
 }  # fmt: skip
@@ -27,9 +29,12 @@ class Photo:
     depth: bits per channel of the input, 8 or 16
     alpha: (H, W) uint8 or uint16 (by depth), upright, None without an alpha channel
     exif: the EXIF block, starting with b"Exif\\0\\0", its orientation reset to 1 and its thumbnail unlinked
+    xmp: the XMP packet, its orientation reset to 1
+    iptc: Photoshop's image resources (8BIM …), which hold the IPTC data
     dpi: horizontal and vertical pixels per inch of the upright picture, None where the input does not say
     is_color: the input shows more than one tint; the stages use its luma all the same
     format: "jpeg", "png", "tiff", "webp", or "" for a picture that was not a file
+    notes: what was odd about its file but harmless, and what of it was not read, in words
     """
 
     gray: NDArray[np.float32]
@@ -39,4 +44,6 @@ class Photo:
     dpi: tuple[float, float] | None = None
     is_color: bool = False
     format: str = ""
-
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    notes: tuple[str, ...] = ()

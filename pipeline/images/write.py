@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import secrets
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,10 +12,14 @@ import numpy as np
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from pipeline.images.exif import _add_exif_to_tiff
+from pipeline.images.luma import _LUMA
+from pipeline.images.metadata import write_metadata
+from pipeline.images.notes import collected, note
+from pipeline.images.partial import _appearing
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
-from pipeline.images.read import _LUMA
-from pipeline.images.vips import _UNKNOWN_DPI, _reason, _strips, _vips
+from pipeline.images.vips import _UNKNOWN_DPI, _strips, _vips
+
+_KEEP = "icc"  # what libvips may write beside the pixels: it would make up EXIF of its own
 
 
 def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
@@ -48,6 +50,14 @@ def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
     return result
 
 
+def written_as(path: str | os.PathLike[str], photo: Photo) -> Photo:
+    """The photo with the depth that the file's format holds: JPEG and WebP 8 bits, which is a note where it had 16."""
+    if FORMATS.get(Path(path).suffix.lower()) not in ("jpeg", "webp") or photo.depth == 8:
+        return photo
+    note("16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them")
+    return dataclasses.replace(photo, depth=8)
+
+
 def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *, quality: int = 95) -> None:
     """Write a colored picture with the alpha, EXIF and resolution of its photo, and an sRGB profile.
 
@@ -73,46 +83,26 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
         raise ImageError(f"{path}: {kind} holds at most {longest} pixels a side; write PNG or TIFF")
 
     image = _output_image(path, kind, rgb, photo)
-    with _appearing(path) as file:
+    with collected() as notes, _appearing(path) as file:
         _write(image, file, kind, quality)
-        if kind == "tiff" and photo.exif and not _is_big(image):
-            try:
-                _add_exif_to_tiff(file, photo.exif)
-            except OSError:
-                raise
-            except Exception as error:  # Pillow's, over a tag it cannot write; the file is whole without
-                warnings.warn(f"{path}: written without EXIF, which is broken ({error})", stacklevel=2)
+        if kind == "tiff" and _is_big(image):
+            if photo.exif or photo.xmp or photo.iptc:
+                note("BigTIFF, which a picture of 3.5 GB needs, is written without EXIF, XMP and IPTC")
+        else:
+            write_metadata(file, kind, photo)
+    for text in notes:
+        warnings.warn(text, stacklevel=2)
 
 
-def save_gray(
-    path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None
-) -> None:
-    """Write a map (H, W) uint8 as a gray PNG without a profile, complete or not at all; raises ImageError.
+def save_map(path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None) -> None:
+    """Write a map as a PNG without a profile, complete or not at all; raises ImageError.
 
-    dpi: of its photo
+    levels: (H, W), or (H, W, 3); dpi: of its photo
     """
     x, y = dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
-    image = _vips(levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
+    image = _vips(levels if levels.ndim == 3 else levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
     with _appearing(Path(path)) as file:
         image.pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets the name `path` when all of it is on the disk, and none if that fails."""
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImageError(f"{path}: could not be written: {error.strerror or error}") from error
-    except pyvips.Error as error:
-        raise ImageError(f"{path}: could not be written: {_reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyvips.Image:
@@ -135,8 +125,6 @@ def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyv
     wide = image.format == "ushort"
     image = image.copy(interpretation="rgb16" if wide else "srgb", xres=x / 25.4, yres=y / 25.4)
     image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
-    if photo.exif:
-        image.set_type(pyvips.GValue.blob_type, "exif-data", photo.exif)
     return image
 
 
@@ -151,11 +139,15 @@ def _write(image: pyvips.Image, file: BinaryIO, kind: str, quality: int) -> None
     match kind:
         case "jpeg":
             options = {"subsample_mode": "off", "optimize_coding": True}
-            image.jpegsave_target(target, Q=quality, profile="srgb", **options)
+            image.jpegsave_target(target, Q=quality, keep=_KEEP, profile="srgb", **options)
         case "png":
-            image.pngsave_target(target, compression=6, filter="all", profile="srgb")
+            image.pngsave_target(target, compression=6, filter="all", keep=_KEEP, profile="srgb")
         case "tiff":
             options = {"compression": "deflate", "predictor": "horizontal", "bigtiff": _is_big(image)}
-            image.tiffsave_target(target, profile="srgb", **options)
+            image.tiffsave_target(target, keep=_KEEP, profile="srgb", **options)
+        case "webp" if image.bands == 4:
+            # Lossy coding blackens what is transparent and moves the luma of what is nearly so.
+            image.webpsave_target(target, lossless=True, exact=True, effort=2, keep=_KEEP, profile="srgb")
+            note("WebP with transparency is written without loss, to keep the luma; the quality is not used")
         case "webp":  # effort 4, the default, takes 4 times as long for the same size
-            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, profile="srgb")
+            image.webpsave_target(target, Q=quality, smart_subsample=True, effort=2, keep=_KEEP, profile="srgb")

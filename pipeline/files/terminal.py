@@ -1,0 +1,74 @@
+"""What a run says: progress and lines on stderr, a report of JSON lines, the summary."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.files.records import Report
+from pipeline.files.report import Outcome, ignored_sentence, shown
+
+
+class Terminal:
+    """Progress on stderr, made at the first photo; lines said meanwhile go above it.
+
+    show: the bar; without it each photo has its line
+    """
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self.bar: Any = None  # Any: tqdm has no types
+
+    def update(self, done: int, total: int) -> None:
+        if not self.show or total == 0:
+            return
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, line: str) -> None:
+        if self.bar is None:
+            print(shown(line), file=sys.stderr, flush=True)
+        else:
+            self.bar.write(shown(line), file=sys.stderr)
+
+    def each(self, outcome: Outcome) -> None:
+        if not self.show and outcome.status != "failed":  # failures are said anyway
+            self.say(outcome.line())
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class ReportFile:
+    """`--report`: a line of JSON for each input, on the disk as it happens. Raises OSError where it can not be made.
+
+    An older report is replaced when the first line comes, not by a command that is refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a", encoding="utf-8")
+        self.lines = 0
+
+    def each(self, outcome: Outcome) -> None:
+        if self.lines == 0:
+            self.file.truncate(0)
+        self.lines += 1
+        self.file.write(outcome.record())
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def print_summary(report: Report) -> None:
+    """On stdout; what was passed over has a line of its own."""
+    print(f"{report.colored} colored, {report.skipped} skipped (finished before), "
+          f"{len(report.failed)} failed, {report.seconds:.1f} s")  # fmt: skip
+    if sentence := ignored_sentence(report.ignored):
+        print(shown(sentence))
