@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError, local_folder, read_description
+from stages.image_to_image.face import ImageToImage
+from stages.image_to_image.palette import Palette, PaletteConfig
 from stages.stage import CoarseColorizer, ColorUpsampler, Stage, SuperResolver
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
@@ -15,7 +17,9 @@ from stages.stage3_superres.diffusion import DiffusionSuperResolver, DiffusionSu
 
 __all__ = ["FACES", "kind_of", "kinds_of", "load_stage", "register"]
 
-FACES: dict[str, type[Stage]] = {"coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver}
+FACES: dict[str, type[Stage]] = {
+    "coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver, "image_to_image": ImageToImage,
+}  # fmt: skip
 _KINDS: dict[tuple[str, str], tuple[type, type[Stage]]] = {}
 
 
@@ -59,3 +63,4 @@ register("coarse", "pic", PICColorizerConfig, PICColorizer)
 register("color", "coltran", ColTranColorUpsamplerConfig, ColTranColorUpsampler)
 register("superres", "diffusion", DiffusionSuperResolverConfig, DiffusionSuperResolver)
 register("superres", "coltran", ColTranSuperResolverConfig, ColTranSuperResolver)
+register("image_to_image", "palette", PaletteConfig, Palette)

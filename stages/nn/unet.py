@@ -113,7 +113,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList([Step(config, width, width, code, middle), Step(config, width, width, code, None)])
         for level in range(last, -1, -1):
             here = 2**level in config.attention
-            for block in range(config.blocks + 1):
+            for _ in range(config.blocks + 1):
                 wide = config.widths[level]
                 self.up.append(Step(config, width + skips.pop(), wide, code, next(places) if here else None))
                 width = wide
