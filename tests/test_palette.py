@@ -338,10 +338,12 @@ def test_what_is_asked_for_must_be_learned():
     hole = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     with pytest.raises(OptionError, match="task 'jpeg' is none of those .* colorize, inpaint"):
         stage.sample(Condition(source), "jpeg")
-    with pytest.raises(ValueError, match="task 'inpaint' needs a hole"):
+    with pytest.raises(OptionError, match="task 'inpaint' needs a hole"):
         stage.sample(Condition(source), "inpaint")
-    with pytest.raises(ValueError, match="task 'colorize' needs no hole"):
+    with pytest.raises(OptionError, match="task 'colorize' fills no hole"):
         stage.sample(Condition(source, hole), "colorize")
+    with pytest.raises(OptionError, match="colors to lean to mean nothing to kind 'palette'"):
+        stage.sample(Condition(source, colors=source), "colorize")
     with pytest.raises(OptionError, match="start_color can not be honored .* sampler, steps"):
         stage.sample(Condition(source), "colorize", 1, TranslateOptions(start_color=(1.0, 0.0, 0.0)))
     with pytest.raises(ValueError, match=r"hole must be \(1, 1, 16, 16\) bool"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from stages.diffusion.corrections import Order
+from stages.diffusion.corrections import Order, langevin
 from stages.diffusion.process import SAMPLER_NAMES
+from stages.diffusion.samplers import Correct
 from stages.options import OptionError
 from stages.stage import Generators, Stage, StepCallback
 
@@ -29,11 +30,13 @@ class Condition:
         channels, or the reference of a variation
     hole: (B, 1, H, W) bool, true where pictures are to be filled; elsewhere they stay as they are. None: nothing stays
     known: (B, 3, H, W) in [0, 1], what stays outside of the hole; None: the source itself
+    colors: (B, 3, H, W) in [0, 1], a picture toward whose colors draws lean, for the kinds that can
     """
 
     source: Tensor
     hole: Tensor | None = None
     known: Tensor | None = None
+    colors: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.source.ndim != 4 or self.source.shape[1] != 3:
@@ -43,6 +46,8 @@ class Condition:
             raise ValueError(f"hole must be {shape} bool; got {tuple(self.hole.shape)} {self.hole.dtype}")
         if self.known is not None and (self.hole is None or self.known.shape != self.source.shape):
             raise ValueError(f"known must be {tuple(self.source.shape)}, beside a hole; got {tuple(self.known.shape)}")
+        if self.colors is not None and self.colors.shape != self.source.shape:
+            raise ValueError(f"colors must be {tuple(self.source.shape)}; got {tuple(self.colors.shape)}")
 
     @property
     def kept(self) -> Tensor:
@@ -56,8 +61,8 @@ class Condition:
         return self._each(lambda one: one.repeat_interleave(count, 0))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        hole, known = (None if one is None else change(one) for one in (self.hole, self.known))
-        return Condition(change(self.source), hole, known)
+        rest = (None if one is None else change(one) for one in (self.hole, self.known, self.colors))
+        return Condition(change(self.source), *rest)
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,17 @@ class Corrector:
 
     steps: int = 1
     snr: float = 0.16
-    order: Order = "predictor-corrector"
+    order: str = "predictor-corrector"  # or "corrector-predictor"
     annealed: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.snr > 0 or self.order not in get_args(Order):
             raise OptionError(f"a corrector needs steps >= 0, snr > 0 and an order of {get_args(Order)}; got {self}")
+
+    def correction(self) -> Correct | None:
+        """For a sampler; None: there is nothing to do."""
+        order = cast(Order, self.order)
+        return langevin(self.snr, self.steps, order, self.annealed) if self.steps else None
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,12 @@ class ImageToImage(Stage, ABC):
     """condition -> rgb. `honors` names fields of `TranslateOptions`."""
 
     family = "image_to_image"
+    takes_colors: ClassVar[bool] = False
+    """Whether a condition may name colors to lean to."""
+    fills: ClassVar[frozenset[str]] = frozenset()
+    """Tasks whose conditions need a hole."""
+    may_fill: ClassVar[frozenset[str]] = frozenset()
+    """Tasks whose conditions may have one."""
 
     @property
     @abstractmethod
@@ -167,8 +183,10 @@ class ImageToImage(Stage, ABC):
         network, RuntimeError for colors that are not finite.
         """
 
-    def check(self, task: str, options: TranslateOptions) -> None:
-        """Raises OptionError for a task or options that this kind, with these weights, knows nothing of."""
+    def check(self, condition: Condition, task: str, options: TranslateOptions) -> None:
+        """Raises OptionError for a task, options or parts of a condition that this kind, with these weights, knows
+        nothing of, and for a part that is missing.
+        """
         if task not in self.tasks:
             raise OptionError(
                 f"task {task!r} is none of those that these weights, kind {self.kind!r}, have learned: "
@@ -180,6 +198,12 @@ class ImageToImage(Stage, ABC):
                     f"{name} can not be honored by kind {self.kind!r} of the family {self.family}, which knows of "
                     f"these options: {', '.join(sorted(self.honors))}. Leave it out."
                 )
+        if condition.hole is None and task in self.fills:
+            raise OptionError(f"task {task!r} needs a hole, to be filled")
+        if condition.hole is not None and task not in self.fills | self.may_fill:
+            raise OptionError(f"task {task!r} fills no hole; leave it out")
+        if condition.colors is not None and not self.takes_colors:
+            raise OptionError(f"colors to lean to mean nothing to kind {self.kind!r}; leave them out")
 
 
 def check_tasks(tasks: Iterable[str], known: Iterable[str]) -> None:

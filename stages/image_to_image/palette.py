@@ -50,6 +50,7 @@ class PaletteConfig:
 class Palette(ImageToImage):
     kind, config_class = "palette", PaletteConfig
     honors = frozenset({"steps", "sampler"})
+    fills = frozenset({"inpaint", "uncrop"})
 
     def __init__(self, config: PaletteConfig | None = None):
         config = config or PaletteConfig()
@@ -119,9 +120,7 @@ class Palette(ImageToImage):
         """See `ImageToImage`. Known pixels are those of the condition, to the bit. The task changes nothing but what
         is refused: the network is not told.
         """
-        self.check(task, options)
-        if (condition.hole is None) == (task in ("inpaint", "uncrop")):
-            raise ValueError(f"task {task!r} needs {'a' if condition.hole is None else 'no'} hole")
+        self.check(condition, task, options)
         if self.config.regression and options.given:
             raise OptionError(f"the regression baseline has one step: leave out {', '.join(options.given)}")
         many = condition.repeated(num_samples)
