@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import translate
+
 # torch takes more than a second to import: nothing up here may load it.
 
 __all__ = ["main"]
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         help="color everything again and replace files in the way (an input is never replaced)")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
     colorize.set_defaults(run=_colorize)
+    translate.add_command(commands, _placement)
     return parser
 
 

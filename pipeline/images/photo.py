@@ -30,6 +30,7 @@ class Photo:
     dpi: horizontal and vertical pixels per inch of the upright picture, None where the input does not say
     is_color: the input shows more than one tint; the stages use its luma all the same
     format: "jpeg", "png", "tiff", "webp", or "" for a picture that was not a file
+    rgb: (H, W, 3) float32 in [0, 1], upright, where `load_photo` was asked to keep it; else None
     """
 
     gray: NDArray[np.float32]
@@ -39,4 +40,5 @@ class Photo:
     dpi: tuple[float, float] | None = None
     is_color: bool = False
     format: str = ""
+    rgb: NDArray[np.float32] | None = None
 

@@ -23,29 +23,30 @@ _LUMA = np.array([LUMA_RED, LUMA_GREEN, LUMA_BLUE])
 
 
 def load_photo(
-    source: str | os.PathLike[str] | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike[str] | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS, keep_rgb: bool = False
 ) -> Photo:
     """Read a picture: a file, a PIL image, or a numpy array.
 
     source: path of a JPEG, PNG, TIFF or WebP file (told by content, not by suffix); a PIL image; or an array
         (H, W) or (H, W, 1 | 2 | 3 | 4): gray, gray + alpha, RGB, RGBA; uint8, uint16 or float in [0, 1]
     max_pixels: refuse larger pictures before decoding them
+    keep_rgb: keep the colors too, `Photo.rgb`
     raises ImageError with a one-line reason; TypeError for another kind of source
     """
     if isinstance(source, str | os.PathLike):
-        return _load_file(Path(source), max_pixels)
+        return _load_file(Path(source), max_pixels, keep_rgb)
     if isinstance(source, Image.Image):
-        return _load_pil(source, max_pixels)
+        return _load_pil(source, max_pixels, keep_rgb)
     if isinstance(source, np.ndarray):
-        return _load_array(source, max_pixels)
+        return _load_array(source, max_pixels, keep_rgb)
     raise TypeError(f"a picture is a path, a PIL image or a numpy array; got {type(source).__name__}")
 
 
-def _load_file(path: Path, max_pixels: int) -> Photo:
+def _load_file(path: Path, max_pixels: int, keep_rgb: bool) -> Photo:
     try:
         with open(path, "rb") as file:
             kind = _format_of(file.read(64))
-            photo = _decode(file, kind, max_pixels)
+            photo = _decode(file, kind, max_pixels, keep_rgb)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error
     except pyvips.Error as error:
@@ -80,7 +81,7 @@ def _format_of(head: bytes) -> str:
     raise ImageError(f"a {name} file; {wanted}" if name else f"not an image; {wanted}")
 
 
-def _decode(file: BinaryIO, kind: str, max_pixels: int) -> Photo:
+def _decode(file: BinaryIO, kind: str, max_pixels: int, keep_rgb: bool) -> Photo:
     # By descriptor, not by name: libvips would answer from its cache although the file has changed since.
     file.seek(0)
     source = pyvips.Source.new_from_descriptor(file.fileno())
@@ -109,10 +110,11 @@ def _decode(file: BinaryIO, kind: str, max_pixels: int) -> Photo:
         orientation=image.get("orientation") if "orientation" in fields else 1,
         exif=exif,
         dpi=_dpi_of(image, fields, kind) or _dpi_of_exif(exif),
+        keep_rgb=keep_rgb,
     )
 
 
-def _load_pil(image: Image.Image, max_pixels: int) -> Photo:
+def _load_pil(image: Image.Image, max_pixels: int, keep_rgb: bool) -> Photo:
     _check_size(*image.size, max_pixels)
     try:
         image.load()
@@ -159,10 +161,11 @@ def _load_pil(image: Image.Image, max_pixels: int) -> Photo:
         orientation=orientation,
         exif=block,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi else _dpi_of_exif(block),
+        keep_rgb=keep_rgb,
     )
 
 
-def _load_array(pixels: NDArray[Any], max_pixels: int) -> Photo:
+def _load_array(pixels: NDArray[Any], max_pixels: int, keep_rgb: bool) -> Photo:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -174,7 +177,7 @@ def _load_array(pixels: NDArray[Any], max_pixels: int) -> Photo:
             raise ImageError(f"a float array must be in [0, 1]; got {got}. Divide 8-bit levels by 255.")
     elif pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"an array must be uint8, uint16 or float; got {pixels.dtype}")
-    return _photo(pixels, "gray" if pixels.shape[2] < 3 else "rgb")
+    return _photo(pixels, "gray" if pixels.shape[2] < 3 else "rgb", keep_rgb=keep_rgb)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -195,6 +198,7 @@ def _photo(
     orientation: int = 1,
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    keep_rgb: bool = False,
 ) -> Photo:
     """The photo of decoded pixels (H, W, bands) in `space` "gray", "rgb" or "cmyk", with or without alpha."""
     bands = {"gray": 1, "rgb": 3, "cmyk": 4}[space]
@@ -211,12 +215,15 @@ def _photo(
     color = pixels[..., :bands]
     if space == "gray":
         gray, is_color = _gray_from_levels(color[..., 0], profile), False
+        rgb = gray[..., None].repeat(3, axis=2) if keep_rgb else color
     else:
         rgb = color
         if space == "cmyk" or (profile and not _is_srgb(profile)):
             rgb = _srgb_from(color, profile or "cmyk", "cmyk" if space == "cmyk" else "rgb")
         gray, is_color = _luma(rgb), _more_than_a_tint(rgb)
 
+    if keep_rgb and rgb.dtype.kind != "f":
+        rgb = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
     turned = orientation in (5, 6, 7, 8)
     return Photo(
         gray=_upright(gray, orientation),
@@ -225,13 +232,14 @@ def _photo(
         exif=_neutral_exif(exif),
         dpi=(dpi[1], dpi[0]) if dpi and turned else dpi,
         is_color=is_color,
+        rgb=_upright(rgb.astype(np.float32), orientation) if keep_rgb else None,
     )
 
 
 def _upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Apply an EXIF orientation (tag 0x0112, 1..8; anything else counts as 1) to (H, W)."""
+    """Apply an EXIF orientation (tag 0x0112, 1..8; anything else counts as 1) to (H, W) or (H, W, C)."""
     if orientation in (5, 6, 7, 8):
-        plane = plane.T
+        plane = plane.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         plane = plane[::-1]
     if orientation in (2, 3, 6, 7):
