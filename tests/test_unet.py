@@ -169,6 +169,9 @@ def test_weights_of_adm_give_what_adm_gives(config):
     expected = ADM(weights, config.head_channels)(x, t, config.channels, config.blocks)
     torch.testing.assert_close(network(x, t), expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.1
+    without_variance = UNet(config, 3, 3).eval()
+    without_variance.load_state_dict(from_adm(weights, outputs=3))
+    torch.testing.assert_close(without_variance(x, t), expected[:, :3], rtol=1e-4, atol=1e-4)
 
 
 def test_names_that_have_no_place_are_refused():
