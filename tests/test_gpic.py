@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,10 @@ CONFIG = GPICConfig(16, UNetConfig(32, (1, 2), 1, (2,), 32), 1)
 STD = 0.3
 
 
-def gpic(**changes: object) -> GPIC:
+def gpic(**changes: Any) -> GPIC:
     torch.manual_seed(0)
     stage = GPIC(replace(CONFIG, **changes)).eval()
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.02)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.02)
     return stage
 
 
@@ -95,9 +96,9 @@ def test_predictor_and_corrector_keep_the_variance(order, steps, snr, annealed):
 
 
 def test_the_encoder_runs_once_for_all_draws_and_steps():
-    stage, counts = gpic(), {"encoder": [], "network": []}
+    stage, counts = gpic(), dict[str, list[int]](encoder=[], network=[])
     stage.encoder.register_forward_hook(lambda module, inputs, out: counts["encoder"].append(len(inputs[0])))
-    stage.denoiser.network.register_forward_hook(lambda module, inputs, out: counts["network"].append(len(inputs[0])))
+    stage.network.register_forward_hook(lambda module, inputs, out: counts["network"].append(len(inputs[0])))
     drawing = Condition(torch.rand(2, 3, 16, 16))
     drawn = stage.sample(drawing, "line_art", 4, TranslateOptions(6, corrector=Corrector(2)))
     assert drawn.shape == (2, 4, 3, 16, 16)
@@ -115,12 +116,12 @@ def test_the_encoder_says_something_at_each_size():
             torch.nn.init.normal_(one.conv2.weight, std=0.1)
     stage(torch.rand(4, 3, 16, 16)).backward()
     assert all(one.grad is not None for one in stage.parameters())
-    assert all(one.grad.abs().max() > 0 for one in stage.encoder.parameters())
+    assert all(one.grad is not None and one.grad.abs().max() > 0 for one in stage.encoder.parameters())
 
 
 def test_other_lines_other_colors():
     stage = gpic()
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.5)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.5)
     drawing = torch.ones(1, 3, 16, 16)
     other = drawing.clone()
     other[..., 8, :] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from stages.options import OptionError
 CONFIG = UnconditionalConfig(32, UNetConfig(32, (1, 1), 1, (2,), 32), ProcessConfig(sampler="posterior", steps=4))
 
 
-def unconditional(**changes: object) -> Unconditional:
+def unconditional(**changes: Any) -> Unconditional:
     torch.manual_seed(0)
     stage = Unconditional(replace(CONFIG, **changes)).eval()
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.02)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.02)
     return stage
 
 
@@ -92,7 +93,7 @@ def test_factors_that_do_not_divide():
 # ---------------------------------------------------------------------- the kind
 
 
-def drawn(reference: Tensor, refinement: Refinement, count: int = 1, **changes: object) -> Tensor:
+def drawn(reference: Tensor, refinement: Refinement, count: int = 1, **changes: Any) -> Tensor:
     options = TranslateOptions(refinement=refinement)
     generator = torch.Generator().manual_seed(0)
     return unconditional(**changes).sample(Condition(reference), "variation", count, options, generator)
@@ -147,7 +148,7 @@ def test_the_model_is_free_in_the_last_steps(calm):
 def test_the_steps_that_are_bound(monkeypatch):
     """Of 4 steps, 1 - until of them; the last bound one ends at the level of the first free step."""
     for until, expected in ((0.0, 4), (0.25, 3), (0.5, 2), (0.75, 1)):
-        levels = []
+        levels: list[float] = []
         monkeypatch.setattr(
             "stages.image_to_image.unconditional.ilvr",
             lambda reference, low_pass, until, lagging, levels=levels: levels.append(until),

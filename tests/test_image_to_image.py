@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,11 +43,11 @@ SIDE = 16
 def palette(tasks: tuple[str, ...] = PALETTE_TASKS) -> ImageToImagePipeline:
     torch.manual_seed(0)
     stage = Palette(PaletteConfig(SIDE, tasks, UNET, ProcessConfig(steps=2)))
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.05)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.05)
     return ImageToImagePipeline(stage)
 
 
-def picture(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+def picture(height: int, width: int, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
     coarse = np.random.default_rng(height).random((4, 6, 3))
     smooth = F.interpolate(torch.from_numpy(coarse).permute(2, 0, 1)[None], (height, width), mode="bilinear")
     return np.rint(smooth[0].permute(1, 2, 0).numpy() * np.iinfo(dtype).max).astype(dtype)
@@ -87,9 +88,10 @@ def test_a_surrounded_picture_is_half_of_the_canvas(size):
     ("bottom", (50, 30), (65, 30)), ("right", (40, 7), (40, 14)), ("bottom", (3, 40), (6, 40)),
 ])  # fmt: skip
 def test_a_picture_grows_at_one_side(side, size, grown):
-    seen = []
+    seen: list[Condition] = []
 
     def draw(condition: Condition, part: str) -> Tensor:
+        assert condition.hole is not None
         seen.append(condition)
         return torch.where(condition.hole, 0.25, condition.source).expand(2, -1, -1, -1)
 
@@ -102,10 +104,10 @@ def test_a_picture_grows_at_one_side(side, size, grown):
     }[side]  # fmt: skip
     assert torch.equal(old, rgb.expand(2, -1, -1, -1))
     assert int(((out - 0.25).abs() < 1e-6).all(1).sum()) == 2 * (grown[0] * grown[1] - size[0] * size[1])
-    (condition,) = seen
-    half = {"right": condition.hole[..., 8:], "left": condition.hole[..., :8], "top": condition.hole[..., :8, :],
-            "bottom": condition.hole[..., 8:, :]}[side]  # fmt: skip
-    assert half.all() and int(condition.hole.sum()) == SIDE**2 // 2
+    (hole,) = (one.hole for one in seen)
+    assert hole is not None
+    half = {"right": hole[..., 8:], "left": hole[..., :8], "top": hole[..., :8, :], "bottom": hole[..., 8:, :]}[side]
+    assert half.all() and int(hole.sum()) == SIDE**2 // 2
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 61), (7, 100), (17, 9)])
@@ -134,7 +136,7 @@ def test_filled_keeps_what_is_known():
 
 @pytest.mark.parametrize("size, dtype", [((37, 50), np.uint8), ((20, 33), np.uint16), ((5, 9), np.uint8)])
 def test_colorized_pictures_keep_their_luma(size, dtype):
-    gray = picture(*size, dtype)[..., 0]
+    gray = picture(size[0], size[1], dtype)[..., 0]
     out = palette()(gray, "colorize", num_samples=2, generator=0, output_type="np")
     assert [one.shape for one in out.images] == [(*size, 3)] * 2 and out.images[0].dtype == dtype
     for one in out.images:
@@ -146,7 +148,7 @@ def test_colorized_pictures_keep_their_luma(size, dtype):
 
 @pytest.mark.parametrize("size, dtype", [((37, 50), np.uint8), ((20, 33), np.uint16)])
 def test_pixels_outside_of_the_mask_stay_to_the_bit(size, dtype):
-    rgb, mask = picture(*size, dtype), np.zeros(size, np.uint8)
+    rgb, mask = picture(size[0], size[1], dtype), np.zeros(size, np.uint8)
     mask[5:15, 8:20] = 255
     out = palette()(rgb, "inpaint", mask=mask, num_samples=2, generator=0, output_type="np")
     for one in out.images:
@@ -182,10 +184,10 @@ def test_seeds():
 
 def test_line_art_is_made_of_a_picture_only_when_asked(monkeypatch):
     torch.manual_seed(0)
-    pipe, seen = ImageToImagePipeline(GPIC(GPICConfig(SIDE, UNET, 1))), []
+    pipe, seen = ImageToImagePipeline(GPIC(GPICConfig(SIDE, UNET, 1))), list[Condition]()
     sample = pipe.stage.sample
 
-    def look(condition: Condition, *rest: object) -> Tensor:
+    def look(condition: Condition, *rest: Any) -> Tensor:
         seen.append(condition)
         return sample(condition, *rest)
 
@@ -204,7 +206,8 @@ def test_line_art_is_made_of_a_picture_only_when_asked(monkeypatch):
         (out,) = pipe(rgb, draw=True, mask=mask, options=options, generator=0, output_type="np").images
     assert np.array_equal(out[8:], rgb[8:]) and not np.array_equal(out[:8], rgb[:8])
     with_colors = pipe(rgb[..., 0], colors=picture(9, 9), options=options, generator=0)
-    assert seen[-1].colors.shape == (1, 3, SIDE, SIDE) and len(with_colors.images) == 1
+    colors = seen[-1].colors
+    assert colors is not None and colors.shape == (1, 3, SIDE, SIDE) and len(with_colors.images) == 1
 
 
 def test_variations_of_a_reference():

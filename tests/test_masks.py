@@ -88,4 +88,4 @@ def test_sides_are_uniform():
 
 def test_an_unknown_side():
     with pytest.raises(ValueError, match="side must be one of left, right, top, bottom, all; got 'up'"):
-        uncropping_hole(4, 4, "up")
+        uncropping_hole(4, 4, "up")  # type: ignore[arg-type]

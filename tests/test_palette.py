@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from stages.diffusion import (
 )
 from stages.diffusion.noise import gamma_from_sigma, sigma_from_gamma, ve_from_vp, vp_from_ve
 from stages.diffusion.process import PALETTE_SAMPLING, SAMPLER_NAMES
-from stages.image_to_image.face import Condition, TranslateOptions
+from stages.image_to_image.face import Condition, Task, TranslateOptions
 from stages.image_to_image.palette import PALETTE_TASKS, Palette, PaletteConfig
 from stages.nn.unet import UNetConfig
 from stages.options import OptionError
@@ -37,10 +38,10 @@ CONFIG = PaletteConfig(side=16, tasks=PALETTE_TASKS, unet=UNET, process=ProcessC
 STD, MEAN = 0.4, 0.1  # of the Gaussian data
 
 
-def palette(**changes: object) -> Palette:
+def palette(**changes: Any) -> Palette:
     torch.manual_seed(0)
     stage = Palette(replace(CONFIG, **changes)).eval()
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.05)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.05)
     return stage
 
 
@@ -121,7 +122,7 @@ def test_algorithm_2_and_the_posterior_have_the_same_mean():
 
 
 def test_the_posterior_is_that_of_diffusers():
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     ours = PALETTE_SAMPLING
     theirs = DDPMScheduler(1000, trained_betas=ours.betas.tolist(), variance_type="fixed_small", clip_sample=True)
@@ -182,8 +183,9 @@ def test_conditions_of_the_four_tasks():
     assert stage.condition(rgb, "jpeg").hole is None and not torch.equal(stage.condition(rgb, "jpeg").source, rgb)
     for task in ("inpaint", "uncrop"):
         condition = stage.condition(rgb, task)
-        assert torch.equal(condition.source, rgb) and 0 < condition.hole.float().mean() < 1
-    assert int(condition.hole.sum()) == 3 * 128
+        assert condition.hole is not None and torch.equal(condition.source, rgb)
+        assert 0 < condition.hole.float().mean() < 1
+    assert condition.hole is not None and int(condition.hole.sum()) == 3 * 128
 
 
 def test_wrong_known_pixels_cost_nothing():
@@ -196,7 +198,8 @@ def test_wrong_known_pixels_cost_nothing():
     def loss(wrong_known: float, wrong_hole: float, norm: str) -> float:
         stage.config = replace(CONFIG, process=replace(CONFIG.process, norm=norm))
         wrong = torch.where(hole, wrong_hole, wrong_known)
-        stage.denoiser.forward = lambda x, sigma, source: clean + wrong * sigma.float().view(-1, 1, 1, 1)
+        answer = lambda x, sigma, source: clean + wrong * sigma.float().view(-1, 1, 1, 1)  # noqa: E731
+        stage.denoiser.forward = answer  # type: ignore[method-assign]
         torch.manual_seed(0)
         return float(stage.loss(clean, clean, hole))
 
@@ -206,20 +209,22 @@ def test_wrong_known_pixels_cost_nothing():
 
 
 def test_the_network_sees_known_pixels_without_noise_and_holes_full_of_it():
-    stage, seen = palette(tasks=("inpaint",)), {}
-    network = stage.denoiser.network.forward
+    stage, seen = palette(tasks=("inpaint",)), dict[str, Tensor]()
+    network = stage.network.forward
 
     def look(x: Tensor, level: Tensor, source: Tensor) -> Tensor:
         seen.update(x=x, source=source)
         return network(x, level, source)
 
-    stage.denoiser.network.forward = look
+    stage.network.forward = look  # type: ignore[method-assign,assignment]
     rgb = torch.rand(2, 3, 16, 16)
     torch.manual_seed(1)
     stage(rgb)
     torch.manual_seed(1)
     torch.randint(1, (2,))
-    hole = stage.condition(rgb, "inpaint").hole.expand(-1, 3, -1, -1)
+    hole = stage.condition(rgb, "inpaint").hole
+    assert hole is not None
+    hole = hole.expand(-1, 3, -1, -1)
     clean = 2 * rgb - 1
     torch.testing.assert_close(seen["x"][~hole], clean[~hole])
     torch.testing.assert_close(seen["source"][~hole], clean[~hole])
@@ -238,7 +243,7 @@ def test_tasks_are_equally_frequent(monkeypatch):
     stage, counted = palette(), dict.fromkeys(PALETTE_TASKS, 0)
     condition = stage.condition
 
-    def count(rgb: Tensor, task: str) -> Condition:
+    def count(rgb: Tensor, task: Task) -> Condition:
         counted[task] += len(rgb)
         return condition(rgb, "colorize")
 
@@ -297,7 +302,7 @@ def test_a_row_of_noise_makes_a_picture_alone_or_in_a_batch():
 ])  # fmt: skip
 def test_calls_of_the_network(sampler, steps, calls):
     stage, count = palette(), []
-    stage.denoiser.network.register_forward_hook(lambda *_: count.append(1))
+    stage.network.register_forward_hook(lambda *_: count.append(1))
     stage.sample(Condition(torch.rand(1, 3, 16, 16)), "jpeg", 1, TranslateOptions(steps, sampler))
     assert len(count) == calls
 
@@ -310,7 +315,7 @@ def test_the_regression_baseline():
     stage = palette(regression=True, process=ProcessConfig(norm="l2"))
     rgb = torch.rand(2, 3, 16, 16)
     condition, count = stage.condition(rgb, "colorize"), []
-    stage.denoiser.network.register_forward_hook(lambda *_: count.append(1))
+    stage.network.register_forward_hook(lambda *_: count.append(1))
     drawn = stage.sample(condition, "colorize", 2)
     assert len(count) == 1 and torch.equal(drawn[:, 0], drawn[:, 1]) and stage.sampling is None
     shown = 2 * condition.source - 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline import ColorPipeline
 from stages.color.resample import resize
@@ -27,10 +29,10 @@ CONFIG = SR3SuperResolverConfig(
 )
 
 
-def sr3(**changes: object) -> SR3SuperResolver:
+def sr3(**changes: Any) -> SR3SuperResolver:
     torch.manual_seed(0)
     stage = SR3SuperResolver(replace(CONFIG, **changes)).eval()
-    torch.nn.init.normal_(stage.denoiser.network.write.weight, std=0.05)
+    torch.nn.init.normal_(stage.network.write.weight, std=0.05)
     return stage
 
 
@@ -44,24 +46,36 @@ def test_color_at_the_luma_of_the_gray_picture():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def watched(stage: SR3SuperResolver) -> list[Tensor]:
+    """What the network is shown from now on; it answers with zeros."""
+    seen: list[Tensor] = []
+
+    def look(x: Tensor, level: Tensor, source: Tensor) -> Tensor:
+        seen.append(source)
+        return 0 * x
+
+    stage.network.forward = look  # type: ignore[method-assign,assignment]
+    return seen
+
+
 @pytest.mark.parametrize("gray, channels", [(True, 4), (False, 3)])
 def test_what_the_network_is_shown(gray, channels):
-    stage, seen = sr3(gray=gray, blur=0.0), {}
-    stage.denoiser.network.forward = lambda x, level, source: seen.update(source=source) or 0 * x
+    stage = sr3(gray=gray, blur=0.0)
+    seen = watched(stage)
     rgb = torch.rand(2, 3, 256, 256)
     stage(rgb)
-    assert seen["source"].shape == (2, channels, 256, 256)
+    assert seen[-1].shape == (2, channels, 256, 256)
     enlarged = resize(resize(rgb, (64, 64)), (256, 256))
-    torch.testing.assert_close(seen["source"][:, :3], 2 * enlarged - 1, atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[-1][:, :3], 2 * enlarged - 1, atol=1e-4, rtol=0)
     if gray:
-        torch.testing.assert_close(seen["source"][:, 3:], 2 * gray_from_rgb(rgb) - 1)
+        torch.testing.assert_close(seen[-1][:, 3:], 2 * gray_from_rgb(rgb) - 1)
     stage.sample(gray_from_rgb(rgb), resize(rgb, (64, 64)), SampleOptions(superres_steps=1))
-    torch.testing.assert_close(seen["source"][:, :3], 2 * enlarged - 1)
+    torch.testing.assert_close(seen[-1][:, :3], 2 * enlarged - 1)
 
 
 def test_the_small_picture_is_blurred_in_training_alone():
-    stage, seen = sr3(blur=1.2), []
-    stage.denoiser.network.forward = lambda x, level, source: seen.append(source) or 0 * x
+    stage = sr3(blur=1.2)
+    seen = watched(stage)
     torch.manual_seed(0)
     rgb = torch.rand(1, 3, 256, 256).expand(4, -1, -1, -1)
     stage(rgb)
@@ -74,7 +88,7 @@ def test_the_small_picture_is_blurred_in_training_alone():
 
 def test_steps_are_those_asked_for():
     stage, count = sr3(), []
-    stage.denoiser.network.register_forward_hook(lambda *_: count.append(1))
+    stage.network.register_forward_hook(lambda *_: count.append(1))
     stage.sample(torch.rand(1, 1, 256, 256), torch.rand(1, 3, 64, 64), SampleOptions(superres_steps=3))
     assert len(count) == 3 == stage.num_steps(SampleOptions(superres_steps=3)) and stage.num_steps(SampleOptions()) == 2
     with pytest.raises(OptionError):
@@ -117,7 +131,9 @@ def test_the_published_size():
 def test_the_cascade_runs_with_it(tmp_path):
     sr3().save_pretrained(tmp_path / "sr3")
     shipped = ColorPipeline.from_pretrained()
-    pipe = ColorPipeline(shipped.coarse, shipped.color, load_stage(tmp_path / "sr3"))
+    stage = load_stage(tmp_path / "sr3")
+    assert isinstance(stage, SR3SuperResolver)
+    pipe = ColorPipeline(shipped.coarse, shipped.color, stage)
     gray = np.random.default_rng(0).random((17, 23)).astype(np.float32)
     (out,) = pipe(gray, generator=0, pool=1, num_inference_steps=(2, 2), output_type="pt").images
     assert (gray_from_rgb(out)[0] - torch.from_numpy(gray)).abs().max() < 1e-4 and chroma_from_rgb(out).std() > 0

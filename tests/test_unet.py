@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.nn.unet import UNet, UNetConfig, from_adm
+from stages.nn.unet import Attention, Step, UNet, UNetConfig, from_adm
 
 PALETTE = UNetConfig(256, (1, 1, 2, 2, 4, 4), 2, (8, 16, 32), 64)
 SMALL = UNetConfig(32, (1, 2, 2), 2, (2, 4), 32)
@@ -115,16 +115,21 @@ def adm_weights(config: UNetConfig, inputs: int, outputs: int) -> dict[str, Tens
         weights[f"{name}.bias"] = 0.1 * torch.randn(shape[0])
 
     def block(name: str, narrow: int, wide: int) -> None:
-        add(f"{name}.in_layers.0", narrow), add(f"{name}.in_layers.2", wide, narrow, 3, 3)
+        add(f"{name}.in_layers.0", narrow)
+        add(f"{name}.in_layers.2", wide, narrow, 3, 3)
         add(f"{name}.emb_layers.1", 2 * wide, code)
-        add(f"{name}.out_layers.0", wide), add(f"{name}.out_layers.3", wide, wide, 3, 3)
+        add(f"{name}.out_layers.0", wide)
+        add(f"{name}.out_layers.3", wide, wide, 3, 3)
         if narrow != wide:
             add(f"{name}.skip_connection", wide, narrow, 1, 1)
 
     def attend(name: str, width: int) -> None:
-        add(f"{name}.norm", width), add(f"{name}.qkv", 3 * width, width, 1), add(f"{name}.proj_out", width, width, 1)
+        add(f"{name}.norm", width)
+        add(f"{name}.qkv", 3 * width, width, 1)
+        add(f"{name}.proj_out", width, width, 1)
 
-    add("time_embed.0", code, config.channels), add("time_embed.2", code, code)
+    add("time_embed.0", code, config.channels)
+    add("time_embed.2", code, code)
     width = config.channels * config.multipliers[0]
     add("input_blocks.0.0", width, inputs, 3, 3)
     skips, number, factor = [width], 1, 1
@@ -141,7 +146,9 @@ def adm_weights(config: UNetConfig, inputs: int, outputs: int) -> dict[str, Tens
             block(f"input_blocks.{number}.0", width, width)
             skips.append(width)
             number, factor = number + 1, 2 * factor
-    block("middle_block.0", width, width), attend("middle_block.1", width), block("middle_block.2", width, width)
+    block("middle_block.0", width, width)
+    attend("middle_block.1", width)
+    block("middle_block.2", width, width)
     number = 0
     for level, multiplier in reversed(list(enumerate(config.multipliers))):
         for index in range(config.blocks + 1):
@@ -155,7 +162,8 @@ def adm_weights(config: UNetConfig, inputs: int, outputs: int) -> dict[str, Tens
                 block(f"output_blocks.{number}.{part}", width, width)
                 factor //= 2
             number += 1
-    add("out.0", width), add("out.2", outputs, width, 3, 3)
+    add("out.0", width)
+    add("out.2", outputs, width, 3, 3)
     return weights
 
 
@@ -197,16 +205,20 @@ def test_the_level_scale_multiplies_the_level():
 
 
 
+def local_attention() -> Attention:
+    """One whose positions are not normalized together."""
+    modules = trained(replace(SMALL, context="local")).down.modules()
+    attention = next(module for module in modules if isinstance(module, Attention))
+    attention.norm = torch.nn.Identity()  # type: ignore[assignment]
+    return attention
+
+
 def test_local_attention_stays_within_its_block():
-    layer = trained(replace(SMALL, context="local")).down[0]
-    assert layer.attention is None  # level 0
-    attention = next(step.attention for step in trained(replace(SMALL, context="local")).down if step.attention)
+    attention = local_attention()
     torch.nn.init.normal_(attention.out.weight)
     x = torch.randn(1, 64, 8, 8)
     changed = x.clone()
     changed[..., 5, 6] += torch.randn(64)  # lower right
-    # Group normalization looks at the whole map: compare what attention makes of equal normalized maps.
-    attention.norm = torch.nn.Identity()
     moved = (attention(changed) - attention(x)).abs().sum(1)[0] > 1e-6
     expected = torch.zeros(8, 8, dtype=torch.bool)
     expected[4:, 4:] = True
@@ -217,9 +229,7 @@ def test_local_attention_stays_within_its_block():
 
 def test_local_attention_of_one_block_is_global_attention_on_it():
     torch.manual_seed(0)
-    network = trained(replace(SMALL, context="local"))
-    local = next(step.attention for step in network.down if step.attention)
-    local.norm = torch.nn.Identity()
+    local = local_attention()
     x = torch.randn(2, 64, 8, 8)
     together = local(x)
     local.blocks = 1
@@ -231,10 +241,11 @@ def test_local_attention_of_one_block_is_global_attention_on_it():
 def test_variants_stand_where_attention_does():
     for context, dilations in (("residual", [1, 1, 1]), ("dilated", [1, 2, 4])):
         network = UNet(replace(SMALL, context=context, attention=(2,), blocks=2), 3, 3)
-        steps = [step for step in [*network.down, *network.middle] if step.further]
-        assert [step.further.conv1.dilation[0] for step in steps] == dilations
-        assert not any(isinstance(one, torch.nn.Linear) and "qkv" in name for name, one in network.named_modules())
-    assert not any(step.further or step.attention for step in UNet(replace(SMALL, context="none"), 3, 3).down)
+        steps = [step for step in [*network.down, *network.middle] if isinstance(step, Step)]
+        assert [step.further.conv1.dilation[0] for step in steps if step.further] == dilations
+        assert not any(isinstance(one, Attention) for one in network.modules())
+    steps = [one for one in UNet(replace(SMALL, context="none"), 3, 3).modules() if isinstance(one, Step)]
+    assert steps and not any(step.further or step.attention for step in steps)
 
 
 def test_features_are_added_where_levels_are_entered():

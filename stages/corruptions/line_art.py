@@ -29,7 +29,9 @@ def line_art(rgb: Tensor, method: str = "xdog") -> Tensor:
     if method not in METHODS:
         raise ValueError(f"line art is drawn by one of {', '.join(METHODS)}; got {method!r}")
     gray = gray_from_rgb(rgb)
-    return {"xdog": xdog, "dilate_and_divide": dilate_and_divide, "canny": canny}[method](gray)
+    if method == "xdog":
+        return xdog(gray)
+    return canny(gray) if method == "canny" else dilate_and_divide(gray)
 
 
 def drawn_line_art(rgb: Tensor) -> Tensor:

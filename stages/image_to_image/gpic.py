@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,10 @@ class GPIC(ImageToImage):
             raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
         self.encoder = LineEncoder(config.unet.entering, config.encoder_blocks)
         self.denoiser = VPDenoiser(UNet(config.unet, inputs=3, outputs=3), "epsilon", config.process.level)
+
+    @property
+    def network(self) -> UNet:
+        return cast(UNet, self.denoiser.network)
 
     @property
     def side(self) -> int:

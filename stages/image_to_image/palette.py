@@ -61,6 +61,10 @@ class Palette(ImageToImage):
         self.denoiser = VPDenoiser(UNet(config.unet, inputs=6, outputs=3), "epsilon", config.process.level)
 
     @property
+    def network(self) -> UNet:
+        return cast(UNet, self.denoiser.network)
+
+    @property
     def side(self) -> int:
         return self.config.side
 
@@ -152,4 +156,4 @@ class Palette(ImageToImage):
 
     def _regressed(self, shown: Tensor) -> Tensor:
         nothing = torch.zeros_like(shown)
-        return self.denoiser.network(nothing, nothing[:, 0, 0, 0], source=shown).float()
+        return self.network(nothing, nothing[:, 0, 0, 0], source=shown).float()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -47,6 +48,10 @@ class Unconditional(ImageToImage):
         if config.side % config.unet.factor:
             raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
         self.denoiser = VPDenoiser(UNet(config.unet, inputs=3, outputs=3), "epsilon", config.process.level)
+
+    @property
+    def network(self) -> UNet:
+        return cast(UNet, self.denoiser.network)
 
     @property
     def side(self) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -57,6 +58,10 @@ class SR3SuperResolver(SuperResolver):
         super().__init__(config)
         unet = UNet(config.unet, inputs=7 if config.gray else 6, outputs=3)
         self.denoiser = VPDenoiser(unet, "epsilon", config.process.level)
+
+    @property
+    def network(self) -> UNet:
+        return cast(UNet, self.denoiser.network)
 
     @property
     def sampling(self) -> dict[str, str | int]:
