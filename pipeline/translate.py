@@ -48,6 +48,7 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
     add("--side", choices=SIDES, help="of uncrop: where the picture is continued")
     add("--draw", action="store_true", help="of line_art: PATH is a picture, of which line art is made first")
     add("--colors", type=Path, metavar="FILE", help="picture toward whose colors draws lean, where the weights can")
+    add("--factor", type=int, metavar="N", help="of variation: details smaller than N of the network's pixels are new")
     add("--free-luma", action="store_true", help="of colorize: leave the luma to the network (default: kept exactly)")
     add("--samples", type=int, default=1, metavar="K", help="results per picture (default 1)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other results (default 0)")
@@ -72,13 +73,14 @@ def _translate(options: argparse.Namespace, placement: Placement) -> int:
 
     from pipeline.image_to_image import ImageToImagePipeline
     from pipeline.images import ImageError
-    from stages.image_to_image.face import TranslateOptions
+    from stages.image_to_image.face import Refinement, TranslateOptions
 
     outputs = {path: _outputs(path, options.output, options.samples) for path in options.paths}
     if problem := _in_the_way(outputs, options):
         return _misuse(problem)
     try:
-        asked = TranslateOptions(steps=options.steps, sampler=options.sampler)
+        refinement = None if options.factor is None else Refinement(options.factor)
+        asked = TranslateOptions(steps=options.steps, sampler=options.sampler, refinement=refinement)
         pipe = ImageToImagePipeline.from_pretrained(options.weights).to(*placement(options.device, options.dtype))
     except (ValueError, OSError) as error:
         return _misuse(str(error))

@@ -139,10 +139,18 @@ def test_completion_keeps_the_fixed_region_to_the_bit(sampler):
     hole = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     hole[..., 4:12, 4:12] = True
     condition = Condition(torch.rand(2, 3, 16, 16), hole, known)
-    drawn = stage.sample(condition, "line_art", 2, TranslateOptions(5, sampler), torch.Generator().manual_seed(0))
+    seen: list[tuple[float, torch.Tensor]] = []
+    drawn = stage.sample(
+        condition, "line_art", 2, TranslateOptions(5, sampler), torch.Generator().manual_seed(0),
+        lambda step, sigma, x, x0: seen.append((sigma, x)),
+    )  # fmt: skip
+    outside = (~hole).expand(-1, 3, -1, -1)
+    for sigma, x in seen[:-1]:  # on the way it is as noisy as the rest
+        noise = (x[::2] - (2 * known - 1))[outside] / sigma
+        assert abs(float(noise.mean())) < 0.15 and 0.9 < float(noise.std()) < 1.1
     for k in range(2):
-        kept = (~hole).expand(-1, 3, -1, -1)
-        assert torch.equal(drawn[:, k][kept], known[kept]) and not torch.equal(drawn[:, k][~kept], known[~kept])
+        assert torch.equal(drawn[:, k][outside], known[outside])
+        assert not torch.equal(drawn[:, k][~outside], known[~outside])
     with pytest.raises(OptionError, match="needs the known colors around it"):
         stage.sample(Condition(known, hole), "line_art")
 

@@ -311,6 +311,8 @@ def test_the_command_writes_what_the_pipeline_makes(weights, tmp_path, capsys):
     (["a.png", "-o", "small.png", "--weights", "weights"], "is a file; -o names a folder"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--sampler", "euler"], "sampler must be one of"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--samples", "0"], "--samples must be"),
+    (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--factor", "4"], "refinement can not be honored"),
+    (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--factor", "0"], "a refinement needs factor"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line(arguments, message, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -385,7 +387,7 @@ def test_tiny_configs_train_resume_and_translate(name, task, photographs, tmp_pa
     assert load_stage(final).config == Config.read(config).network
     photo, mask = photographs / "3.png", tmp_path / "mask.png"
     Image.fromarray(np.full((43, 60), 255, np.uint8)).save(mask)
-    more = ["--mask", mask] if task == "inpaint" else ["--draw"] if task == "line_art" else []
+    more: list[object] = {"inpaint": ["--mask", mask], "line_art": ["--draw"], "variation": ["--factor", 4]}[task]
     assert run(photo, "-o", tmp_path / "out", "--weights", final, "--task", task, *more) == 0
     assert Image.open(tmp_path / "out" / "3.png").size == (60, 43)
 

@@ -199,7 +199,7 @@ def test_wrong_known_pixels_cost_nothing():
         stage.config = replace(CONFIG, process=replace(CONFIG.process, norm=norm))
         wrong = torch.where(hole, wrong_hole, wrong_known)
         answer = lambda x, sigma, source: clean + wrong * sigma.float().view(-1, 1, 1, 1)  # noqa: E731
-        stage.denoiser.forward = answer  # type: ignore[method-assign]
+        stage.denoiser.forward = answer  # type: ignore[method-assign,assignment]
         torch.manual_seed(0)
         return float(stage.loss(clean, clean, hole))
 
