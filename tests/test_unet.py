@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stages.nn.unet import Attention, Step, UNet, UNetConfig, from_adm
 
-PALETTE = UNetConfig(256, (1, 1, 2, 2, 4, 4), 2, (8, 16, 32), 64)
-SMALL = UNetConfig(32, (1, 2, 2), 2, (2, 4), 32)
+PALETTE = UNetConfig(256, (1, 1, 2, 2, 4, 4), 2, (8, 16, 32), 64, groups=32)
+SMALL = UNetConfig(32, (1, 2, 2), 2, (2, 4), 32, groups=32)
 
 
 def trained(config: UNetConfig, inputs: int = 3, outputs: int = 3) -> UNet:
@@ -261,7 +261,7 @@ def test_features_are_added_where_levels_are_entered():
 @pytest.mark.parametrize("change, message", [
     ({"context": "all"}, "context must be one of"),
     ({"attention": (3,)}, "attention at some of"),
-    ({"channels": 48}, "multiple of 32"),
+    ({"channels": 48}, "multiple of groups = 32"),
     ({"multipliers": ()}, "needs multipliers"),
 ])  # fmt: skip
 def test_configs_that_make_no_sense(change, message):

@@ -32,14 +32,15 @@ from stages.nn.blocks import zero
 __all__ = ["Context", "UNet", "UNetConfig", "from_adm"]
 
 Context = Literal["global", "local", "residual", "dilated", "none"]
-GROUPS = 32  # of all group normalizations
 DILATIONS = (1, 2, 4, 8)
 LONGEST_PERIOD = 10_000
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """ADM at 256x256: 256, (1, 1, 2, 2, 4, 4), 2 blocks, attention at (8, 16, 32), which are 32, 16 and 8 pixels."""
+    """ADM at 256x256: 256, (1, 1, 2, 2, 4, 4), 2 blocks, attention at (8, 16, 32), that is at 32, 16 and 8 pixels,
+    groups = 32.
+    """
 
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 2, 2, 4)  # of `channels`, for each level; a level has half the side of the last
@@ -48,6 +49,7 @@ class UNetConfig:
     head_channels: int = 64  # of one attention head
     context: str = "global"  # what stands there, see above
     context_in_the_middle: bool = True  # also between the way down and the way up
+    groups: int = 8  # of all group normalizations; ADM: 32. One channel per group could not tell a tint of the whole
     dropout: float = 0.0
     level_scale: float = 1.0  # of the noise level before its code of sines; WaveGrad: 5000
     skip_scale: float = 1.0  # of the sum of a residual block and its input; SR3: 1 / sqrt(2)
@@ -62,10 +64,10 @@ class UNetConfig:
                 f"{self.blocks} and {self.attention}"
             )
         for width in self.widths:
-            if width % GROUPS or (self.context in ("global", "local") and width % min(self.head_channels, width)):
+            if width % self.groups or (self.context in ("global", "local") and width % min(self.head_channels, width)):
                 raise ValueError(
-                    f"every width must be a multiple of {GROUPS} and of head_channels = {self.head_channels}; got "
-                    f"{self.widths}"
+                    f"every width must be a multiple of groups = {self.groups} and of head_channels = "
+                    f"{self.head_channels}; got {self.widths}"
                 )
 
     @property
@@ -119,7 +121,7 @@ class UNet(nn.Module):
                 width = wide
             if level:
                 self.up.append(Step(config, width, width, code, None, "up"))
-        self.norm = GroupNorm(GROUPS, width)
+        self.norm = GroupNorm(config.groups, width)
         self.write = zero(nn.Conv2d(width, outputs, 3, padding=1))
 
     def forward(
@@ -165,7 +167,7 @@ class Step(nn.Module):
         self.attention: Attention | None = None
         self.further: Block | None = None
         if place is not None and config.context in ("global", "local"):
-            self.attention = Attention(wide, config.head_channels, 2 if config.context == "local" else 1)
+            self.attention = Attention(config, wide, 2 if config.context == "local" else 1)
         elif place is not None and config.context in ("residual", "dilated"):
             dilation = DILATIONS[place % len(DILATIONS)] if config.context == "dilated" else 1
             self.further = Block(config, wide, wide, code, dilation=dilation)
@@ -185,7 +187,7 @@ class Block(nn.Module):
         resample: Literal["", "down", "up"] = "", dilation: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.norm1, self.norm2 = GroupNorm(GROUPS, channels), GroupNorm(GROUPS, wide)
+        self.norm1, self.norm2 = GroupNorm(config.groups, channels), GroupNorm(config.groups, wide)
         self.conv1 = nn.Conv2d(channels, wide, 3, padding=dilation, dilation=dilation)
         self.conv2 = zero(nn.Conv2d(wide, wide, 3, padding=1))
         self.modulation = nn.Linear(code, 2 * wide)
@@ -210,10 +212,10 @@ class Attention(nn.Module):
     blocks: per side, that do not see each other; 1: none
     """
 
-    def __init__(self, channels: int, head_channels: int, blocks: int = 1) -> None:
+    def __init__(self, config: UNetConfig, channels: int, blocks: int = 1) -> None:
         super().__init__()
-        self.heads, self.blocks = max(1, channels // head_channels), blocks
-        self.norm = GroupNorm(GROUPS, channels)
+        self.heads, self.blocks = max(1, channels // config.head_channels), blocks
+        self.norm = GroupNorm(config.groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)  # for each head its q, k and v, as in ADM
         self.out = zero(nn.Linear(channels, channels))
 
