@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pipeline.files.report import Outcome
 
+from pipeline import translate
+
 # torch takes more than a second to import: nothing up here may load it.
 
 __all__ = ["main"]
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--report", type=Path, metavar="FILE", help="write what became of each input, one line of JSON each")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
     colorize.set_defaults(run=_colorize)
+    translate.add_command(commands, _placement)
     return parser
 
 

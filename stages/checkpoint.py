@@ -100,7 +100,10 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
         except TypeError:
             wanted = getattr(hints[name], "__name__", "") if not get_args(hints[name]) else str(hints[name])
             raise CheckpointError(f"{config_class.__name__}.{name} must be {wanted}; got {value!r}") from None
-    return config_class(**converted)
+    try:
+        return config_class(**converted)
+    except ValueError as error:  # what a config says of its own values
+        raise CheckpointError(f"{config_class.__name__}: {error}") from error
 
 
 def _typed(value: Any, hint: Any) -> Any:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 from stages.checkpoint import CheckpointError, local_folder, read_description
 from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
+from stages.image_to_image.face import ImageToImage
+from stages.image_to_image.gpic import GPIC, GPICConfig
+from stages.image_to_image.palette import Palette, PaletteConfig
+from stages.image_to_image.unconditional import Unconditional, UnconditionalConfig
 from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
@@ -13,10 +17,13 @@ from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
 from stages.stage3_superres.coltran import ColTranSuperResolver, ColTranSuperResolverConfig
 from stages.stage3_superres.diffusion import DiffusionSuperResolver, DiffusionSuperResolverConfig
+from stages.stage3_superres.sr3 import SR3SuperResolver, SR3SuperResolverConfig
 
 __all__ = ["FACES", "kind_of", "kinds_of", "load_stage", "register"]
 
-FACES: dict[str, type[Stage]] = {"coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver}
+FACES: dict[str, type[Stage]] = {
+    "coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver, "image_to_image": ImageToImage,
+}  # fmt: skip
 _KINDS: dict[tuple[str, str], tuple[type, type[Stage]]] = {}
 
 
@@ -60,3 +67,7 @@ register("coarse", "pic", PICColorizerConfig, PICColorizer)
 register("color", "coltran", ColTranColorUpsamplerConfig, ColTranColorUpsampler)
 register("superres", "diffusion", DiffusionSuperResolverConfig, DiffusionSuperResolver)
 register("superres", "coltran", ColTranSuperResolverConfig, ColTranSuperResolver)
+register("image_to_image", "palette", PaletteConfig, Palette)
+register("superres", "sr3", SR3SuperResolverConfig, SR3SuperResolver)
+register("image_to_image", "unconditional", UnconditionalConfig, Unconditional)
+register("image_to_image", "gpic", GPICConfig, GPIC)

@@ -28,9 +28,9 @@ LEVELS = {
     "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5,
     "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6,
     "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.cascade": 7,
-    "pipeline.color_pipeline": 8,
+    "pipeline.translations": 6, "pipeline.color_pipeline": 8, "pipeline.image_to_image": 8,
     "pipeline": 9,  # its face: __init__.py
-    "pipeline.files": 10,
+    "pipeline.files": 10, "pipeline.translate": 10,
     "pipeline.cli": 11, "pipeline.app": 11, "pipeline.demo": 11,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}

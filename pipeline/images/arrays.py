@@ -14,7 +14,7 @@ from pipeline.images.metadata import Metadata, _neutral_xmp
 from pipeline.images.photo import ImageError, Photo
 
 
-def load_pil(image: Image.Image, max_pixels: int | None) -> Photo:
+def load_pil(image: Image.Image, max_pixels: int | None, keep_rgb: bool = False) -> Photo:
     check_size(*image.size, max_pixels)
     try:
         image.load()
@@ -56,10 +56,11 @@ def load_pil(image: Image.Image, max_pixels: int | None) -> Photo:
     block = exif.tobytes() if len(exif) else None
     stated = (float(dpi[0]), float(dpi[1])) if dpi else said_by_exif(block)[1]
     metadata = Metadata(_neutral_exif(block), _neutral_xmp(_xmp_of(image)), None, orientation, stated)
-    return photo_of(pixels.reshape(image.height, image.width, -1), space, metadata, image.info.get("icc_profile"))
+    pixels = pixels.reshape(image.height, image.width, -1)
+    return photo_of(pixels, space, metadata, image.info.get("icc_profile"), keep_rgb)
 
 
-def load_array(pixels: NDArray[Any], max_pixels: int | None) -> Photo:
+def load_array(pixels: NDArray[Any], max_pixels: int | None, keep_rgb: bool = False) -> Photo:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -73,7 +74,7 @@ def load_array(pixels: NDArray[Any], max_pixels: int | None) -> Photo:
             raise ImageError(f"a float array must be in [0, 1]; got {got}. Divide 8-bit levels by 255.")
     elif pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"an array must be uint8, uint16 or float; got {pixels.dtype}")
-    return photo_of(pixels, "gray" if pixels.shape[2] < 3 else "rgb", Metadata(), None)
+    return photo_of(pixels, "gray" if pixels.shape[2] < 3 else "rgb", Metadata(), None, keep_rgb)
 
 
 def _xmp_of(image: Image.Image) -> bytes | None:

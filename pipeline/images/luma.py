@@ -37,7 +37,9 @@ def check_size(width: int, height: int, max_pixels: int | None, file_size: int |
                          f"a byte, more than the limit of {MAX_RATIO}; {advice}")  # fmt: skip
 
 
-def photo_of(pixels: NDArray[Any], space: str, metadata: Metadata, profile: bytes | None) -> Photo:
+def photo_of(
+    pixels: NDArray[Any], space: str, metadata: Metadata, profile: bytes | None, keep_rgb: bool = False
+) -> Photo:
     """The photo of decoded pixels (H, W, bands) in `space` "gray", "rgb" or "cmyk", with or without alpha."""
     bands = {"gray": 1, "rgb": 3, "cmyk": 4}[space]
     if pixels.shape[2] not in (bands, bands + 1):
@@ -53,12 +55,15 @@ def photo_of(pixels: NDArray[Any], space: str, metadata: Metadata, profile: byte
     color = pixels[..., :bands]
     if space == "gray":
         gray, is_color = _gray_from_levels(color[..., 0], profile), False
+        rgb = gray[..., None].repeat(3, axis=2) if keep_rgb else color
     else:
         rgb = color
         if space == "cmyk" or (profile and not _is_srgb(profile)):
             rgb = _srgb_from(color, profile or "cmyk", "cmyk" if space == "cmyk" else "rgb")
         gray, is_color = _luma(rgb), _more_than_a_tint(rgb)
 
+    if keep_rgb and rgb.dtype.kind != "f":
+        rgb = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
     orientation, dpi = metadata.orientation, metadata.dpi
     return Photo(
         gray=_upright(gray, orientation),
@@ -69,6 +74,7 @@ def photo_of(pixels: NDArray[Any], space: str, metadata: Metadata, profile: byte
         iptc=metadata.iptc,
         dpi=(dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi,
         is_color=is_color,
+        rgb=_upright(rgb.astype(np.float32), orientation) if keep_rgb else None,
     )
 
 

@@ -34,6 +34,7 @@ class Photo:
     dpi: horizontal and vertical pixels per inch of the upright picture, None where the input does not say
     is_color: the input shows more than one tint; the stages use its luma all the same
     format: "jpeg", "png", "tiff", "webp", or "" for a picture that was not a file
+    rgb: (H, W, 3) float32 in [0, 1], upright, where `load_photo` was asked to keep it; else None
     notes: what was odd about its file but harmless, and what of it was not read, in words
     """
 
@@ -46,4 +47,5 @@ class Photo:
     format: str = ""
     xmp: bytes | None = None
     iptc: bytes | None = None
+    rgb: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()

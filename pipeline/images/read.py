@@ -33,6 +33,7 @@ def load_photo(
     *,
     max_pixels: int | None = None,
     page: int | None = None,
+    keep_rgb: bool = False,
 ) -> Photo:
     """Read a picture: a file, a PIL image, or a numpy array.
 
@@ -40,6 +41,7 @@ def load_photo(
         (H, W) or (H, W, 1 | 2 | 3 | 4): gray, gray + alpha, RGB, RGBA; uint8, uint16 or float in [0, 1]
     max_pixels: refuse larger pictures before decoding them; None: see `check_size`
     page: of a TIFF or WebP file, counted from 1; None refuses files of several, rather than color the first only
+    keep_rgb: keep the colors too, `Photo.rgb`
     raises ImageError with a one-line reason; TypeError for another kind of source
 
     What was odd but harmless is in the photo's `notes`, and a warning each.
@@ -48,11 +50,11 @@ def load_photo(
         raise ValueError(f"page must be a whole number from 1, or None; got {page!r}")
     with collected() as notes:
         if isinstance(source, str | os.PathLike):
-            photo = _load_file(Path(source), max_pixels, page)
+            photo = _load_file(Path(source), max_pixels, page, keep_rgb)
         elif isinstance(source, Image.Image):
-            photo = load_pil(source, max_pixels)
+            photo = load_pil(source, max_pixels, keep_rgb)
         elif isinstance(source, np.ndarray):
-            photo = load_array(source, max_pixels)
+            photo = load_array(source, max_pixels, keep_rgb)
         else:
             raise TypeError(f"a picture is a path, a PIL image or a numpy array; got {type(source).__name__}")
     photo.notes = tuple(notes)
@@ -80,11 +82,11 @@ def _pages(image: pyvips.Image) -> int:
     return int(image.get("n-pages")) if "n-pages" in image.get_fields() else 1
 
 
-def _load_file(path: Path, max_pixels: int | None, page: int | None) -> Photo:
+def _load_file(path: Path, max_pixels: int | None, page: int | None, keep_rgb: bool) -> Photo:
     try:
         with open(path, "rb") as file:
             kind = _format_of(file.read(64))
-            photo = _decode(file, kind, max_pixels, page)
+            photo = _decode(file, kind, max_pixels, page, keep_rgb)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error
     except (pyvips.Error, UnicodeDecodeError) as error:
@@ -121,7 +123,7 @@ def _format_of(head: bytes) -> str:
     raise ImageError(f"a {name} file; {wanted}" if name else f"not an image; {wanted}")
 
 
-def _decode(file: BinaryIO, kind: str, max_pixels: int | None, page: int | None) -> Photo:
+def _decode(file: BinaryIO, kind: str, max_pixels: int | None, page: int | None, keep_rgb: bool) -> Photo:
     length = file.seek(0, os.SEEK_END)
     place = 0 if page is None else page - 1
     directory: Directory = {}
@@ -154,7 +156,8 @@ def _decode(file: BinaryIO, kind: str, max_pixels: int | None, page: int | None)
         metadata = metadata_of(file, kind)
     profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
     stated = _stated_dpi(image, fields, kind, metadata)
-    return photo_of(pixels, _SPACES[image.interpretation], dataclasses.replace(metadata, dpi=stated), profile)
+    metadata = dataclasses.replace(metadata, dpi=stated)
+    return photo_of(pixels, _SPACES[image.interpretation], metadata, profile, keep_rgb)
 
 
 def _stated_dpi(

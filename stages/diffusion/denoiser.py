@@ -20,9 +20,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stages.diffusion.noise import Level, float64, gamma_from_sigma, rows_like, vp_from_sigma, vp_from_ve
+from stages.diffusion.noise import Level, float64, gamma_from_sigma, rows_like, ve_from_vp, vp_from_sigma, vp_from_ve
 
-__all__ = ["Denoiser", "Prediction", "VPDenoiser", "clamped"]
+__all__ = ["Denoiser", "Prediction", "VPDenoiser", "clamped", "knowing"]
 
 Prediction = Literal["clean", "epsilon", "v"]
 """What a network predicts: the clean picture, the noise, or the velocity (Salimans and Ho 2022, arXiv 2202.00512)."""
@@ -115,3 +115,20 @@ def clamped(
     For samplers only: in training, clamped pixels would get no gradient.
     """
     return lambda x, sigma: denoise(x, sigma).clamp(low, high)
+
+
+def knowing(denoise: Callable[..., Tensor], clean: Tensor, known: Tensor) -> Callable[..., Tensor]:
+    """The denoiser of pictures that are known in part, as Palette is trained: it sees what is known without noise (in
+    VP form), and answers with it.
+
+    So any sampler ends with the known pixels, to the bit, and in training they have no loss.
+    clean: (B, ...), known: bool, broadcast to it
+    """
+    if known.dtype != torch.bool:
+        raise ValueError(f"known must be bool, true where pixels are known; got {known.dtype}")
+
+    def told(x: Tensor, sigma: Level, **conditions: object) -> Tensor:
+        answer = denoise(torch.where(known, ve_from_vp(clean, sigma), x), sigma, **conditions)
+        return torch.where(known, clean, answer)
+
+    return told

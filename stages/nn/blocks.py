@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.nn.axial import AxialAttention
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class NoiseEmbedding(nn.Module):
@@ -85,7 +88,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // 16), channels)
 
 
-def zero(layer: nn.Module) -> nn.Module:
+def zero(layer: Layer) -> Layer:
     """The layer with all weights zero: a residual branch that starts silent."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

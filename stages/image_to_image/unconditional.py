@@ -1,0 +1,109 @@
+"""Kind `unconditional`: a diffusion model of pictures, and what a reference makes of it without further training.
+
+The network of `palette` without a source. What is asked of it comes in at each step, by ILVR (Choi et al. 2021, arXiv
+2108.02938): a variation shares with its reference what a low pass keeps; a gray picture is colored by keeping its luma,
+and leans to the colors of another picture where one is given. The sizes of the authors' example are in
+configs/unconditional_published.toml; `stages.nn.unet.from_adm` reads the names of its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from stages.color.spaces import gray_from_rgb
+from stages.diffusion.corrections import ilvr
+from stages.diffusion.denoiser import VPDenoiser
+from stages.diffusion.low_pass import LOW_PASSES, luma, with_luma
+from stages.diffusion.noise import draw_noise
+from stages.diffusion.process import ProcessConfig, draw, process_loss
+from stages.faces import Generators, StepCallback
+from stages.image_to_image.face import Condition, ImageToImage, Refinement, Task, TranslateOptions
+from stages.nn.unet import UNet, UNetConfig
+from stages.options import OptionError
+from stages.precision import checked_finite
+
+__all__ = ["Unconditional", "UnconditionalConfig"]
+
+
+@dataclass(frozen=True)
+class UnconditionalConfig:
+    side: int = 64
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    process: ProcessConfig = field(default_factory=lambda: ProcessConfig(sampler="posterior", steps=100))
+
+
+class Unconditional(ImageToImage):
+    kind, config_class = "unconditional", UnconditionalConfig
+    honors = frozenset({"steps", "sampler", "refinement"})
+    takes_colors = True
+
+    def __init__(self, config: UnconditionalConfig | None = None):
+        config = config or UnconditionalConfig()
+        super().__init__(config)
+        if config.side % config.unet.factor:
+            raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
+        self.denoiser = VPDenoiser(UNet(config.unet, inputs=3, outputs=3), "epsilon", config.process.level)
+
+    @property
+    def network(self) -> UNet:
+        return cast(UNet, self.denoiser.network)
+
+    @property
+    def side(self) -> int:
+        return self.config.side
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return ("variation", "colorize")
+
+    @property
+    def sampling(self) -> dict[str, str | int]:
+        return {"sampler": self.config.process.sampler, "steps": self.config.process.steps}
+
+    def condition(self, rgb: Tensor, task: Task) -> Condition:
+        return Condition(gray_from_rgb(rgb).expand(-1, 3, -1, -1) if task == "colorize" else rgb)
+
+    def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
+        """Mean error of the noise: rgb (B, 3, S, S) in [0, 1] -> scalar."""
+        if rgb.ndim != 4 or rgb.shape[1:] != (3, self.side, self.side):
+            raise ValueError(f"rgb must be (B, 3, {self.side}, {self.side}) in [0, 1]; got {tuple(rgb.shape)}")
+        return process_loss(self.denoiser, 2 * rgb - 1, self.config.process)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        task: Task,
+        num_samples: int = 1,
+        options: TranslateOptions = TranslateOptions(),  # noqa: B008  (frozen)
+        generator: Generators = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """See `ImageToImage`. Of a variation the source is the reference; for the task colorize the luma of the source
+        is kept, and `colors` are the reference of chroma.
+        """
+        self.check(condition, task, options)
+        if task == "variation" and condition.colors is not None:
+            raise OptionError("the reference of a variation is its source: leave out colors")
+        many, process = condition.repeated(num_samples), self.config.process
+        asked = options.refinement or Refinement()
+        sigmas = process.sigmas(options.sampler, options.steps)
+        until = float(sigmas[len(sigmas) - 1 - round(asked.until * (len(sigmas) - 1))])
+        reference, low_pass = 2 * many.source - 1, LOW_PASSES[asked.low_pass](asked.factor)
+        if task == "colorize":
+            low_pass = luma if many.colors is None else with_luma(low_pass)
+            colors = reference if many.colors is None else 2 * many.colors - 1
+            reference = luma(reference) + colors - luma(colors)
+        x = draw(
+            self.denoiser, reference.shape, process,
+            partial(draw_noise, generator=generator, device=reference.device),
+            sampler=options.sampler, steps=options.steps, callback=callback,
+            correct=ilvr(reference, low_pass, until, asked.lagging),
+        )  # fmt: skip
+        rgb = checked_finite((x.float() + 1) / 2, "the colors of unconditional").clamp(0, 1)
+        return rgb.unflatten(0, (-1, num_samples))
