@@ -16,7 +16,12 @@ from pipeline.files.manifest import MANIFEST
 
 
 class Trichrome:
-    """Runs `trichrome colorize` with the pipeline `pipe`: (exit code, stdout, stderr lines)."""
+    """Runs `trichrome colorize` with the pipeline `pipe`: (exit code, stdout, stderr lines but for what went well).
+
+    What went well has a line for each photo outside a terminal: `told`.
+    """
+
+    told: list[str]
 
     def __init__(self, capsys: pytest.CaptureFixture[str], pipe: ColorPipeline) -> None:
         self.capsys, self.pipe = capsys, pipe
@@ -25,7 +30,10 @@ class Trichrome:
         draws = [] if pool is None or "--preview" in arguments else ["--pool", str(pool)]
         code = cli.main(["colorize", *map(str, arguments), "--device", "cpu", *draws])
         said = self.capsys.readouterr()
-        return code, said.out.strip(), said.err.splitlines()
+        lines = said.err.splitlines()
+        self.told = [line for line in lines if any(f": {status}: " in line for status in ("colored", "ignored"))
+                     or ": skipped (" in line]  # fmt: skip
+        return code, said.out.strip(), [line for line in lines if line not in self.told]
 
 
 def write(path: Path, seed: int = 0, size: tuple[int, int] = (20, 30), dtype: Any = np.uint8) -> Path:

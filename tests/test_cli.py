@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -104,13 +103,14 @@ def test_every_sample_photo_keeps_its_luma(trichrome, tmp_path, data_folder):
         assert np.abs(after.gray - before.gray).max() * peak <= 0.503
 
 
-def test_warnings_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
+def test_notes_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
     photo = write(tmp_path / "a.png")
     real = run.load_photo
 
-    def load_photo(path):
-        warnings.warn("its profile is broken:\nignored", stacklevel=1)
-        return real(path)
+    def load_photo(path, **options):
+        read = real(path, **options)
+        read.notes = ("its profile is broken: ignored",)
+        return read
 
     monkeypatch.setattr(run, "load_photo", load_photo)
     code, _, said = trichrome(photo, "-o", tmp_path / "out")
@@ -170,7 +170,7 @@ def test_a_photo_whose_colors_are_not_finite_fails_alone(trichrome, tmp_path, mo
     code, summary, said = trichrome(tmp_path / "in", "-o", tmp_path / "with", *more)
     assert code == 1 and summary.startswith("5 colored, 0 skipped (finished before), 1 failed")
     (line,) = said
-    assert line.startswith(f"{tmp_path / 'in/2a.png'}: RuntimeError: stage1 gave colors that are not finite")
+    assert line.startswith(f"{tmp_path / 'in/2a.png'}: RuntimeError: the colors of stage1 are not finite")
     assert tree(tmp_path / "with") == tree(tmp_path / "without")
 
 

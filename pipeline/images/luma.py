@@ -79,9 +79,9 @@ def photo_of(
 
 
 def _upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Apply an EXIF orientation (tag 0x0112, 1..8; anything else counts as 1) to (H, W)."""
+    """Apply an EXIF orientation (tag 0x0112, 1..8; anything else counts as 1) to (H, W) or (H, W, C)."""
     if orientation in (5, 6, 7, 8):
-        plane = plane.T
+        plane = plane.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         plane = plane[::-1]
     if orientation in (2, 3, 6, 7):
