@@ -64,7 +64,9 @@ def test_as_earlier_versions_stored_them_they_are_the_same_weights(tmp_path):
     """Format 1: families by number, `vividness` and `prints`, no families in the index."""
     old = tmp_path / "old"
     shutil.copytree(DEFAULT_WEIGHTS, old)
-    names = {"chroma_gain": "vividness", "film": "prints"}
+    names = {
+        "chroma_gain": "vividness", "film": "prints", "chroma_std": "chroma_spread", "residual_std": "residual_spread"
+    }  # fmt: skip
     for number, name in enumerate(("stage1", "stage2", "stage3"), 1):
         new = json.loads((old / name / "config.json").read_text())
         config = {names.get(key, key): value for key, value in new["config"].items()}

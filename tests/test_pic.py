@@ -181,7 +181,7 @@ def test_weight_normalization_as_torch_has_it():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_data_dependent_initialization_gives_every_layer_its_spread():
+def test_data_dependent_initialization_gives_every_layer_its_deviation():
     torch.manual_seed(0)
     embedding, x = GrayEmbedding((6, 8), (1, 2), (1, 1), (1, 2), 7, 0.0), torch.rand(32, 1, 16, 16)
     seen: dict[Convolution, Tensor] = {}
@@ -319,7 +319,7 @@ def test_strided_colors_stand_where_they_were():
 
 
 def test_the_first_pixel_starts_near_gray():
-    """Drawn from a network that has only been fitted, the spread is that of photographs, at the corner too."""
+    """Draws of a network that has only been fitted vary as photographs do, at the corner too."""
     stage = tiny_stage()
     stage.fit_to([torch.rand(100, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
     chroma = stage.sample(

@@ -45,7 +45,7 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     assert (aged - gray_from_rgb(rgb)).abs().max() > 0.02 and len(others) == 2
     for gray in others:
         torch.testing.assert_close(gray, gray_from_rgb(rgb))
-    torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_spread)
+    torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_std)
     with pytest.raises(ValueError, match="film is a share of the pictures, from 0 to 1; got 30"):
         small("coarse", "diffusion", film=30)
 
@@ -74,7 +74,7 @@ def test_stage1_without_classes_or_noise_levels():
     stage, rgb = DiffusionColorizer(config), picture(64)
     loss = stage(rgb, torch.tensor([3, -1]))
     # Only the preview is left, and untrained it says gray: the smooth L1 distance of chroma at 32x32 to zero.
-    target = F.avg_pool2d(chroma_from_rgb(rgb), 2) / config.chroma_spread
+    target = F.avg_pool2d(chroma_from_rgb(rgb), 2) / config.chroma_std
     torch.testing.assert_close(loss, F.smooth_l1_loss(torch.zeros_like(target), target, beta=0.5))
     loss.backward()
     assert all(p.grad is None for p in stage.denoiser.parameters())
@@ -102,7 +102,7 @@ def test_stage1_sees_its_chroma_again():
     chroma32 = 0.1 * torch.randn(2, 2, 32, 32)
     blocks = F.interpolate(chroma32, (64, 64), mode="nearest")
     seen = stage._chroma32(rgb_from_gray_chroma(torch.full((2, 1, 64, 64), 0.5), blocks))
-    torch.testing.assert_close(seen, chroma32 / stage.config.chroma_spread)
+    torch.testing.assert_close(seen, chroma32 / stage.config.chroma_std)
     expected = F.interpolate(chroma32, (64, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(stage._enlarged(seen), expected)
 

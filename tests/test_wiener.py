@@ -85,7 +85,7 @@ def test_a_silent_network_loses_what_the_best_linear_estimate_loses(sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0, 80.0])
-def test_the_network_sees_unit_spread_and_its_level(sigma):
+def test_the_network_sees_unit_variance_and_its_level(sigma):
     denoiser, clean = fitted(), fields(2000)
     torch.manual_seed(0)
     denoiser(clean + sigma * torch.randn_like(clean), sigma)
@@ -107,8 +107,8 @@ def test_samples_of_a_silent_network_have_the_spectrum():
 
 def test_the_exponential_integrator_is_exact_for_a_silent_network():
     noise, denoiser = torch.randn(3, *SHAPE), fitted()
-    spread = falling_spectrum().sqrt().numpy()
-    coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * spread
+    deviations = falling_spectrum().sqrt().numpy()
+    coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * deviations
     expected = torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1)))
     for steps in (1, 7):
         end = sample_exponential(denoiser, noise, geometric_sigmas(steps))

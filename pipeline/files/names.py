@@ -39,7 +39,7 @@ def find_inputs(
         except OSError as error:  # no right to look, too long a name
             unreadable(error)
     several = list(kinds.values()).count("folder") > 1
-    found: dict[Path, tuple[Path, Path]] = {}
+    by_target: dict[Path, tuple[Path, Path]] = {}
     out = out.resolve()
     for path, kind in kinds.items():
         if kind == "folder":
@@ -52,12 +52,12 @@ def find_inputs(
                 for name in sorted(files):
                     if not name.startswith(".") and Path(name).suffix.lower() in FORMATS:
                         file = here / name
-                        found.setdefault(file.resolve(), (file, top / file.relative_to(path)))
+                        by_target.setdefault(file.resolve(), (file, top / file.relative_to(path)))
         elif kind == "file":
-            found.setdefault(path.resolve(), (path, Path(path.name)))
+            by_target.setdefault(path.resolve(), (path, Path(path.name)))
         else:
             report.failed.append((path, "no such file or folder"))
-    return sorted(found.values(), key=lambda pair: pair[1].as_posix())
+    return sorted(by_target.values(), key=lambda pair: pair[1].as_posix())
 
 
 def plan(

@@ -170,9 +170,9 @@ def _color_group(
         for loaded in group:  # one bad photo must not take the others with it
             _color_group(pipe, [loaded], request, out, settings, manifest, report, say, fail, advance)
         return
-    for loaded, found in zip(group, small, strict=True):
+    for loaded, colored in zip(group, small, strict=True):
         try:
-            notes = _write(pipe, loaded, found, out, settings, manifest)
+            notes = _write(pipe, loaded, colored, out, settings, manifest)
         except Exception as error:
             fail(loaded.job, error)
         else:

@@ -29,12 +29,12 @@ def _usable_profile(profile: bytes | None, space: str) -> bytes | None:
     if not profile:
         return None
     try:
-        found = _color_space(profile)
+        embedded = _color_space(profile)
     except (OSError, ImageCms.PyCMSError):
-        found = "broken"
-    if found == space or (found, space) == ("rgb", "gray"):  # gray under an RGB profile means R = G = B
+        embedded = "broken"
+    if embedded == space or (embedded, space) == ("rgb", "gray"):  # gray under an RGB profile means R = G = B
         return profile
-    warnings.warn(f"the embedded ICC profile is for {found}, the pixels are {space}: ignored", stacklevel=2)
+    warnings.warn(f"the embedded ICC profile is for {embedded}, the pixels are {space}: ignored", stacklevel=2)
     return None
 
 

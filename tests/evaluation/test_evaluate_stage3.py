@@ -42,7 +42,7 @@ def test_the_sampled_row_is_the_default_output_of_the_pipeline(data, weights, tm
 
 def test_other_numbers_of_steps(data, weights, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
-    stage = tiny("stage3", residual_spread=0.3)  # to be seen in 8 bits
+    stage = tiny("stage3", residual_std=0.3)  # to be seen in 8 bits
     for weight in stage.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     stage.save_pretrained(tmp_path / "stage3")
