@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorize
 
 
 def chroma(stage: DiffusionColorizer, gray: Tensor, count: int = 1, seeds: tuple[int, ...] | None = None,
-           **options: float | int | None) -> Tensor:  # fmt: skip
+           **options: Any) -> Tensor:  # fmt: skip
     """Chroma of `count` draws of each picture, (B, count, 2, 64, 64)."""
     noise = None if seeds is None else generators(*seeds)
     return stage.sample(encoded(stage, gray), count, SampleOptions(**options), noise).chroma
@@ -35,7 +36,12 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     shown: list[Tensor] = []
     stage.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     targets: list[Tensor] = []
-    monkeypatch.setattr(F, "smooth_l1_loss", lambda guess, target, **_: targets.append(target) or guess.sum())
+
+    def noted(guess: Tensor, target: Tensor, **_: object) -> Tensor:
+        targets.append(target)
+        return guess.sum()
+
+    monkeypatch.setattr(F, "smooth_l1_loss", noted)
     stage(rgb)
     stage.fit_to([rgb])
     encoding = encoded(stage, gray_from_rgb(rgb))
@@ -202,7 +208,7 @@ def test_tuned_steps_count_where_as_many_are_asked_for(tmp_path):
     config = replace(SMALL["coarse", "diffusion"], sampler="spectral", steps=3)
     plain, gray = lively("coarse", "diffusion"), gray_from_rgb(picture(64))
     plain.config = config
-    stage = DiffusionColorizer(replace(config, tuned=3)).eval()
+    stage: Any = DiffusionColorizer(replace(config, tuned=3)).eval()
     stage.load_state_dict(plain.state_dict() | stage.tuned.state_dict(prefix="tuned."))
     stage.tuned.levels.copy_(torch.tensor([50.0, 3.0, 0.2]))
     for steps, expected in ((None, [3.0, 0.2, 0]), (3, [3.0, 0.2, 0]), (2, [0.05, 0]), (1, [0])):
@@ -226,7 +232,8 @@ def test_tuned_steps_count_where_as_many_are_asked_for(tmp_path):
     with torch.autocast("cpu", torch.bfloat16):
         assert apart(None) > 1e-3
     stage.save_pretrained(tmp_path)
-    drawn = [chroma(one, gray, 1, (1, 2)) for one in (stage, load_stage(tmp_path))]
+    loaded: Any = load_stage(tmp_path)
+    drawn = [chroma(one, gray, 1, (1, 2)) for one in (stage, loaded)]
     assert torch.equal(*drawn)
     for wrong in ({"tuned": -1}, {"tuned": 3, "sampler": "heun"}, {"tuned": 3, "steps": 4}):
         with pytest.raises(ValueError, match="tuned steps of the sampler spectral"):

@@ -86,10 +86,14 @@ def test_spatial_upsampler_is_shown_its_pixels_repeated():
     stage = small("superres", "coltran")
     rgb = F.interpolate(picture(64), (256, 256), mode="nearest")
     levels = (rgb * 255).round().long()
-    seen: list[Tensor] = []
-    stage.logits = lambda gray, values, channel, real=stage.logits: seen.append((values, channel)) or real(
-        gray, values, channel
-    )
+    seen: list[tuple[Tensor, Tensor]] = []
+    logits = stage.logits
+
+    def noted(gray: Tensor, values: Tensor, channel: Tensor) -> Tensor:
+        seen.append((values, channel))
+        return logits(gray, values, channel)
+
+    stage.logits = noted
     stage(rgb)
     values, channel = seen[0]
     assert torch.equal(values, levels[torch.arange(2), channel])

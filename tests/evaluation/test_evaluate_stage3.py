@@ -59,8 +59,12 @@ def test_other_numbers_of_steps(data, weights, tmp_path, monkeypatch, capsys):
         assert two[key]["value"] == pytest.approx(two["squeezenet_kid"] - most["squeezenet_kid"], abs=1e-6)
         assert f"stage 3, sharpened, {name} rgb64" not in rows
     seen: list[float] = []
-    monkeypatch.setattr(evaluate_stage3, "sharpened",
-                        lambda gray, rgb, sharpness: seen.append(sharpness) or sharpened(gray, rgb, sharpness))
+
+    def noted(gray: torch.Tensor, rgb: torch.Tensor, sharpness: float) -> torch.Tensor:
+        seen.append(sharpness)
+        return sharpened(gray, rgb, sharpness)
+
+    monkeypatch.setattr(evaluate_stage3, "sharpened", noted)
     sharper = by_name(scores(evaluate_stage3, data, tmp_path / "out", *options, "--sharpness", "0.7"))
     assert set(seen) == {0, 0.7}
     for name in ("true", "sampled"):
