@@ -216,8 +216,8 @@ class ColorPipeline:
             photos = [photo_from(source) for source in sources[group]]
             noise = noise_sources(photos, seeds[group], keys[group])
             known = [hints_for(photo, one) for photo, one in zip(photos, given[group], strict=True)]
-            found = self.small_photos(photos, noise, request, known)
-            for place, (photo, small) in enumerate(zip(photos, found, strict=True)):
+            colored = self.small_photos(photos, noise, request, known)
+            for place, (photo, small) in enumerate(zip(photos, colored, strict=True)):
                 for picture in small.pictures:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
                     full, notes = self.full_size(photo, picture, depth)
@@ -255,13 +255,13 @@ class ColorPipeline:
             part = slice(len(small), len(small) + size)
             cascade = Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
             try:
-                found = cascade.run(photos[part], noise[part], hints[part], request, partial(self._step, request))
+                colored = cascade.run(photos[part], noise[part], hints[part], request, partial(self._step, request))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-                found = None
-            if found is not None:
-                small += [_noted(one, part.start, notes) for one in found]
+                colored = None
+            if colored is not None:
+                small += [_noted(one, part.start, notes) for one in colored]
                 continue
             # Outside the except block, whose traceback holds the tensors.
             size //= 2

@@ -64,12 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def free_photos() -> list[Path]:
-    found = []
+    paths: list[Path] = []
     for package, names in FREE_PHOTOS.items():
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
-            found += [path for name in names if (path := Path(spec.origin).parent / name).is_file()]
-    return found
+            paths += [path for name in names if (path := Path(spec.origin).parent / name).is_file()]
+    return paths
 
 
 def _gray_rgb(gray: np.ndarray) -> np.ndarray:

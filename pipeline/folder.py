@@ -37,9 +37,9 @@ def load_stages(
     def opened(name: str, face: type[Face]) -> Face:
         _check_files(folder / name, inside)
         weights = folder / name / "model.safetensors"
-        if (found := sha256_of(weights)) != entries[name]["sha256"]:
+        if (digest := sha256_of(weights)) != entries[name]["sha256"]:
             raise CheckpointError(
-                f"{weights} is not the file that model_index.json names: SHA-256 {found}, expected "
+                f"{weights} is not the file that model_index.json names: SHA-256 {digest}, expected "
                 f"{entries[name]['sha256']}. Copy the folder again."
             )
         stage = load_stage(folder / name)
@@ -85,8 +85,8 @@ def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:
     except RecursionError:
         raise CheckpointError(f"{path} is no index: it is nested too deeply. Copy the folder again.") from None
     if not isinstance(index, Mapping) or index.get("format") not in (1, FORMAT):
-        found = index.get("format") if isinstance(index, Mapping) else None
-        raise CheckpointError(f"{path} has format {found!r}; this version reads formats 1 and {FORMAT}")
+        version = index.get("format") if isinstance(index, Mapping) else None
+        raise CheckpointError(f"{path} has format {version!r}; this version reads formats 1 and {FORMAT}")
     stages = index.get("stages")
     if not isinstance(stages, Mapping) or set(stages) != set(FAMILIES):
         raise CheckpointError(f"{path} must name exactly {', '.join(FAMILIES)}; it names {stages!r}")

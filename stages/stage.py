@@ -37,7 +37,7 @@ class Stage(nn.Module):
     honors: ClassVar[frozenset[str]] = frozenset()
     """The fields of `SampleOptions` that this kind can honor, of those that its family may."""
     renamed_keys: ClassVar[dict[str, str]] = {}
-    """Keys of configs stored in format 1: the old name and the present one."""
+    """Keys of configs stored by earlier versions: the old name and the present one."""
     # Beginnings of names, for training that starts from finished weights:
     new_parameters: ClassVar[tuple[str, ...]] = ()  # may be missing there, and start fresh
     finishing_parameters: ClassVar[tuple[str, ...]] = ()  # were added once training was finished, and are left out
@@ -91,8 +91,8 @@ class Stage(nn.Module):
         Raises CheckpointError where the folder holds other files, or dtype cannot hold the weights.
         """
         folder = Path(folder)
-        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if others := sorted(found - {CONFIG_NAME, WEIGHTS_NAME}):  # the folder is replaced: nobody's files go with it
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if others := sorted(names - {CONFIG_NAME, WEIGHTS_NAME}):  # the folder is replaced: nobody's files go with it
             raise CheckpointError(f"{folder} also holds {others[:3]}; choose another, or one with a saved stage alone")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         if dtype is not None:
@@ -124,9 +124,7 @@ class Stage(nn.Module):
                 f"{folder} must hold kind {cls.kind!r} of the family {cls.family}; got kind {description['kind']!r} of "
                 f"the family {description['family']}. stages.registry.load_stage opens any kind."
             )
-        values = description["config"]
-        if description["format"] == 1:
-            values = {cls.renamed_keys.get(key, key): value for key, value in values.items()}
+        values = {cls.renamed_keys.get(key, key): value for key, value in description["config"].items()}
         stage = cls(config_from_dict(cls.config_class, values))
         load_weights(stage, folder / WEIGHTS_NAME)
         stage.trained = description.get("trained")

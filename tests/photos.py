@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from pipeline.output import ColorPipelineOutput
 from pipeline.sources import noise_sources, photo_from
 from stages.faces import GrayView
 from stages.seeds import NoiseSource
@@ -28,6 +29,12 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def same(a: Sequence[Any], b: Sequence[Any]) -> bool:
     """Whether two lists hold the same pictures, bit for bit."""
     return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def maps(output: ColorPipelineOutput) -> list[Any]:
+    """The uncertainty maps of an output that has them."""
+    assert output.uncertainty is not None
+    return output.uncertainty
 
 
 def noise_of(gray: np.ndarray, seed: int) -> NoiseSource:

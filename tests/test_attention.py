@@ -6,7 +6,9 @@ import logging
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +65,16 @@ def test_gradients_of_both_ways_on_a_cpu_agree():
 
 def test_plain_is_taken_for_short_sequences_that_learn_on_a_cpu(monkeypatch):
     taken: list[str] = []
+
+    def noting(name: str) -> Callable[..., torch.Tensor]:
+        def noted(q: torch.Tensor, *_: object) -> torch.Tensor:
+            taken.append(name)
+            return q
+
+        return noted
+
     for name in ("_plainly", "_with_sdpa"):
-        monkeypatch.setattr(attention_module, name, lambda q, *_, name=name: taken.append(name) or q)
+        monkeypatch.setattr(attention_module, name, noting(name))
     q, k, v = (t.requires_grad_() for t in random_qkv())
     long = random_qkv(keys=attention_module.PLAIN_POSITIONS + 1)[1].requires_grad_()
     attention(q, k, v)
@@ -377,13 +387,16 @@ def test_the_real_backends_agree_on_cuda(dtype, tolerance, biased, causal):
     if fault is not None:
         pytest.skip(f"xformers cannot run here: {fault}")
     results = []
-    for backend, where, kind in (("xformers", device, dtype), ("sdpa", device, dtype), ("sdpa", "cpu", None)):
+    cases: list[tuple[Any, Any, torch.dtype | None]] = [
+        ("xformers", device, dtype), ("sdpa", device, dtype), ("sdpa", "cpu", None)
+    ]  # fmt: skip
+    for backend, where, kind in cases:
         inputs = [t.requires_grad_() for t in random_qkv((3, 13, 2, 32), dtype=dtype, device=where)]
-        bias = torch.randn(2, 13, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        bias = bias.to(where, dtype).requires_grad_() if biased else None
+        drawn = torch.randn(2, 13, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        bias = drawn.to(where, dtype).requires_grad_() if biased else None
         if kind is None:  # the reference: the same rounded inputs in double
             inputs = [t.detach().double().requires_grad_() for t in inputs]
-            bias = bias.detach().double().requires_grad_() if biased else None
+            bias = None if bias is None else bias.detach().double().requires_grad_()
         out = attention(*inputs, bias=bias, causal=causal, backend=backend)
         out.square().sum().backward()
         results.append([out, *(t.grad for t in (*inputs, bias) if t is not None)])

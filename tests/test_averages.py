@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,21 @@ from stages.training.ema import Averaged, exponent_of, half_life, power
 class Number(Stage):
     """One parameter and one buffer."""
 
-    stage, kind, config_class = 1, "number", None
+    family, kind, config_class = "coarse", "number", type(None)
+    steps: torch.Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         nn.Module.__init__(self)
         self.value = nn.Parameter(torch.zeros(1, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros(1))
 
 
-def shape_of(keep, steps: int, batch: int = 10) -> np.ndarray:
+def value_of(averaged: Averaged) -> float:
+    assert isinstance(averaged.stage, Number)
+    return averaged.stage.value.item()
+
+
+def shape_of(keep: Callable[[int, int], float], steps: int, batch: int = 10) -> np.ndarray:
     """How much the weights after each step count at the end."""
     shares = np.zeros(steps)
     for step in range(steps):
@@ -36,11 +44,11 @@ def test_an_average_follows_its_closed_form():
     for step in range(1, 40):
         averaged.update(stage, 10, seen=10 * step)
         share *= 0.5 ** (10 / min(100, step))  # a tenth of what was seen, at most the half-life
-        assert averaged.stage.value.item() == pytest.approx(1 - share, abs=1e-12)
+        assert value_of(averaged) == pytest.approx(1 - share, abs=1e-12)
     nn.init.constant_(stage.value, 3.0)
     for _ in range(10):
         averaged.update(stage, 10, seen=100_000)
-    assert averaged.stage.value.item() == pytest.approx(3 - (2 + share) / 2, abs=1e-12)
+    assert value_of(averaged) == pytest.approx(3 - (2 + share) / 2, abs=1e-12)
 
 
 def test_an_average_is_for_use_and_has_the_newest_buffers():
@@ -48,7 +56,7 @@ def test_an_average_is_for_use_and_has_the_newest_buffers():
     averaged = Averaged(stage, half_life(100))
     stage.steps += 7
     averaged.update(stage, 10, 10)
-    assert averaged.stage.steps == 7
+    assert isinstance(averaged.stage, Number) and averaged.stage.steps == 7
     assert not averaged.stage.training and not averaged.stage.value.requires_grad and stage.value.requires_grad
 
 
@@ -77,7 +85,7 @@ def test_the_first_step_of_a_power_function_takes_the_weights():
     averaged = Averaged(stage, power(0.1))
     nn.init.constant_(stage.value, 5.0)
     averaged.update(stage, 10, 10)
-    assert averaged.stage.value.item() == 5
+    assert value_of(averaged) == 5
 
 
 @pytest.mark.parametrize("width", [0, -0.1, 0.3, 1])

@@ -447,8 +447,8 @@ def test_what_cannot_teach_color_is_read_as_without_color():
     spot[:, :6, :6] = torch.tensor([0.9, 0.1, 0.1])[:, None, None]
     pictures = {"toned": strong, "gray": ramp_of_lab(0, 0), "spot": spot,
                 "colors": random_rgb(3, 8, 8).repeat_interleave(8, 1).repeat_interleave(8, 2)}  # fmt: skip
-    found = {}
+    colored = {}
     for name, rgb in pictures.items():
-        levels = (255 * rgb).round().byte().permute(1, 2, 0).numpy()
-        found[name] = (is_one_tint(levels), load_photo(levels).is_color)
-    assert found == {"toned": (True, False), "gray": (True, False), "spot": (True, True), "colors": (False, True)}
+        levels = (255 * rgb).round().byte()
+        colored[name] = (is_one_tint(levels), load_photo(levels.permute(1, 2, 0).numpy()).is_color)
+    assert colored == {"toned": (True, False), "gray": (True, False), "spot": (True, True), "colors": (False, True)}

@@ -36,14 +36,14 @@ def test_a_quarter_stays_untouched():
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.04])
-def test_noise_is_bounded_in_spread(strength):
+def test_noise_is_bounded_in_strength(strength):
     # A flat chroma has nothing to blur: all that comes is noise.
     flat = torch.full((600, 2, 16, 16), 0.07)
     error = disturbed(flat, strength) - flat
-    spread = error.flatten(1).square().mean(1).sqrt()
+    deviation = error.flatten(1).square().mean(1).sqrt()
     # The bound holds for the standard deviation a picture is drawn with; the coarsest grain has few draws per picture.
-    assert spread.max() < 1.5 * strength
-    assert 0.15 * strength < spread[spread > 0].median() < 0.6 * strength
+    assert deviation.max() < 1.5 * strength
+    assert 0.15 * strength < deviation[deviation > 0].median() < 0.6 * strength
     assert error.mean().abs() < 0.02 * strength  # no tint of its own
     assert (error[:, 0] * error[:, 1]).mean().abs() < 0.1 * error.square().mean()  # Cb and Cr apart
 

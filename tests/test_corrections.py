@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -120,7 +121,10 @@ def test_the_corrector_costs_its_steps_and_nothing_at_the_ends():
         asked.append(sigma.item())
         return gaussian(x, sigma)
 
-    for order, expected in (("predictor-corrector", [4, 1, 1, 1]), ("corrector-predictor", [4, 4, 4, 1, 1, 1])):
+    cases: list[tuple[Any, list[int]]] = [
+        ("predictor-corrector", [4, 1, 1, 1]), ("corrector-predictor", [4, 4, 4, 1, 1, 1])
+    ]  # fmt: skip
+    for order, expected in cases:
         asked.clear()
         sample_ddim(denoise, torch.ones(2, 3), [4.0, 1.0, 0.0], noise=torch.randn, correct=langevin(0.1, 2, order))
         assert asked == expected

@@ -13,6 +13,8 @@ from pipeline import ColorPipeline
 from pipeline.folder import DEFAULT_WEIGHTS
 from stages.checkpoint import sha256_of
 from stages.diffusion import draw_noise, sample_exponential
+from stages.diffusion.wiener import WienerDenoiser
+from stages.stage1_coarse.diffusion import DiffusionColorizer
 
 
 def test_the_default_weights(tmp_path):
@@ -22,7 +24,8 @@ def test_the_default_weights(tmp_path):
     pipe = ColorPipeline.from_pretrained()
     alone = pipe(gray, generator=3).images[0]
     assert np.ptp(np.asarray(alone), 2).max() > 5
-    stage1 = pipe.stages["stage1"]
+    stage1 = pipe.coarse
+    assert isinstance(stage1, DiffusionColorizer) and stage1.tuned is not None
     assert stage1.config.tuned == stage1.config.steps and (stage1.tuned.gains != 1).any(), "its few steps are tuned"
     assert np.abs(luma(np.asarray(alone)) - gray).max() <= 0.5
     assert same(pipe([other, gray], generator=[5, 3]).images[1:], [alone])
@@ -32,7 +35,9 @@ def test_the_default_weights(tmp_path):
 
 def test_the_tuned_steps_of_the_default_weights_end_near_many():
     """They were learned for these weights: draws end nearer to those of 50 steps than by the same levels untuned."""
-    stage1 = ColorPipeline.from_pretrained().stages["stage1"]
+    stage1 = ColorPipeline.from_pretrained().coarse
+    assert isinstance(stage1, DiffusionColorizer) and isinstance(stage1.denoiser, WienerDenoiser)
+    assert stage1.tuned is not None
     encoding = stage1.encode(view(photo(128, 128)))
     noise = draw_noise((4, 2, 32, 32), torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -64,7 +69,9 @@ def test_as_earlier_versions_stored_them_they_are_the_same_weights(tmp_path):
     """Format 1: families by number, `vividness` and `prints`, no families in the index."""
     old = tmp_path / "old"
     shutil.copytree(DEFAULT_WEIGHTS, old)
-    names = {"chroma_gain": "vividness", "film": "prints"}
+    names = {
+        "chroma_gain": "vividness", "film": "prints", "chroma_std": "chroma_spread", "residual_std": "residual_spread"
+    }  # fmt: skip
     for number, name in enumerate(("stage1", "stage2", "stage3"), 1):
         new = json.loads((old / name / "config.json").read_text())
         config = {names.get(key, key): value for key, value in new["config"].items()}

@@ -232,7 +232,7 @@ def test_a_folder_gives_the_bytes_of_single_photos(trichrome, tmp_path, monkeypa
         trichrome.pipe.coarse.seeds.clear()
         assert trichrome(tmp_path / f"in/{seed}.png", "-o", tmp_path / "alone")[0] == 0
         photo = np.asarray(Image.open(tmp_path / f"in/{seed}.png"))
-        key = noise_key(photo.astype(np.float32) / 255, 8)
+        key = noise_key((photo / 255).astype(np.float32), 8)
         first = NoiseSource(0, key).generator(0).initial_seed()
         assert trichrome.pipe.coarse.seeds[0] == first
     assert tree(tmp_path / "alone") == {name: together[name] for name in ("0.png", "1.png", "2.png")}

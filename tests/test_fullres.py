@@ -33,7 +33,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("side", [64, 256])
 def test_luma_is_the_photos_own(size, side):
-    gray, low = picture(*size, side)
+    gray, low = picture(size[0], size[1], side)
     exact = full_size_rgb(gray, low, None).rgb
     assert exact.shape == (3, *size) and exact.dtype == torch.float32
     assert np.abs(gray_from_rgb(exact)[0].numpy() - gray).max() <= 1e-4

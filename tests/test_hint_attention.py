@@ -42,6 +42,16 @@ def random_attention() -> HintAttention:
     return attention
 
 
+def bias_of(layer: torch.nn.Conv2d | torch.nn.Linear) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def no_value(layer: torch.nn.Conv2d | torch.nn.Linear) -> None:
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(bias_of(layer))
+
+
 def test_without_hints_nothing_changes():
     features, gray64, preview = inputs()
     told, hinted = random_attention()(features, gray64, preview, torch.zeros(2, 3, 32, 32))
@@ -62,7 +72,7 @@ def test_shares_are_those_of_the_formula():
     """One hint, all places alike: share = exp(l) / (exp(s) + exp(l)), by distance alone."""
     attention = HintAttention(16, heads=1).eval()
     with torch.no_grad():
-        attention.query.weight.zero_(), attention.query.bias.zero_()
+        no_value(attention.query)
     features, gray64, preview = torch.zeros(1, 16, 16, 16), torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 2, 32, 32)
     hint = hint_at(8, 8, (1.0, -0.5))
     _, hinted = attention(features, gray64, preview, hint)
@@ -70,7 +80,7 @@ def test_shares_are_those_of_the_formula():
     at = torch.tensor(8.5 + 0.5) / 32  # the center of the hint's 2x2 patch
     distance = torch.hypot(center[:, None] - at, center[None] - at)
     logit = (-attention.falloff.exp() * distance).exp()
-    share = logit / (attention.none.bias.exp() + logit)
+    share = logit / (bias_of(attention.none).exp() + logit)
     torch.testing.assert_close(hinted[0, 0], share.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(hinted[0, 1], -0.5 * share.detach(), rtol=1e-4, atol=1e-5)
 
@@ -83,10 +93,10 @@ def test_like_places_share_a_hint_however_far_apart():
     features[:, 0, :4, :4] = features[:, 0, 12:, 12:] = 4.0  # the same thing, twice
     with torch.no_grad():
         for layer in (attention.query, attention.key):
-            layer.weight.zero_(), layer.bias.zero_()
+            no_value(layer)
             layer.weight[0, 0] = 2.0
         attention.falloff.fill_(-3.0)
-        attention.none.bias.fill_(2.0)
+        torch.nn.init.constant_(bias_of(attention.none), 2.0)
     _, hinted = attention(features, torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 2, 32, 32), hint_at(3, 3, (1.0, 0)))
     assert hinted[0, 0, 28, 28] > 0.9 and hinted[0, 0, 3, 28] < 0.5
 
@@ -157,7 +167,7 @@ def test_training_with_hints_reaches_encoder_denoiser_and_hints():
 @pytest.mark.parametrize("name", ["hints", "condition_dropout"])
 def test_a_share_is_from_0_to_1(name):
     with pytest.raises(ValueError, match=f"{name} is a share of the pictures, from 0 to 1; got 1.5"):
-        DiffusionColorizer(replace(SMALL, **{name: 1.5}))
+        DiffusionColorizer(replace(SMALL, **{name: 1.5}))  # type: ignore[arg-type]
 
 
 def test_hints_of_training_are_true_colors_at_weights_up_to_1():

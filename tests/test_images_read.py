@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_pil_modes(tmp_path):
             if alpha is None:
                 assert photo.alpha is None
             else:
-                assert np.array_equal(photo.alpha, np.asarray(alpha))
+                assert photo.alpha is not None and np.array_equal(photo.alpha, np.asarray(alpha))
     assert np.array_equal(load_photo(deep.convert("I")).gray, load_photo(deep).gray)
     assert load_photo(rgb).format == "" and load_photo(tmp_path / "0.png").format == "png"
 
@@ -84,6 +85,7 @@ def test_palette_with_transparency(tmp_path):
     with Image.open(path) as opened:
         for source in (path, opened):
             photo = load_photo(source)
+            assert photo.alpha is not None
             assert np.array_equal(photo.alpha, np.tile(np.where(np.arange(16) == 3, 0, 255), (8, 1)))
             expected = (17 * np.arange(16) * LUMA_RED + 40 * LUMA_GREEN + 90 * LUMA_BLUE) / 255
             assert np.abs(photo.gray[0] - expected).max() < 1e-6
@@ -98,7 +100,7 @@ def test_transparent_level_of_gray(tmp_path):
         with Image.open(path) as opened:
             for source in (path, opened):
                 photo = load_photo(source)
-                assert photo.alpha.dtype == dtype
+                assert photo.alpha is not None and photo.alpha.dtype == dtype
                 assert np.array_equal(photo.alpha, np.where(levels == clear, 0, np.iinfo(dtype).max))
 
 
@@ -127,7 +129,7 @@ def test_numpy_inputs(rng):
         assert np.abs(photo.gray - same.gray).max() < 1e-7 and same.depth == photo.depth == 16
         assert (photo.alpha is None) == (channels in (1, 3))
         if photo.alpha is not None:
-            assert np.array_equal(photo.alpha, levels[..., -1])
+            assert np.array_equal(photo.alpha, levels[..., -1]) and same.alpha is not None
             assert np.array_equal(same.alpha, levels[..., -1])
     for bad in (
         np.zeros((4, 4, 5), np.uint8), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8),
@@ -136,7 +138,7 @@ def test_numpy_inputs(rng):
         with pytest.raises(ImageError):
             load_photo(bad)
     with pytest.raises(TypeError, match="list"):
-        load_photo([1, 2])
+        load_photo([1, 2])  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------------------------------- profiles
@@ -181,8 +183,10 @@ def test_p3_is_converted(tmp_path):
     for suffix in (".png", ".tif", ".jpg", ".webp"):
         path = tmp_path / f"p3{suffix}"
         image = vips(rgb, "srgb")
-        options = {".jpg": {"Q": 100, "subsample_mode": "off"}, ".webp": {"lossless": True}}.get(suffix, {})
-        image.write_to_file(str(path), profile="p3", **options)
+        saving: dict[str, dict[str, Any]] = {
+            ".jpg": {"Q": 100, "subsample_mode": "off"}, ".webp": {"lossless": True}
+        }  # fmt: skip
+        image.write_to_file(str(path), profile="p3", **saving.get(suffix, {}))
         # Display P3 (D65, sRGB curve) to linear sRGB. Source: the primaries of SMPTE EG 432-1.
         p3_to_srgb = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]])
         coded = rgb / 255

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,8 @@ def test_points_strokes_and_hints_say_the_same(pipe, tmp_path):
 def test_nothing_known_changes_nothing(pipe):
     gray = photo()
     plain = pipe(gray, generator=0, output_type="np").images[0]
-    for nothing in ([], Hints((128, 96)), Image.new("RGBA", (128, 96))):
+    empty: list[Any] = [[], Hints((128, 96)), Image.new("RGBA", (128, 96))]
+    for nothing in empty:
         assert np.array_equal(pipe(gray, generator=0, output_type="np", hints=nothing).images[0], plain)
 
 

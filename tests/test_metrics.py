@@ -167,8 +167,8 @@ def test_pictures_of_mixed_sizes_equal_their_single_scores(network):
     for measure in (ciede2000, psnr):
         alone = [float(measure([a], [b])) for a, b in zip(noisy, mixed, strict=True)]
         assert measure(noisy, mixed).tolist() == pytest.approx(alone)
-    alone = torch.cat([network.of([picture]) for picture in mixed])
-    torch.testing.assert_close(network.of(mixed), alone)
+    features = torch.cat([network.of([picture]) for picture in mixed])
+    torch.testing.assert_close(network.of(mixed), features)
 
 
 def test_misfits_are_errors():

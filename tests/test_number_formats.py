@@ -66,14 +66,15 @@ def test_half_precision_is_near_single_precision(which: Which) -> None:
 
 def in_single_precision(stage: Stage) -> Stage:
     """The stage, its layers computing in float32 under autocast too: what is left to autocast is between them."""
-    for module in stage.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | Convolution | AxialAttention):
+    layers = [one for one in stage.modules() if isinstance(one, nn.Linear | nn.Conv2d | Convolution | AxialAttention)]
+    module: Any
+    for module in layers:
 
-            def exact(*inputs: Any, run: Callable[..., Any] = module.forward) -> Any:
-                with torch.autocast("cpu", enabled=False):
-                    return run(*inputs)
+        def exact(*inputs: Any, run: Callable[..., Any] = module.forward) -> Any:
+            with torch.autocast("cpu", enabled=False):
+                return run(*inputs)
 
-            module.forward = exact  # type: ignore[method-assign]
+        module.forward = exact
     return stage
 
 

@@ -41,8 +41,8 @@ def network(seed: int = 0, dtype: torch.dtype = torch.float64, blocks: int = 2) 
 
 def inputs(batch: int, height: int = 8, width: int = 8, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = (batch, 3, height, width), (batch, EMBEDDED, height, width)
-    return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)  # type: ignore[return-value]
+    symbols = torch.randn(batch, 3, height, width, generator=generator, dtype=dtype)
+    return symbols, torch.randn(batch, EMBEDDED, height, width, generator=generator, dtype=dtype)
 
 
 def test_the_published_networks_have_the_published_sizes():
@@ -148,7 +148,7 @@ def test_temperature_zero_draws_no_randomness():
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("size", [(6, 5), (1, 4), (4, 1)])
 def test_the_sampler_sees_the_parameters_of_training(dtype, tolerance, size):
-    pixels, (_, embedding) = network(dtype=dtype), inputs(3, *size, dtype)
+    pixels, (_, embedding) = network(dtype=dtype), inputs(3, size[0], size[1], dtype)
     used, rows = torch.zeros(3, OUT, *size, dtype=dtype), []
 
     def choose(parameters: Tensor, i: int, j: int) -> Tensor:
@@ -181,7 +181,7 @@ def test_weight_normalization_as_torch_has_it():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_data_dependent_initialization_gives_every_layer_its_spread():
+def test_data_dependent_initialization_gives_every_layer_its_deviation():
     torch.manual_seed(0)
     embedding, x = GrayEmbedding((6, 8), (1, 2), (1, 1), (1, 2), 7, 0.0), torch.rand(32, 1, 16, 16)
     seen: dict[Convolution, Tensor] = {}
@@ -319,7 +319,7 @@ def test_strided_colors_stand_where_they_were():
 
 
 def test_the_first_pixel_starts_near_gray():
-    """Drawn from a network that has only been fitted, the spread is that of photographs, at the corner too."""
+    """Draws of a network that has only been fitted vary as photographs do, at the corner too."""
     stage = tiny_stage()
     stage.fit_to([torch.rand(100, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
     chroma = stage.sample(

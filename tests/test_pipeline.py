@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,13 +108,17 @@ def test_bad_inputs_say_what_is_wrong(pipe, tmp_path):
         pipe(tmp_path / "no.png")
     with pytest.raises(TypeError):
         pipe(3.5)
-    for wrong in ({"num_samples": 0}, {"pool": 0}, {"num_inference_steps": 0},
-                  {"preview": True, "num_samples": 2}, {"generator": [1, 2]}, {"temperature": -1.0}):
+    refused: list[dict[str, Any]] = [
+        {"num_samples": 0}, {"pool": 0}, {"num_inference_steps": 0}, {"preview": True, "num_samples": 2},
+        {"generator": [1, 2]}, {"temperature": -1.0},
+    ]  # fmt: skip
+    for options in refused:
         with pytest.raises(ValueError):
-            pipe(photo(8, 8), **wrong)
-    for wrong in ("7", 1.5, True):
+            pipe(photo(8, 8), **options)
+    seeds: list[Any] = ["7", 1.5, True]
+    for seed in seeds:
         with pytest.raises(TypeError, match="generator"):
-            pipe(photo(8, 8), generator=wrong)
+            pipe(photo(8, 8), generator=seed)
 
 
 def test_preview_needs_no_randomness(pipe):
@@ -163,11 +168,12 @@ def test_out_of_memory_is_said_and_the_picture_is_the_same(pipe, monkeypatch):
     gray = photo(300, 300)
     expected = pipe(gray, generator=1, output_type="np")
     assert expected.info[0].notes == ()
-    real, failed = fullres._strip, []
+    real = fullres._strip
+    failed: list[bool] = []
 
     def fails_once(*arguments):
         if not failed:
-            failed.append(1)
+            failed.append(True)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return real(*arguments)
 
@@ -223,9 +229,9 @@ def test_precision_only_where_the_hardware_has_it(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(placement, "hardware_has_bfloat16", lambda device: False)
     assert why_not(cpu, torch.float32) is None
-    assert "avx512_bf16" in why_not(cpu, torch.bfloat16)
-    assert "float32" in why_not(cpu, torch.float16)
-    assert "float32, bfloat16 or float16" in why_not(cpu, torch.float64)
+    assert "avx512_bf16" in str(why_not(cpu, torch.bfloat16))
+    assert "float32" in str(why_not(cpu, torch.float16))
+    assert "float32, bfloat16 or float16" in str(why_not(cpu, torch.float64))
     with pytest.raises(ValueError, match="cpu with bfloat16"):
         standin_pipeline().to(dtype=torch.bfloat16)
     monkeypatch.setattr(placement, "hardware_has_bfloat16", lambda device: True)

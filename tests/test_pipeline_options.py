@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from photos import photo, same
@@ -14,7 +16,7 @@ from pipeline.request import Request, reranker
 from stages.options import OptionError, SampleOptions
 
 GRAY = photo(20, 30)
-ASKED = {
+ASKED: dict[str, dict[str, Any]] = {
     "num_inference_steps": {"num_inference_steps": 3}, "superres_steps": {"num_inference_steps": (None, 2)},
     "pool": {"pool": 2}, "temperature": {"temperature": 0.5}, "chroma_gain": {"chroma_gain": 1.2},
     "sharpness": {"sharpness": 0.5}, "rank_with": {"rank_with": Judge().eval()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_two_photographs_share_no_noise(pipe):
 
 
 def test_a_photograph_has_its_own_noise_in_stage_3_and_in_the_map(pipe, monkeypatch):
-    gray, seen = photo(30, 40), []
+    gray = photo(30, 40)
+    seen: list[Any] = []
     real = pipe.superres.sample
 
     def watched(gray256, rgb64, options, generator, callback):
@@ -171,8 +173,12 @@ def test_a_padded_batch_of_eight_is_order_free_too(pipe):
 def test_temperature_reaches_stage1(pipe, monkeypatch):
     seen: list[torch.Tensor] = []
     sample = pipe.color.upsample
-    monkeypatch.setattr(pipe.color, "upsample", lambda gray64, coarse: (
-        seen.append(coarse), sample(gray64, coarse))[1])
+
+    def noted(gray64: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        seen.append(coarse)
+        return sample(gray64, coarse)
+
+    monkeypatch.setattr(pipe.color, "upsample", noted)
     pipe(photo(30, 40), 3, generator=3, pool=1)
     pipe(photo(30, 40), 3, generator=3, pool=1, temperature=0.0)
     warm, cold = seen[:3], seen[3:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,7 @@ def test_x_keeps_its_dtype(name, dtype, shape):
 def test_gradients_pass_through(name):
     x = torch.ones(2, dtype=torch.float64, requires_grad=True)
     SAMPLERS[name](gaussian, x, karras_sigmas(50, sigma_max=2.0)).sum().backward()
+    assert x.grad is not None
     assert (x.grad - STD / math.sqrt(STD**2 + 4)).abs().max() < 0.02
 
 
@@ -370,7 +372,7 @@ def test_every_step_against_ddpm_and_ddim_of_diffusers(kind, variance, predictio
     else:
         theirs = diffusers.DDIMScheduler(1000, 1e-4, 0.02, "linear", **options)
     in_float64(theirs, schedule).set_timesteps(20)
-    learned = torch.tanh(torch.randn(3, 2, 6, 6, dtype=torch.float64)) if variance == "learned_range" else None
+    learned: Any = torch.tanh(torch.randn(3, 2, 6, 6, dtype=torch.float64)) if variance == "learned_range" else None
     x = start = draw_noise((3, 2, 6, 6), torch.Generator().manual_seed(0), dtype=torch.float64)
     generator, expected = torch.Generator().manual_seed(1), []
     for t in theirs.timesteps:
@@ -382,14 +384,19 @@ def test_every_step_against_ddpm_and_ddim_of_diffusers(kind, variance, predictio
             x = theirs.step(answer, t, x, eta=variance, use_clipped_model_output=True, generator=generator).prev_sample
         expected.append(x)
 
-    predicts = {"epsilon": "epsilon", "v_prediction": "v", "sample": "clean"}[prediction]
+    predicts: Any = {"epsilon": "epsilon", "v_prediction": "v", "sample": "clean"}[prediction]
     denoise = VPDenoiser(network, predicts, lambda sigma: schedule.timestep(sigma) / 1000)
     sigmas, seen = levels_of(theirs), []
     torch.testing.assert_close(schedule.timestep(sigmas[:-1]).round().long(), theirs.timesteps)
     generator = torch.Generator().manual_seed(1)
     noise = partial(torch.randn, generator=generator, dtype=torch.float64)
-    sample = partial(sample_ddim, eta=variance) if kind == "ddim" else partial(sample_ancestral, variance={
-        "fixed_small": 0.0, "fixed_large": 1.0, "learned_range": lambda x, sigma: (learned + 1) / 2}[variance])
+    variances: dict[str, Any] = {
+        "fixed_small": 0.0, "fixed_large": 1.0, "learned_range": lambda x, sigma: (learned + 1) / 2
+    }  # fmt: skip
+    sample: Any = (
+        partial(sample_ddim, eta=variance) if kind == "ddim"
+        else partial(sample_ancestral, variance=variances[variance])
+    )
     sample(clamped(denoise) if clip else denoise, ve_from_vp(start, sigmas[0]), sigmas,
            lambda step, sigma, x, x0: seen.append(vp_from_ve(x, sigma)), noise=noise)  # fmt: skip
     for ours, own in zip(seen, expected, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorize
 
 
 def chroma(stage: DiffusionColorizer, gray: Tensor, count: int = 1, seeds: tuple[int, ...] | None = None,
-           **options: float | int | None) -> Tensor:  # fmt: skip
+           **options: Any) -> Tensor:  # fmt: skip
     """Chroma of `count` draws of each picture, (B, count, 2, 64, 64)."""
     noise = None if seeds is None else generators(*seeds)
     return stage.sample(encoded(stage, gray), count, SampleOptions(**options), noise).chroma
@@ -35,7 +36,12 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     shown: list[Tensor] = []
     stage.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     targets: list[Tensor] = []
-    monkeypatch.setattr(F, "smooth_l1_loss", lambda guess, target, **_: targets.append(target) or guess.sum())
+
+    def noted(guess: Tensor, target: Tensor, **_: object) -> Tensor:
+        targets.append(target)
+        return guess.sum()
+
+    monkeypatch.setattr(F, "smooth_l1_loss", noted)
     stage(rgb)
     stage.fit_to([rgb])
     encoding = encoded(stage, gray_from_rgb(rgb))
@@ -45,7 +51,7 @@ def test_only_what_the_encoder_is_shown_in_training_ages(monkeypatch):
     assert (aged - gray_from_rgb(rgb)).abs().max() > 0.02 and len(others) == 2
     for gray in others:
         torch.testing.assert_close(gray, gray_from_rgb(rgb))
-    torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_spread)
+    torch.testing.assert_close(targets[0], F.avg_pool2d(chroma_from_rgb(rgb), 2) / stage.config.chroma_std)
     with pytest.raises(ValueError, match="film is a share of the pictures, from 0 to 1; got 30"):
         small("coarse", "diffusion", film=30)
 
@@ -74,7 +80,7 @@ def test_stage1_without_classes_or_noise_levels():
     stage, rgb = DiffusionColorizer(config), picture(64)
     loss = stage(rgb, torch.tensor([3, -1]))
     # Only the preview is left, and untrained it says gray: the smooth L1 distance of chroma at 32x32 to zero.
-    target = F.avg_pool2d(chroma_from_rgb(rgb), 2) / config.chroma_spread
+    target = F.avg_pool2d(chroma_from_rgb(rgb), 2) / config.chroma_std
     torch.testing.assert_close(loss, F.smooth_l1_loss(torch.zeros_like(target), target, beta=0.5))
     loss.backward()
     assert all(p.grad is None for p in stage.denoiser.parameters())
@@ -102,7 +108,7 @@ def test_stage1_sees_its_chroma_again():
     chroma32 = 0.1 * torch.randn(2, 2, 32, 32)
     blocks = F.interpolate(chroma32, (64, 64), mode="nearest")
     seen = stage._chroma32(rgb_from_gray_chroma(torch.full((2, 1, 64, 64), 0.5), blocks))
-    torch.testing.assert_close(seen, chroma32 / stage.config.chroma_spread)
+    torch.testing.assert_close(seen, chroma32 / stage.config.chroma_std)
     expected = F.interpolate(chroma32, (64, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(stage._enlarged(seen), expected)
 
@@ -202,7 +208,7 @@ def test_tuned_steps_count_where_as_many_are_asked_for(tmp_path):
     config = replace(SMALL["coarse", "diffusion"], sampler="spectral", steps=3)
     plain, gray = lively("coarse", "diffusion"), gray_from_rgb(picture(64))
     plain.config = config
-    stage = DiffusionColorizer(replace(config, tuned=3)).eval()
+    stage: Any = DiffusionColorizer(replace(config, tuned=3)).eval()
     stage.load_state_dict(plain.state_dict() | stage.tuned.state_dict(prefix="tuned."))
     stage.tuned.levels.copy_(torch.tensor([50.0, 3.0, 0.2]))
     for steps, expected in ((None, [3.0, 0.2, 0]), (3, [3.0, 0.2, 0]), (2, [0.05, 0]), (1, [0])):
@@ -226,7 +232,8 @@ def test_tuned_steps_count_where_as_many_are_asked_for(tmp_path):
     with torch.autocast("cpu", torch.bfloat16):
         assert apart(None) > 1e-3
     stage.save_pretrained(tmp_path)
-    drawn = [chroma(one, gray, 1, (1, 2)) for one in (stage, load_stage(tmp_path))]
+    loaded: Any = load_stage(tmp_path)
+    drawn = [chroma(one, gray, 1, (1, 2)) for one in (stage, loaded)]
     assert torch.equal(*drawn)
     for wrong in ({"tuned": -1}, {"tuned": 3, "sampler": "heun"}, {"tuned": 3, "steps": 4}):
         with pytest.raises(ValueError, match="tuned steps of the sampler spectral"):

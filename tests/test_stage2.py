@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,13 @@ def test_stage2_loss_is_of_the_channel_shown():
     with torch.no_grad():
         stage.write.bias[255] = 20.0
     seen: list[Tensor] = []
-    stage.logits = lambda gray, levels, channel, real=stage.logits: seen.append(channel) or real(gray, levels, channel)
+    logits = stage.logits
+
+    def noted(gray: Tensor, levels: Tensor, channel: Tensor) -> Tensor:
+        seen.append(channel)
+        return logits(gray, levels, channel)
+
+    stage.logits = noted
     rgb = torch.zeros(8, 3, 64, 64)
     rgb[:, 1] = 1
     right, wrong = (math.log(math.exp(20) + 255) - height for height in (20, 0))
@@ -107,7 +114,7 @@ def test_axial_encoder_is_post_norm():
         y = y - y.mean(-1, keepdim=True)
         return y / (y.square().mean(-1, keepdim=True) + 1e-3).sqrt() * layer.weight + layer.bias
 
-    def attend(line: Tensor, layer: nn.Module) -> Tensor:
+    def attend(line: Tensor, layer: Any) -> Tensor:
         """One row or column (side, channels), head by head and query by query."""
         q, k, v = (line @ weight.T for weight in layer.qkv.weight.chunk(3))
         out, dim = torch.zeros_like(line), channels // heads
@@ -126,6 +133,7 @@ def test_axial_encoder_is_post_norm():
         for column in range(side):
             expected[:, row, column] += encoder.rows[row, 0] + encoder.columns[column]
     assert len(encoder.layers) == 4 * layers
+    block: Any
     for index, block in enumerate(encoder.layers):
         if index % 4 == 0:  # rows
             y = torch.stack([torch.stack([attend(row, block.layer) for row in image]) for image in expected])

@@ -14,7 +14,7 @@ from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge, rgb_from_gray_chroma
 from stages.options import SampleOptions
 from stages.stage3_superres.coltran import ColTranSuperResolver
-from stages.stage3_superres.diffusion import DETAIL_SPREAD, sensitivity
+from stages.stage3_superres.diffusion import DETAIL_STD, sensitivity
 
 
 def test_stage3_learns_what_enlargement_gets_wrong():
@@ -23,7 +23,7 @@ def test_stage3_learns_what_enlargement_gets_wrong():
     rgb = picture(256)
     stage(rgb)
     assert seen["sigma"].max() < 1e-6  # so that what it is shown is the clean target
-    residual = F.pixel_shuffle(seen["noisy"], 4) * stage.config.residual_spread
+    residual = F.pixel_shuffle(seen["noisy"], 4) * stage.config.residual_std
     low = resize(rgb, (64, 64))
     again = resize(chroma_from_rgb(low), (256, 256)) + residual
     torch.testing.assert_close(rgb_from_gray_chroma(gray_from_rgb(rgb), again), rgb, rtol=0, atol=1e-4)
@@ -43,7 +43,7 @@ def test_stage3_can_say_the_guided_enlargement_and_the_detail_of_the_luma():
     bicubic = resize(low, (256, 256))
     torch.testing.assert_close(said(0, 0, 0, 0), merge(gray, bicubic), rtol=0, atol=1e-4)
     torch.testing.assert_close(said(0, 0, 1, 1), merge(gray, enlarge_chroma(low, gray_low, gray)), rtol=0, atol=1e-4)
-    lost = (gray - resize(gray_low, (256, 256))) * stage.config.residual_spread / DETAIL_SPREAD
+    lost = (gray - resize(gray_low, (256, 256))) * stage.config.residual_std / DETAIL_STD
     expected = merge(gray, bicubic + torch.tensor([2.0, -1.0])[:, None, None] * lost)
     torch.testing.assert_close(said(2, -1, 0, 0), expected, rtol=0, atol=1e-4)
 
@@ -86,10 +86,14 @@ def test_spatial_upsampler_is_shown_its_pixels_repeated():
     stage = small("superres", "coltran")
     rgb = F.interpolate(picture(64), (256, 256), mode="nearest")
     levels = (rgb * 255).round().long()
-    seen: list[Tensor] = []
-    stage.logits = lambda gray, values, channel, real=stage.logits: seen.append((values, channel)) or real(
-        gray, values, channel
-    )
+    seen: list[tuple[Tensor, Tensor]] = []
+    logits = stage.logits
+
+    def noted(gray: Tensor, values: Tensor, channel: Tensor) -> Tensor:
+        seen.append((values, channel))
+        return logits(gray, values, channel)
+
+    stage.logits = noted
     stage(rgb)
     values, channel = seen[0]
     assert torch.equal(values, levels[torch.arange(2), channel])

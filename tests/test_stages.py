@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_only_what_has_the_face_is_registered(monkeypatch):
     known_standins(monkeypatch)
     assert "standin" in kinds_of("coarse") and kind_of("color", "standin") == (StandInConfig, StandIn2)
     with pytest.raises(ValueError, match="family must be one of coarse, color, superres; got 1"):
-        register(1, "standin", StandInConfig, StandIn1)
+        register(1, "standin", StandInConfig, StandIn1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be a ColorUpsampler; got .*StandIn1"):
         register("color", "standin", StandInConfig, StandIn1)
 
@@ -71,15 +72,19 @@ def test_what_a_kind_can_not_do_is_an_error_with_a_sentence(which):
 # --- options
 
 
+def options_of(name: str, value: Any) -> SampleOptions:
+    return replace(SampleOptions(), **{name: value})
+
+
 def test_options_out_of_range_are_refused():
     for name in ("steps", "superres_steps", "pool"):
         for wrong in (0, -1, 1.0, True, "2"):
             with pytest.raises(OptionError, match=f"{name} must be a whole number from 1; got {wrong!r}"):
-                SampleOptions(**{name: wrong})
+                options_of(name, wrong)
     for name in ("temperature", "chroma_gain", "sharpness"):
         for wrong in (-0.1, math.nan, math.inf):
             with pytest.raises(OptionError, match=f"{name} must be a number from 0"):
-                SampleOptions(**{name: wrong})
+                options_of(name, wrong)
     with pytest.raises(OptionError, match="sharpness must be a number from 0 to 2; got 2.5"):
         SampleOptions(sharpness=2.5)
     assert SampleOptions(sharpness=MAX_SHARPNESS, temperature=0, steps=1).given == ["steps", "temperature", "sharpness"]
@@ -98,7 +103,7 @@ HONORED = {
 ], ids=str)  # fmt: skip
 def test_an_option_changes_the_picture_or_is_refused(which, name):
     stage, rgb = lively(*which), picture(SIDES[which[0]])
-    options = SampleOptions(**{name: VALUES[name]})
+    options = options_of(name, VALUES[name])
     assert stage.honors == HONORED[which]
     if name in HONORED[which]:
         asked, plain = (drawn(stage, rgb, generators(1, 2), one) for one in (options, SampleOptions()))
@@ -113,8 +118,9 @@ def test_an_option_changes_the_picture_or_is_refused(which, name):
 def test_the_temperature_asked_for_stands_before_the_configs(kind):
     stage, gray = lively("coarse", kind), gray_from_rgb(picture(64))
 
-    def sample(stage: CoarseColorizer, **options: float) -> torch.Tensor:
-        return stage.sample(encoded(stage, gray), 2, SampleOptions(**options), generators(*range(4))).coarse64
+    def sample(stage: CoarseColorizer, **given: Any) -> torch.Tensor:
+        options = replace(SampleOptions(), **given)
+        return stage.sample(encoded(stage, gray), 2, options, generators(*range(4))).coarse64
 
     warm, cool = sample(stage), sample(stage, temperature=0.5)
     assert (cool != warm).any()
@@ -293,10 +299,10 @@ def test_inputs_that_do_not_fit_are_refused():
     for bad in (coarse[:1], coarse[:, :32], coarse[:, None]):
         with pytest.raises(ValueError, match="coarse64"):
             two.upsample(gray, bad)
-    for bad in ((gray, rgb64), (gray256[:, 0], rgb64), (gray256, rgb64[:1]), (gray256, rgb64[0]), (gray256, gray)):
+    for pair in ((gray, rgb64), (gray256[:, 0], rgb64), (gray256, rgb64[:1]), (gray256, rgb64[0]), (gray256, gray)):
         for stage in (three, small("superres", "coltran")):
             with pytest.raises(ValueError, match="gray256 must be"):
-                stage.sample(*bad)
+                stage.sample(*pair)
     with pytest.raises(ValueError, match="one per row"):
         three.sample(gray256, rgb64, SampleOptions(superres_steps=2), generators(1))
     with pytest.raises(ValueError, match="decode"):

@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from pipeline import ColorPipeline
 from stages.checkpoint import CheckpointError, read_description, sha256_of
 from stages.registry import kind_of, load_stage
 from stages.stage import Stage
+from stages.stage1_coarse.diffusion import DiffusionColorizer
 from stages.training import launch, loop
 from stages.training.config import Config, DataConfig, TrainingConfig
 from stages.training.data import Mixture, Pictures
@@ -80,10 +82,13 @@ def toy_pictures(digest: str = "digest") -> Mixture:
     return Mixture(("first", "second"), sets, (0.7, 0.3), (4, 1))
 
 
-def toy_config(noise: float = 0.1, **options) -> Config:
+def toy_config(noise: float = 0.1, **options: Any) -> Config:
     """12 steps of 4 pictures; a report every 5 steps, a checkpoint every 3."""
-    values = dict(samples=48, batch_size=4, warmup=8, average_half_life=8, report_every=20, save_every=12,
-                  learning_rate=0.05, precision="no") | options  # fmt: skip
+    values: dict[str, Any] = {
+        "samples": 48, "batch_size": 4, "warmup": 8, "average_half_life": 8, "report_every": 20, "save_every": 12,
+        "learning_rate": 0.05, "precision": "no",
+    }  # fmt: skip
+    values |= options
     return Config("toy", "coarse", "toy", ToyConfig(noise), DataConfig(8), TrainingConfig(**values))
 
 
@@ -145,7 +150,8 @@ def assert_same_run(run: Path, whole: Path) -> None:
 
 
 def test_the_run_depends_on_noise_order_and_seed(whole, tmp_path):
-    for number, options in enumerate([{"noise": 0.2}, {"seed": 1}, {"learning_rate": 0.04}]):
+    changes: list[dict[str, Any]] = [{"noise": 0.2}, {"seed": 1}, {"learning_rate": 0.04}]
+    for number, options in enumerate(changes):
         train_toy(tmp_path / str(number), toy_config(**options))
         name = "final/model.safetensors"
         assert sha256_of(tmp_path / str(number) / name) != sha256_of(whole / name), options
@@ -189,7 +195,7 @@ def test_the_newest_two_checkpoints_are_kept_and_nothing_unfinished(whole, tmp_p
 
 def test_a_run_under_way_may_be_given_an_end(tmp_path):
     """A longer run, a decay and other intervals, decided on later, are the same as decided on at once."""
-    planned = {"schedule": "constant", "samples": 64, "decay_from": 32, "decay": 32, "report_every": 16}
+    planned: dict[str, Any] = {"schedule": "constant", "samples": 64, "decay_from": 32, "decay": 32, "report_every": 16}
     train_toy(tmp_path / "whole", toy_config(**planned))
     train_toy(tmp_path / "run", toy_config(schedule="constant"), stop_after=7)
     train_toy(tmp_path / "run", toy_config(**planned, save_every=8, save_minutes=3.0))
@@ -400,7 +406,7 @@ def test_no_clipping_leaves_the_gradient_as_it_is(tmp_path):
     free = train_toy(tmp_path / "free", toy_config(gradient_clip=0.0))
     wide = train_toy(tmp_path / "wide", toy_config(gradient_clip=1e9))
     tight = train_toy(tmp_path / "tight", toy_config(gradient_clip=1e-9))
-    weights = [load_file(folder / "model.safetensors") for folder in (free, wide, tight)]
+    weights = [load_file(folder / "model.safetensors") for folder in (free, wide, tight) if folder]
     torch.testing.assert_close(weights[0], weights[1])
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
@@ -472,7 +478,7 @@ def test_recomputing_blocks_changes_the_memory_and_not_the_gradient(name):
 def test_a_compiled_run_learns_the_same(tmp_path):
     """Without noise: compiled code draws its own."""
     plain, compiled = (train_toy(tmp_path / str(on), toy_config(noise=0, compile=on)) for on in (False, True))
-    weights = [load_file(folder / "model.safetensors") for folder in (plain, compiled)]
+    weights = [load_file(folder / "model.safetensors") for folder in (plain, compiled) if folder]
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-4)
 
 
@@ -641,6 +647,7 @@ def test_sigterm_saves_and_says_how_to_continue(photographs, tmp_path):
     assert process.returncode == 143 and "Traceback" not in error, error
     newest = sorted(run.glob("checkpoint-*"))[-1]
     message = re.search(r"stopped after step (\d+), saved in (\S+)\. To .* same again: \S*stage1.py", out)
+    assert message is not None
     step, place = message.groups()
     assert place == str(newest) and int(step) == int(newest.name[-8:]) and not (run / "final").exists()
     assert run_script(*options, "--stop-after", "1")[0] == 0
@@ -661,14 +668,15 @@ def test_a_training_starts_from_saved_weights_without_their_distilled_steps(tmp_
     path.write_text((TINY / "stage1.toml").read_text().replace("[training]", f'[training]\nstart_from = "{folder}"'))
     config = Config.read(path)
     assert launch.given_start(config.training.start_from) == folder
-    stage, saved = launch.first_stage(config, path, folder), load_file(folder / "model.safetensors")
+    stage: Any = launch.first_stage(config, path, folder)
+    saved = load_file(folder / "model.safetensors")
     state = stage.state_dict()
     assert {name for name in saved if name not in state} == {"tuned.levels", "tuned.gains", "tuned.modulation"}
     assert all(torch.equal(value, saved[name].float()) for name, value in state.items())
     assert stage.config == config.network and stage.config.sampler == "dpmpp_2m"  # how it samples is the config's
 
-    class Wider(type(stage)):
-        def __init__(self, config):
+    class Wider(DiffusionColorizer):
+        def __init__(self, config: Any) -> None:
             super().__init__(config)
             self.more = nn.Linear(2, 2)
 
@@ -676,10 +684,11 @@ def test_a_training_starts_from_saved_weights_without_their_distilled_steps(tmp_
     with pytest.raises(CheckpointError, match=r"missing \['more.bias', 'more.weight'\], unknown \[\]"):
         launch.first_stage(config, path, folder)
     Wider.new_parameters = ("more.",)
-    fresh = launch.first_stage(config, path, folder)
-    assert torch.equal(fresh.more.weight, launch.first_stage(config, path, folder).more.weight)
+    fresh: Any = launch.first_stage(config, path, folder)
+    again: Any = launch.first_stage(config, path, folder)
+    assert torch.equal(fresh.more.weight, again.more.weight)
     assert torch.equal(fresh.encoder.up.weight, stage.encoder.up.weight)
-    Wider.finishing_parameters = ()
+    monkeypatch.setattr(Wider, "finishing_parameters", ())
     with pytest.raises(CheckpointError, match=r"missing \[\], unknown \['tuned.gains', 'tuned.levels'"):
         launch.first_stage(config, path, folder)
 
@@ -774,11 +783,13 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
 
     own = tmp_path / "own.toml"
     text = (TINY / "pipeline_coltran.toml").read_text()
-    wrong = ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run")
+    wrong: list[tuple[str, int, str]] = [
+        ("heads = 4", 1, "another network"), ("colour = 1", 1, "unknown keys"), ("saved = 3", 1, "must name a run"),
+        ('saved = "no"', 1, "there is no"),
+    ]  # fmt: skip
     another = load_stage(tmp_path / "runs/stage1_coltran/final")
     next(another.parameters()).data += 0.1  # another average of the run
     another.save_pretrained(tmp_path / "runs/stage1_coltran/again")
-    wrong += (('saved = "no"', 1, "there is no"),)
     for settings, code, message in (('saved = "again", pool = 3', 0, ""), *wrong):
         own.write_text(text.replace('"stage1_coltran"', f'{{ run = "stage1_coltran", {settings} }}'))
         assert package.main([*options, str(own)]) == code and message in capsys.readouterr().err
@@ -945,5 +956,5 @@ def test_whole_numbers_will_do_for_floats(tmp_path):
 
 
 if __name__ == "__main__":
-    Mixture.cuts = uncut
+    Mixture.cuts = uncut  # type: ignore[method-assign]
     train_toy(Path(sys.argv[1]), toy_config(noise=0), expect_world=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def fields(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1))).float()
 
 
-def fitted() -> WienerDenoiser:
+def fitted() -> Any:  # a WienerDenoiser, with an Answer inside
     denoiser = WienerDenoiser(Answer(), *SHAPE)
     denoiser.spectrum.copy_(falling_spectrum())
     return denoiser
@@ -61,9 +62,10 @@ def test_the_spectrum_is_found_again():
 
 def test_a_flat_spectrum_is_the_denoiser_of_karras():
     x, sigma = torch.randn(3, *SHAPE), torch.tensor([0.1, 1.0, 30.0])
-    ours, theirs = WienerDenoiser(Answer(), *SHAPE), Denoiser(Answer(), 1.0)
+    answer = Answer()
+    ours, theirs = WienerDenoiser(answer, *SHAPE), Denoiser(answer, 1.0)
     for value in (0.0, 0.7):
-        ours.network.value = theirs.network.value = value
+        answer.value = value
         torch.testing.assert_close(ours(x, sigma), theirs(x, sigma))
     torch.testing.assert_close(ours.loss_weight(sigma), theirs.loss_weight(sigma))
 
@@ -85,7 +87,7 @@ def test_a_silent_network_loses_what_the_best_linear_estimate_loses(sigma):
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0, 80.0])
-def test_the_network_sees_unit_spread_and_its_level(sigma):
+def test_the_network_sees_unit_variance_and_its_level(sigma):
     denoiser, clean = fitted(), fields(2000)
     torch.manual_seed(0)
     denoiser(clean + sigma * torch.randn_like(clean), sigma)
@@ -107,8 +109,8 @@ def test_samples_of_a_silent_network_have_the_spectrum():
 
 def test_the_exponential_integrator_is_exact_for_a_silent_network():
     noise, denoiser = torch.randn(3, *SHAPE), fitted()
-    spread = falling_spectrum().sqrt().numpy()
-    coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * spread
+    deviations = falling_spectrum().sqrt().numpy()
+    coefficients = scipy.fft.dctn(noise.numpy(), type=2, norm="ortho", axes=(-2, -1)) * deviations
     expected = torch.from_numpy(scipy.fft.idctn(coefficients, type=2, norm="ortho", axes=(-2, -1)))
     for steps in (1, 7):
         end = sample_exponential(denoiser, noise, geometric_sigmas(steps))
@@ -263,7 +265,7 @@ def test_after_a_correction_the_exponential_integrator_starts_anew(moved):
         reached: list[Tensor] = []
         from_here = denoiser.fields(denoiser.whitened(x, sigma))
         levels = [sigma, lower, 0.0] if lower else [sigma, 0.0]
-        sample_exponential(denoiser, from_here, levels, lambda i, s, x, x0, reached=reached: reached.append(x))
+        sample_exponential(denoiser, from_here, levels, lambda *step, reached=reached: reached.append(step[2]))
         x = reached[0] + moved
     torch.testing.assert_close(end, x, rtol=1e-5, atol=1e-5)  # the bases are float32
     assert (sample_exponential(denoiser, white, sigmas) - end).abs().max() > 1e-3

@@ -71,5 +71,5 @@ def colorfulness(rgb: Tensor) -> Tensor:
     """
     red, green, blue = (255 * rgb).unbind(-3)
     opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=-3)
-    spread = torch.linalg.vector_norm(opponents.std((-2, -1), correction=0), dim=-1)
-    return spread + 0.3 * torch.linalg.vector_norm(opponents.mean((-2, -1)), dim=-1)
+    deviation = torch.linalg.vector_norm(opponents.std((-2, -1), correction=0), dim=-1)
+    return deviation + 0.3 * torch.linalg.vector_norm(opponents.mean((-2, -1)), dim=-1)

@@ -107,16 +107,16 @@ class LinearSchedule:
         return torch.cat([sigma_from_gamma(self.gammas[chosen]), torch.zeros(1, dtype=torch.float64)])
 
     def timestep(self, sigma: Level) -> Tensor:
-        """The timestep, from 0 to T - 1, of noise levels of any shape: whole at the schedule's own, even in ln sigma
+        """The timestep, from 0 to T - 1, of noise levels of any shape: whole at the schedule's sigmas, even in ln sigma
         between them. float64. Raises ValueError for levels that the schedule does not reach.
         """
-        own = sigma_from_gamma(self.gammas)
+        sigmas = sigma_from_gamma(self.gammas)
         level = float64(sigma).cpu()
         # float32 levels may lie a rounding error outside.
-        if not ((level >= own[0] * (1 - 1e-6)) & (level <= own[-1] * (1 + 1e-6))).all():
-            raise ValueError(f"{self} knows sigma from {own[0]:.6g} to {own[-1]:.6g}; got {level.tolist()}")
-        upper = torch.searchsorted(own, level).clamp(1, self.steps - 1)
-        low, high = own[upper - 1].log(), own[upper].log()
+        if not ((level >= sigmas[0] * (1 - 1e-6)) & (level <= sigmas[-1] * (1 + 1e-6))).all():
+            raise ValueError(f"{self} knows sigma from {sigmas[0]:.6g} to {sigmas[-1]:.6g}; got {level.tolist()}")
+        upper = torch.searchsorted(sigmas, level).clamp(1, self.steps - 1)
+        low, high = sigmas[upper - 1].log(), sigmas[upper].log()
         return upper - 1 + ((level.log() - low) / (high - low)).clamp(0, 1)
 
     def draw_gammas(

@@ -44,7 +44,7 @@ STAGE1_SAMPLERS = sorted([*SAMPLERS, "spectral"])
 class DiffusionEncoding(Encoding):
     """What a photograph tells each of its draws.
 
-    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_spread`; both before any hints
+    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_std`; both before any hints
     hinted: the preview with the hints, the same without any; maps: the denoiser's, see `ChromaNetwork.prepare`
     """
 
@@ -57,7 +57,7 @@ class DiffusionEncoding(Encoding):
 class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     kind, config_class = "diffusion", DiffusionColorizerConfig
     honors = frozenset({"steps", "temperature", "chroma_gain"})
-    renamed_keys = {"vividness": "chroma_gain", "prints": "film"}
+    renamed_keys = {"vividness": "chroma_gain", "prints": "film", "chroma_spread": "chroma_std"}
     new_parameters = ("hints.",)
     finishing_parameters = ("tuned.",)
 
@@ -186,7 +186,7 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         if self.hints is None:
             return super().with_hints(encoding, hints)
         self.check_hints(encoding, hints)
-        weight, known = hints[:, :1], hints[:, 1:] / self.config.chroma_spread
+        weight, known = hints[:, :1], hints[:, 1:] / self.config.chroma_std
         features, hinted = self.hints(
             encoding.features, encoding.gray64, encoding.preview, torch.cat([weight, known], dim=1)
         )
@@ -242,8 +242,8 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     def _sigmas(self, steps: int) -> Tensor:
         """Falling noise levels of so many steps, and 0."""
         config = self.config
-        spread = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
-        return spread(steps, config.sigma_min, config.sigma_max)
+        schedule = geometric_sigmas if config.sampler == "spectral" else karras_sigmas
+        return schedule(steps, config.sigma_min, config.sigma_max)
 
     def _sharp(self, view: GrayView) -> Tensor:
         return view.gray128 if self.config.gray_side == 2 * SIDE else view.gray64
@@ -254,10 +254,10 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         return F.avg_pool2d(sharp, rgb.shape[-1] // SIDE), sharp
 
     def _chroma32(self, rgb: Tensor) -> Tensor:
-        """Chroma of rgb (B, 3, S, S) in units of its spread: (B, 2, 32, 32)."""
-        return F.avg_pool2d(chroma_from_rgb(rgb), rgb.shape[-1] // CHROMA_SIDE) / self.config.chroma_spread
+        """Chroma of rgb (B, 3, S, S) in units of its standard deviation: (B, 2, 32, 32)."""
+        return F.avg_pool2d(chroma_from_rgb(rgb), rgb.shape[-1] // CHROMA_SIDE) / self.config.chroma_std
 
     def _enlarged(self, chroma: Tensor) -> Tensor:
         # JPEG decoders enlarge 4:2:0 chroma the same way; along-the-luma enlargement measured no better here.
-        chroma = chroma * self.config.chroma_spread
+        chroma = chroma * self.config.chroma_std
         return F.interpolate(chroma, (SIDE, SIDE), mode="bilinear", align_corners=False)

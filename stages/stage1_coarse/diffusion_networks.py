@@ -30,10 +30,10 @@ class DiffusionColorizerConfig:
     denoiser_blocks: tuple[int, int] = (1, 3)  # before and after the middle at 16x16, in the middle at 8x8
     heads: int = 4
     classes: int = 200  # of the auxiliary label; 0 without
-    chroma_spread: float = 0.08  # standard deviation of Cb and Cr over photographs
+    chroma_std: float = 0.08  # standard deviation of Cb and Cr over photographs
     # training
     noise_levels: int = 4  # per picture and encoding; 0 trains the encoder and its heads alone
-    noise_mean: float = 1.0  # of ln(sigma), sigma in units of chroma_spread
+    noise_mean: float = 1.0  # of ln(sigma), sigma in units of chroma_std
     noise_std: float = 1.6
     preview_weight: float = 1.0
     label_weight: float = 0.2
@@ -53,7 +53,7 @@ class DiffusionColorizerConfig:
 
 class GrayEncoder(nn.Module):
     """What is in the picture: gray64 (B, 1, 64, 64) -> features (B, C, 16, 16), preview (B, 2, 32, 32) in
-    units of `chroma_spread`, class logits.
+    units of `chroma_std`, class logits.
 
     sharp: the picture at `gray_side`, (B, 1, S, S), for the backbone
     """

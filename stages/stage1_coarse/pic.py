@@ -37,7 +37,7 @@ from stages.precision import checked_finite
 
 SIDE = 64
 INITIAL_PICTURES = 100  # that set the scales of the layers
-INITIAL_SPREAD = 0.06  # of every component; times the logistic's 1.8 that of a and b over photographs
+INITIAL_SCALE = 0.06  # of every component; times the logistic's 1.8 that of a and b over photographs
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class PICColorizer(CoarseColorizer[PICEncoding], HasLikelihood, Scores):
         write = self.pixels.write
         write.gain.mul_(0.1)
         write.bias.mul_(0.1)
-        write.bias[-2 * self.config.components :] = math.log(INITIAL_SPREAD)
+        write.bias[-2 * self.config.components :] = math.log(INITIAL_SCALE)
 
     # likelihoods
 

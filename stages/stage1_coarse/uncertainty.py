@@ -21,8 +21,8 @@ def expected_error(gray: Tensor, chroma: Tensor, pictures: Tensor) -> Tensor:
     """
     for name, planes in (("chroma", chroma), ("pictures", pictures)):
         if gray.ndim != 3 or len(gray) != 1 or planes.ndim != 4 or planes.shape[1] != 2:
-            found = f"{tuple(gray.shape)} and {tuple(planes.shape)}"
-            raise ValueError(f"gray must be (1, H, W) and {name} (N, 2, h, w); got {found}")
+            shapes = f"{tuple(gray.shape)} and {tuple(planes.shape)}"
+            raise ValueError(f"gray must be (1, H, W) and {name} (N, 2, h, w); got {shapes}")
     size = (gray.shape[-2], gray.shape[-1])
     judged = lab_from_rgb(merge(gray, resize(pictures, size)))
     apart = torch.zeros_like(judged[:, 0])

@@ -33,7 +33,7 @@ from stages.precision import checked_finite
 SIDE, LOW_SIDE = 256, 64
 PATCH = SIDE // LOW_SIDE
 PIXELS = PATCH**2
-DETAIL_SPREAD = 0.05  # of the gray picture's detail, what is lost at 64x64
+DETAIL_STD = 0.05  # of the gray picture's detail, what is lost at 64x64
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class DiffusionSuperResolverConfig:
     encoder_channels: tuple[int, int, int] = (64, 128, 192)
     denoiser_channels: tuple[int, int] = (64, 96)
     heads: int = 4
-    chroma_spread: float = 0.08
-    residual_spread: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
+    chroma_std: float = 0.08
+    residual_std: float = 0.01  # of chroma minus its bicubic enlargement, disturbed inputs included
     # training
     noise_levels: int = 2  # per picture and encoding
-    noise_mean: float = 2.0  # of ln(sigma), sigma in units of residual_spread
+    noise_mean: float = 2.0  # of ln(sigma), sigma in units of residual_std
     noise_std: float = 1.5
     huber: float = 0.3  # of `denoising_loss`: most of the residual is nearly zero, and edges should not drown it
     disturb: float = 0.03  # strongest chroma noise of the 64x64 input
@@ -63,6 +63,7 @@ class DiffusionSuperResolverConfig:
 class DiffusionSuperResolver(SuperResolver):
     kind, config_class = "diffusion", DiffusionSuperResolverConfig
     honors = frozenset({"superres_steps"})
+    renamed_keys = {"chroma_spread": "chroma_std", "residual_spread": "residual_std"}
     training_side = SIDE
 
     def __init__(self, config: DiffusionSuperResolverConfig | None = None):
@@ -94,7 +95,7 @@ class DiffusionSuperResolver(SuperResolver):
         if config.stray:
             low = low + stray_detail(resize(gray, (LOW_SIDE, LOW_SIDE)), config.stray, config.untouched)
         base, context = self._prepared(gray, low)
-        target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / config.residual_spread
+        target = F.pixel_unshuffle(chroma_from_rgb(rgb) - base, PATCH) / config.residual_std
         importance = F.pixel_unshuffle(sensitivity(merge(gray, base)), PATCH).repeat(1, 2, 1, 1)
 
         return denoising_loss(
@@ -115,7 +116,7 @@ class DiffusionSuperResolver(SuperResolver):
 
         gray256: (B, 1, 256, 256), rgb64: (B, 3, 64, 64), both in [0, 1]; generator: as `draw_noise` for B rows
         options: one step draws nothing: `generator` is not read
-        callback: as for the samplers, of the residual in its own spread, as patches (B, 32, 64, 64)
+        callback: as for the samplers, of the residual over its standard deviation, as patches (B, 32, 64, 64)
         returns: rgb256 (B, 3, 256, 256)
         Raises RuntimeError where the networks' answers are not finite.
         """
@@ -139,16 +140,16 @@ class DiffusionSuperResolver(SuperResolver):
 
         residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
         checked_finite(residual, "the colors of stage 3")
-        return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_spread)
+        return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_std)
 
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Bicubic enlargement of low (B, 2, 64, 64), (B, 2, 256, 256), and what the denoiser has to know."""
         config, base = self.config, resize(low, (SIDE, SIDE))
         gray_low = resize(gray, (LOW_SIDE, LOW_SIDE))
         guided = enlarge_chroma(low, gray_low, gray)
-        features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_spread)
-        detail = ((gray - resize(gray_low, (SIDE, SIDE))) / DETAIL_SPREAD).expand(-1, 2, -1, -1)
-        return base, self.network.prepare(features, torch.cat([detail, (guided - base) / config.residual_spread], 1))
+        features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_std)
+        detail = ((gray - resize(gray_low, (SIDE, SIDE))) / DETAIL_STD).expand(-1, 2, -1, -1)
+        return base, self.network.prepare(features, torch.cat([detail, (guided - base) / config.residual_std], 1))
 
 
 def sensitivity(rgb: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ def sensitivity(rgb: Tensor) -> Tensor:
 
 
 class EdgeEncoder(nn.Module):
-    """gray (B, 1, 256, 256) and chroma enlarged in two ways (B, 4, 256, 256), of unit spread -> features (B, C, 64,
+    """gray (B, 1, 256, 256) and chroma enlarged in two ways (B, 4, 256, 256), of unit variance -> features (B, C, 64,
     64); runs once.
     """
 

@@ -272,14 +272,14 @@ def load_pictures(
         try:
             data = entry["bytes"] if entry["bytes"] is not None else Path(entry["path"]).read_bytes()
             digest.update(hashlib.sha256(data).digest())
-            found = read_picture(data, side // 2 if upsample else side)
+            read = read_picture(data, side // 2 if upsample else side)
         except Exception:  # decoders raise all kinds of errors on damaged files
             dropped["broken"] += 1
             continue
-        if found is None:
+        if read is None:
             dropped["too small"] += 1
             continue
-        picture, ignored = fitted(found[0], side), found[1]
+        picture, ignored = fitted(read[0], side), read[1]
         if not shards and is_one_tint(picture):  # the Parquet sets were sifted when they were made
             dropped["gray or one tint"] += 1
             continue

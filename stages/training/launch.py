@@ -76,8 +76,8 @@ def run_config(
     pictures = load_mixture(data, config.data)
     classes, labels = stage.label_classes, torch.cat([one.labels for one in pictures.sets])
     if classes and not ((labels >= -1) & (labels < classes)).all():
-        found = f"{int(labels.min())} to {int(labels.max())}"
-        raise DataError(f"labels must be class numbers below classes = {classes}, or -1 where unknown; got {found}")
+        given = f"{int(labels.min())} to {int(labels.max())}"
+        raise DataError(f"labels must be class numbers below classes = {classes}, or -1 where unknown; got {given}")
     with Termination() as termination:
         return train(
             config, stage, pictures, run, report, expect_world=options.expect_world,

@@ -44,8 +44,8 @@ def save_checkpoint(
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    found = sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
-    return found[-1] if found else None
+    complete = sorted(path for path in run.glob("checkpoint-*") if (path / "state.json").is_file())
+    return complete[-1] if complete else None
 
 
 def load_checkpoint(

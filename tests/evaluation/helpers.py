@@ -17,7 +17,6 @@ from PIL import Image
 from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
 from stages.provenance import ROOT
 from stages.registry import kind_of
-from stages.stage import Stage
 from stages.training.config import Config
 
 PHOTOS = {"photos64": 6, "photos128": 4, "photos256": 4}
@@ -73,7 +72,7 @@ def check_complete(results: dict[str, Any], name: str, stages: set[str]) -> None
             assert {"psnr", "colorfulness_ratio", "squeezenet_kid", "squeezenet_kid_95"} <= set(row)
 
 
-def tiny(name: str, **changes: Any) -> Stage:
+def tiny(name: str, **changes: Any) -> Any:
     """A real stage as small as a config of configs/tiny makes it, with random weights."""
     config = Config.read(ROOT / "configs" / "tiny" / f"{name}.toml")
     return kind_of(config.family, config.kind)[1](replace(config.network, **changes)).eval()

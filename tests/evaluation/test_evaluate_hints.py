@@ -10,6 +10,7 @@ from helpers import scores
 
 from pipeline import ColorPipeline
 from stages.evaluation.photos import load_photos
+from stages.hints.hints import Hints
 from train_scripts import evaluate_hints
 from train_scripts.evaluate_hints import colored_by, random_cells, strokes_over
 
@@ -42,4 +43,5 @@ def test_what_is_scored_is_what_the_call_gives(data: Path, weights: Path) -> Non
         levels = [one[0].numpy() for one in gray]
         given = pipe(levels, generator=3, preview=preview, hints=hints, output_type="pt").images
         assert torch.equal(colored, torch.stack(given))
-        assert not torch.equal(colored, colored_by(pipe, 3, preview=preview)(gray.float() / 255, [None, None]))
+        without = colored_by(pipe, 3, preview=preview)(gray.float() / 255, [Hints((256, 256))] * 2)
+        assert not torch.equal(colored, without)

@@ -17,6 +17,7 @@ from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.tables import GRAY, ORIGINALS, PREVIEW
 from stages.faces import HasLikelihood
+from stages.stage import Stage
 from stages.stage1_coarse.candidates import spread_order
 from train_scripts import evaluate_stage1
 
@@ -90,7 +91,7 @@ def test_kinds_that_know_likelihoods(kind, unit, data, tmp_path):
     """No stand-in: from a saved stage to the table, by the code that scores every kind."""
     torch.manual_seed(0)
     stage = tiny(f"stage1_{kind}")
-    assert isinstance(stage, HasLikelihood)
+    assert isinstance(stage, Stage) and isinstance(stage, HasLikelihood)
     stage.save_pretrained(tmp_path / "stage")
     options = ("--weights", str(tmp_path / "stage"), "--best-photos", "2", "--candidates", "2")
     results = scores(evaluate_stage1, data, tmp_path / "out", *options)

@@ -42,7 +42,7 @@ def test_the_sampled_row_is_the_default_output_of_the_pipeline(data, weights, tm
 
 def test_other_numbers_of_steps(data, weights, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
-    stage = tiny("stage3", residual_spread=0.3)  # to be seen in 8 bits
+    stage = tiny("stage3", residual_std=0.3)  # to be seen in 8 bits
     for weight in stage.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     stage.save_pretrained(tmp_path / "stage3")
@@ -59,8 +59,12 @@ def test_other_numbers_of_steps(data, weights, tmp_path, monkeypatch, capsys):
         assert two[key]["value"] == pytest.approx(two["squeezenet_kid"] - most["squeezenet_kid"], abs=1e-6)
         assert f"stage 3, sharpened, {name} rgb64" not in rows
     seen: list[float] = []
-    monkeypatch.setattr(evaluate_stage3, "sharpened",
-                        lambda gray, rgb, sharpness: seen.append(sharpness) or sharpened(gray, rgb, sharpness))
+
+    def noted(gray: torch.Tensor, rgb: torch.Tensor, sharpness: float) -> torch.Tensor:
+        seen.append(sharpness)
+        return sharpened(gray, rgb, sharpness)
+
+    monkeypatch.setattr(evaluate_stage3, "sharpened", noted)
     sharper = by_name(scores(evaluate_stage3, data, tmp_path / "out", *options, "--sharpness", "0.7"))
     assert set(seen) == {0, 0.7}
     for name in ("true", "sampled"):

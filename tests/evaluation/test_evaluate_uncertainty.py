@@ -37,6 +37,7 @@ def test_rank_correlations(data, weights, tmp_path):
         samples = torch.stack(pipe(photo, 3, generator=5, pool=1, output_type="pt").images)
         mean = merge(gray, chroma_from_rgb(samples).mean(0))
         default = pipe(photo, uncertainty=True, generator=5, output_type="pt")
+        assert default.uncertainty is not None
         ab = lab_from_rgb(samples)[:, 1:].numpy()
         (of_mean,) = uncertainty_map(photo, uncertainty_draws(pipe, photo, noise, None), mean[None])
         for key, one in {

@@ -24,6 +24,7 @@ from train_scripts.weights import stage_weights
 
 def test_photographs_keep_their_order_and_pixels(data):
     photos = load_photos(data, "photos64", "validation", 4)
+    assert isinstance(photos.pictures, torch.Tensor)
     assert photos.pictures.shape == (4, 3, 64, 64) and photos.pictures.dtype == torch.uint8
     for seed, picture in enumerate(photos.pictures):
         assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.asarray(photograph("photos64", seed)))
@@ -33,7 +34,7 @@ def test_photographs_keep_their_order_and_pixels(data):
 
 def test_of_photographs_that_are_not_square_the_center_is_taken(data):
     photos = load_photos(data, "photos128", "validation")
-    assert photos.pictures.shape == (PHOTOS["photos128"], 3, 128, 128)
+    assert isinstance(photos.pictures, torch.Tensor) and photos.pictures.shape == (PHOTOS["photos128"], 3, 128, 128)
     boxes = [(0, 11, 128, 139), (21, 0, 149, 128), (0, 0, 128, 128), (0, 32, 192, 224)]
     for seed, (picture, box) in enumerate(zip(photos.pictures, boxes, strict=True)):
         center = torch.from_numpy(np.array(photograph("photos128", seed).crop(box))).permute(2, 0, 1)
@@ -46,8 +47,10 @@ def test_of_photographs_that_are_not_square_the_center_is_taken(data):
 
 def test_reduced_photographs_are_area_averages(data):
     photos = load_photos(data, "photos256", "validation")
+    reduced = photos.reduced(64).pictures
+    assert isinstance(photos.pictures, torch.Tensor) and isinstance(reduced, torch.Tensor)
     blocks = photos.pictures.float().unflatten(2, (64, 4)).unflatten(4, (64, 4)).mean((3, 5))
-    assert (photos.reduced(64).pictures.float() - blocks).abs().max() <= 0.51
+    assert (reduced.float() - blocks).abs().max() <= 0.51
     assert photos.reduced(256) is photos and photos.reduced(64).digests == photos.digests
 
 

@@ -22,9 +22,9 @@ class AxialEncoder(nn.Module):
 
     def __init__(self, channels: int, feed_forward: int, heads: int, layers: int, size: tuple[int, int]):
         super().__init__()
-        (height, width), spread = size, channels**-0.5
-        self.rows = nn.Parameter(torch.randn(height, 1, channels) * spread)
-        self.columns = nn.Parameter(torch.randn(width, channels) * spread)
+        (height, width), std = size, channels**-0.5
+        self.rows = nn.Parameter(torch.randn(height, 1, channels) * std)
+        self.columns = nn.Parameter(torch.randn(width, channels) * std)
         self.layers = nn.ModuleList()
         for _ in range(layers):
             for axis, length in (("row", width), ("column", height)):

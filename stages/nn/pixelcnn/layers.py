@@ -24,7 +24,7 @@ class Convolution(nn.Module):
     """Weight-normalized convolution (Salimans and Kingma, arXiv 1602.07868): weight = gain · v / |v|.
 
     kernel: (height, width); shift: where it looks, see the module's text; "none" looks around itself
-    scale: of the outputs' spread that `initialized_by_data` sets
+    scale: of the outputs' standard deviation that `initialized_by_data` sets
     forward: (B, C, H, W) -> (B, out, H / stride, W / stride)
     """
 
@@ -69,8 +69,8 @@ class Convolution(nn.Module):
 
 @contextmanager
 def initialized_by_data(network: nn.Module) -> Iterator[None]:
-    """Within it, each convolution that runs is first set so that what it puts out has mean 0 and its `scale` as spread
-    over the batch (arXiv 1602.07868, section 3)."""
+    """Within it, each convolution that runs is first set so that what it puts out has mean 0 and the standard deviation
+    `scale` over the batch (arXiv 1602.07868, section 3)."""
 
     def set_from(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         layer = cast(Convolution, convolution)

@@ -68,11 +68,11 @@ class LogisticMixture:
             cumulative = (exact(self.logits) / temperature).softmax(1).cumsum(1)
             threshold = exact(uniform[:, :1]) * cumulative[:, -1:]
             k = torch.searchsorted(cumulative, threshold, right=True).clamp(max=self.logits.shape[1] - 1)
-        spread = temperature * torch.logit(uniform[:, 1:].clamp(1e-5, 1 - 1e-5))
+        logistic = temperature * torch.logit(uniform[:, 1:].clamp(1e-5, 1 - 1e-5))
         scale1, scale2 = (scale.gather(1, k).exp() for scale in self.log_scales)
         # The second channel's location needs the first one's value, and only that of the chosen component.
-        first = (self.locations(uniform[:, :1])[0].gather(1, k) + scale1 * spread[:, :1]).clamp(-1, 1)
-        second = (self.locations(first)[1].gather(1, k) + scale2 * spread[:, 1:]).clamp(-1, 1)
+        first = (self.locations(uniform[:, :1])[0].gather(1, k) + scale1 * logistic[:, :1]).clamp(-1, 1)
+        second = (self.locations(first)[1].gather(1, k) + scale2 * logistic[:, 1:]).clamp(-1, 1)
         return torch.cat([first, second], dim=1)
 
     def mean(self) -> Tensor:
