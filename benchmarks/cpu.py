@@ -191,7 +191,7 @@ def dtype_of(options: argparse.Namespace) -> torch.dtype:
 def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
     """Seconds of one call, part by part; what is left is reducing the photo, and Python."""
     from pipeline import cascade, sources
-    from pipeline.files import run
+    from pipeline.files import outputs, run
 
     spent: dict[str, float] = {}
     running: list[str] = []
@@ -226,7 +226,7 @@ def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
         clocked(pipe.superres, "sample", "stage 3")
         clocked(cascade, "uncertainty_map", "uncertainty map")
         clocked(pipe, "full_size", "merge")
-        clocked(run, "save_photo", "write")
+        clocked(outputs, "save_photo", "write")
         start = time.perf_counter()
         call()
         seconds = time.perf_counter() - start

@@ -25,9 +25,12 @@ def test_a_second_run_skips_and_changes_are_redone(trichrome, tmp_path):
     write(source / "a.png", 0)
     write(source / "b.png", 1)
 
+    replaced: list[int] = []
+
     def counts(*more) -> str:
         code, summary, said = trichrome(source, "-o", out, *more)
-        assert code == 0 and said == []
+        replaced.append(len(said))
+        assert code == 0 and all("colored again" in line for line in said)
         return " ".join(word for word in summary.replace(",", "").split() if word.isdigit())
 
     assert counts() == "2 0 0"
@@ -36,7 +39,9 @@ def test_a_second_run_skips_and_changes_are_redone(trichrome, tmp_path):
     assert counts() == "0 2 0" and (out / "a.png").stat().st_mtime_ns == stamp
     write(source / "c.png", 2)
     assert counts() == "1 2 0"
+    assert replaced == [0, 0, 0]
     assert counts("--seed", 1) == "3 0 0" and tree(out)["a.png"] != first["a.png"]
+    assert replaced.pop() == 3, "another seed says what it replaces"
     assert counts("--seed", 1, "--steps", 4) == "3 0 0"
     assert counts() == "3 0 0" and tree(out)["a.png"] == first["a.png"], "the default seed gives one picture"
     assert counts("--quality", 50) == "0 3 0", "PNG has no quality"
