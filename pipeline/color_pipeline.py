@@ -160,7 +160,7 @@ class ColorPipeline:
     ) -> ColorPipelineOutput:
         """Color one photo or several.
 
-        gray: PIL image, path, array or tensor, or a list of these, mixed as you like. Arrays are (H, W),
+        gray: PIL image, path, bytes of a file, array or tensor, or a list of these, mixed as you like. Arrays (H, W),
             (H, W, 1 to 4); tensors (H, W), (1 or 3, H, W), or (B, 1 or 3, H, W) for B photos; uint8, uint16,
             or floats in [0, 1], which count as 16 bits. Of a color picture only the luma is used.
         num_samples: pictures per photo: first the one that is given where one is asked for, then, chosen among three

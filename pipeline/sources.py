@@ -17,7 +17,7 @@ from stages.seeds import NoiseSource, noise_key
 
 __all__ = ["NoiseKey", "Seed", "Source", "listed", "noise_keys_from", "noise_sources", "photo_from", "seeds_from"]
 
-Source = str | Path | Image.Image | np.ndarray | Tensor | Photo
+Source = str | Path | bytes | Image.Image | np.ndarray | Tensor | Photo
 Seed = int | torch.Generator | None
 NoiseKey = str | None
 

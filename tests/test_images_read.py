@@ -322,3 +322,16 @@ def test_several_pages_and_strange_pixels(tmp_path):
         load_photo(Image.fromarray(np.full((4, 4), 70000, np.int32)))
     first.save(tmp_path / "raw.tif", tiffinfo={0xC612: b"\1\4\0\0"})
     refused(tmp_path / "raw.tif", "camera raw")
+
+
+def test_the_bytes_of_a_file_are_the_file(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (9, 14), np.uint8)
+    for suffix in (".png", ".tif", ".webp", ".jpg"):
+        Image.fromarray(gray).save(tmp_path / f"a{suffix}")
+        content = (tmp_path / f"a{suffix}").read_bytes()
+        photo, file = load_photo(content), load_photo(tmp_path / f"a{suffix}")
+        assert np.array_equal(photo.gray, file.gray) and (photo.format, photo.depth) == (file.format, file.depth)
+        with pytest.raises(ImageError, match="the bytes given: "):
+            load_photo(content[: len(content) // 3])
+    with pytest.raises(ImageError, match="the bytes given: the file is empty"):
+        load_photo(b"")

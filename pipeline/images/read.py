@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,15 +30,15 @@ _SPACES = {"b-w": "gray", "grey16": "gray", "srgb": "rgb", "rgb": "rgb", "rgb16"
 
 
 def load_photo(
-    source: str | os.PathLike[str] | Image.Image | NDArray[Any],
+    source: str | os.PathLike[str] | bytes | Image.Image | NDArray[Any],
     *,
     max_pixels: int | None = None,
     page: int | None = None,
     keep_rgb: bool = False,
 ) -> Photo:
-    """Read a picture: a file, a PIL image, or a numpy array.
+    """Read a picture: a file or its bytes, a PIL image, or a numpy array.
 
-    source: path of a JPEG, PNG, TIFF or WebP file (told by content, not by suffix); a PIL image; or an array
+    source: path or content of a JPEG, PNG, TIFF or WebP file (told by content, not by suffix); a PIL image; or an array
         (H, W) or (H, W, 1 | 2 | 3 | 4): gray, gray + alpha, RGB, RGBA; uint8, uint16 or float in [0, 1]
     max_pixels: refuse larger pictures before decoding them; None: see `check_size`
     page: of a TIFF or WebP file, counted from 1; None refuses files of several, rather than color the first only
@@ -50,13 +51,15 @@ def load_photo(
         raise ValueError(f"page must be a whole number from 1, or None; got {page!r}")
     with collected() as notes:
         if isinstance(source, str | os.PathLike):
-            photo = _load_file(Path(source), max_pixels, page, keep_rgb)
+            photo = _load_file(Path(source), None, max_pixels, page, keep_rgb)
+        elif isinstance(source, bytes):
+            photo = _load_file(Path("the bytes given"), source, max_pixels, page, keep_rgb)
         elif isinstance(source, Image.Image):
             photo = load_pil(source, max_pixels, keep_rgb)
         elif isinstance(source, np.ndarray):
             photo = load_array(source, max_pixels, keep_rgb)
         else:
-            raise TypeError(f"a picture is a path, a PIL image or a numpy array; got {type(source).__name__}")
+            raise TypeError(f"a picture is a path, bytes, a PIL image or a numpy array; got {type(source).__name__}")
     photo.notes = tuple(notes)
     for text in notes:
         warnings.warn(text, stacklevel=2)
@@ -82,9 +85,12 @@ def _pages(image: pyvips.Image) -> int:
     return int(image.get("n-pages")) if "n-pages" in image.get_fields() else 1
 
 
-def _load_file(path: Path, max_pixels: int | None, page: int | None, keep_rgb: bool) -> Photo:
+def _load_file(
+    path: Path, content: bytes | None, max_pixels: int | None, page: int | None, keep_rgb: bool
+) -> Photo:
+    """content: of the file, where it is none on disk; decoders want a file of its own then."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if content is None else _file_of(content) as file:
             kind = _format_of(file.read(64))
             photo = _decode(file, kind, max_pixels, page, keep_rgb)
     except OSError as error:
@@ -97,6 +103,13 @@ def _load_file(path: Path, max_pixels: int | None, page: int | None, keep_rgb: b
         raise ImageError(f"{path}: {error}") from error
     photo.format = kind
     return photo
+
+
+def _file_of(content: bytes) -> BinaryIO:
+    file = tempfile.TemporaryFile()
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def _format_of(head: bytes) -> str:
