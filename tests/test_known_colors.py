@@ -131,7 +131,7 @@ def test_a_palette_is_what_pictures_lean_to(pipe):
 
 @pytest.mark.parametrize("palette", [[], "red", ["reddish"], [(1, 2)], [(1, 2, 300)], [None]])
 def test_what_is_no_palette_is_refused(pipe, palette):
-    with pytest.raises(ValueError, match="a palette must be a list of colors|a color of a palette must be"):
+    with pytest.raises(ValueError, match="a palette must be a list of colors|color must be a name or code"):
         pipe(photo(), preview=True, palette=palette)
 
 

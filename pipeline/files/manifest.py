@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from pipeline.files.records import Job
+from stages.checkpoint import sha256_of
 
 MANIFEST = ".trichrome.jsonl"
 MANIFEST_FORMAT = 1
@@ -104,7 +104,7 @@ class Manifest:
 
 def _stamp(path: Path) -> dict[str, Any]:
     status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _sha256(path)}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
 
 
 def _is_same(path: Path, stamp: dict[str, Any]) -> bool:
@@ -113,14 +113,9 @@ def _is_same(path: Path, stamp: dict[str, Any]) -> bool:
         status = path.stat()
         if status.st_size != stamp["size"]:
             return False
-        return status.st_mtime_ns == stamp["mtime_ns"] or _sha256(path) == stamp["sha256"]
+        return status.st_mtime_ns == stamp["mtime_ns"] or sha256_of(path) == stamp["sha256"]
     except (OSError, KeyError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _changes(before: object, now: dict[str, Any]) -> list[str]:

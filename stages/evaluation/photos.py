@@ -17,10 +17,9 @@ from torch import Tensor
 from stages.color.resample import resize
 from stages.color.spaces import gray_from_rgb
 from stages.evaluation.pixel import PictureList, picture_from_rgb
-from stages.photographs import data_folder
+from stages.photographs import PICTURE_SUFFIXES, data_folder
 from stages.seeds import NoiseSource, noise_key
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 HELD_OUT = "held-out"
 
 

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor
+from PIL import Image
 from torch import Tensor
 
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
+from stages.hints.words import rgb_of
 
 __all__ = ["FORMAT", "Hints", "Point"]
 
@@ -155,27 +156,7 @@ def _checked(point: Point, size: tuple[int, int]) -> Point:
                              f"{_shown(size)} pixels; got {value!r}")  # fmt: skip
     if point.radius is not None and not (_is_number(point.radius) and point.radius > 0):
         raise ValueError(f"radius of a point must be a number of pixels above 0, or left out; got {point.radius!r}")
-    return point._replace(color=_rgb(point.color))
-
-
-def _rgb(color: object) -> tuple[int, int, int]:
-    expected = (
-        "color must be a name or code such as 'navy', '#1a2b3c' or 'hsl(20, 60%, 40%)', or [R, G, B] of 0..255; got "
-        f"{color!r}"
-    )
-    if isinstance(color, str):
-        try:
-            levels: tuple[object, ...] = ImageColor.getrgb(color)
-        except ValueError as error:
-            raise ValueError(expected) from error
-    elif isinstance(color, list | tuple):
-        levels = tuple(color)
-    else:
-        raise ValueError(expected)
-    match levels:
-        case (int(red), int(green), int(blue)) if all(type(v) is int and 0 <= v <= 255 for v in levels):
-            return red, green, blue
-    raise ValueError(expected)
+    return point._replace(color=rgb_of(point.color))
 
 
 def _is_number(value: object) -> bool:

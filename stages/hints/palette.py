@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from PIL import ImageColor
 from torch import Tensor
 
 from stages.color.spaces import chroma_from_rgb
+from stages.hints.words import rgb_of
 
 __all__ = ["leaning", "palette_chroma"]
 
@@ -30,18 +30,7 @@ def palette_chroma(colors: Sequence[str | Sequence[int]]) -> Tensor:
     """
     if isinstance(colors, str) or not colors:
         raise ValueError(f"a palette must be a list of colors, at least one; got {colors!r}")
-    return torch.stack([chroma_from_rgb(torch.tensor(_rgb(one))[:, None, None] / 255)[:, 0, 0] for one in colors])
-
-
-def _rgb(color: str | Sequence[int]) -> tuple[int, ...]:
-    try:
-        rgb = ImageColor.getrgb(color)[:3] if isinstance(color, str) else tuple(color)
-        if len(rgb) == 3 and all(type(level) is int and 0 <= level <= 255 for level in rgb):
-            return rgb
-    except (ValueError, TypeError):
-        pass
-    raise ValueError(f"a color of a palette must be a name or code like 'navy' or '#1a2b3c', or (R, G, B) of 0..255; "
-                     f"got {color!r}")  # fmt: skip
+    return torch.stack([chroma_from_rgb(torch.tensor(rgb_of(one))[:, None, None] / 255)[:, 0, 0] for one in colors])
 
 
 def leaning(chroma: Tensor, palette: Tensor) -> Tensor:
