@@ -293,7 +293,8 @@ def test_what_is_saved_is_loaded(tmp_path):
     points = [Point(0, 29.5, "#a1b2c3"), Point(39.9, 0, "hsl(20, 60%, 40%)", 2.5), Point(7, 7, [1, 2, 3])]
     hints = Hints((40, 30), points, strokes)
     hints.save(tmp_path / "photo.jpg.hints.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg.hints.json", "photo.jpg.hints.png"]
+    names = ["photo.jpg.hints.json", "photo.jpg.hints.json.strokes.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     loaded = Hints.load(tmp_path / "photo.jpg.hints.json")
     assert loaded == hints and loaded.points[0].color == (0xA1, 0xB2, 0xC3) and loaded.strokes is not None
     record = json.loads((tmp_path / "photo.jpg.hints.json").read_text())

@@ -367,3 +367,32 @@ def test_the_limit_of_pixels_is_an_option(trichrome, tmp_path):
     assert code == 1 and "pixels to a byte" in said[0] and "--max-megapixels" in said[0]
     code, _, said = trichrome(tmp_path / "a.tif", "-o", tmp_path / "out", "--max-megapixels", 39)
     assert code == 1 and "40 megapixels, more than the limit of 39" in said[0]
+
+
+@pytest.mark.parametrize("name, content", [
+    ("a.png", None), ("notes.txt", "mine"), (".trichrome.jsonl", '{"format": 1}\n'), ("mine.jsonl", "mine\n"),
+    ("list.jsonl", "[1, 2]\n"),
+])  # fmt: skip
+def test_a_report_takes_the_place_of_a_report_alone(trichrome, tmp_path, name, content):
+    photo = write(tmp_path / "a.png")
+    target = tmp_path / name
+    if content is not None:
+        target.write_text(content)
+    before = target.read_bytes()
+    code, _, said = trichrome(photo, "-o", tmp_path / "out", "--report", target)
+    assert code == 2 and "name a new file that ends in .jsonl" in said[-1]
+    assert target.read_bytes() == before and not (tmp_path / "out").exists()
+
+
+def test_no_output_of_one_photo_is_the_photo_itself(trichrome, tmp_path):
+    photo = write(tmp_path / "scan-1.png")
+    before = photo.read_bytes()
+    code, _, said = trichrome(photo, "-o", tmp_path / "scan.png", "--samples", 2, "--overwrite", preview=False)
+    assert code == 1 and "is the photo itself; an input is never overwritten" in said[0]
+    assert photo.read_bytes() == before
+    map_ = write(tmp_path / "b-uncertainty.png")
+    before = map_.read_bytes()
+    code, _, said = trichrome(map_, "-o", tmp_path / "b.png", "--uncertainty", "--overwrite", preview=False)
+    assert code == 1 and "is the photo itself" in said[0] and map_.read_bytes() == before
+    code, _, said = trichrome(tmp_path / "none.png", "-o", tmp_path / "c.png")
+    assert code == 1 and said[0].endswith("no such file")

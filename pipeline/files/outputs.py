@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def check_way(job: Job, out: Path, manifest: Manifest | None, overwrite: bool) -
         path = out / output
         if path.is_dir():
             raise Refused(f"its output {path} is a folder")
+        if os.path.realpath(path) == os.path.realpath(job.source):
+            raise Refused(f"its output {path} is the photo itself; an input is never overwritten")
         if overwrite or not path.exists():
             continue
         if manifest is None:

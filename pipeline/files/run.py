@@ -189,7 +189,7 @@ class _Run:
         if self.manifest is not None and (before := self.manifest.replaced(job, key)):
             self.listeners.say(f"{job.source}: {before}")
         if not job.source.is_file():
-            raise Refused("not a regular file")
+            raise Refused("not a regular file" if job.source.exists() else "no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are the photo's notes
             photo = load_photo(job.source, max_pixels=self.settings.max_pixels, page=job.page)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.files.manifest import MANIFEST
 from pipeline.files.records import Report
 from pipeline.files.report import Outcome, ignored_sentence, shown
 
@@ -51,6 +53,8 @@ class ReportFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if reason := _why_no_report(path):
+            raise ValueError(f"--report {path}: {reason}; name a new file that ends in .jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("a", encoding="utf-8")
         self.lines = 0
@@ -64,6 +68,24 @@ class ReportFile:
 
     def close(self) -> None:
         self.file.close()
+
+
+def _why_no_report(path: Path) -> str | None:
+    """Why a report must not be written there: whatever stands there and is no report would be lost."""
+    if path.suffix != ".jsonl":
+        return "a report is lines of JSON"
+    if path.name == MANIFEST:
+        return "that is the memory of an output folder"
+    if path.exists():
+        with path.open("rb") as file:
+            line = file.readline(1 << 16)
+        try:
+            is_report = not line or {"input", "status"} <= json.loads(line).keys()
+        except (ValueError, AttributeError, RecursionError):
+            is_report = False
+        if not is_report:
+            return "there is a file that is no report"
+    return None
 
 
 def print_summary(report: Report) -> None:

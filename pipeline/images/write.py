@@ -54,7 +54,7 @@ def written_as(path: str | os.PathLike[str], photo: Photo) -> Photo:
     """The photo with the depth that the file's format holds: JPEG and WebP 8 bits, which is a note where it had 16."""
     if FORMATS.get(Path(path).suffix.lower()) not in ("jpeg", "webp") or photo.depth == 8:
         return photo
-    note("16 bits became 8, all that JPEG and WebP hold; --format png or tiff keeps them")
+    note("16 bits became 8, all that JPEG and WebP hold; PNG and TIFF keep them")
     return dataclasses.replace(photo, depth=8)
 
 

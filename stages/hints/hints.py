@@ -97,13 +97,13 @@ class Hints:
         return hints
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the hints file and, where there are strokes, `<its stem>.png` beside it."""
+        """Write the hints file and, where there are strokes, `<its name>.strokes.png` beside it."""
         path = Path(path)
         points = [{key: value for key, value in point._asdict().items() if value is not None} for point in self.points]
         record = {"format": FORMAT, "size": list(self.size), "points": points}
         if self.strokes is not None:
-            record["strokes"] = f"{path.stem}.png"
-            self.strokes.save(path.with_name(f"{path.stem}.png"))
+            record["strokes"] = f"{path.name}.strokes.png"
+            self.strokes.save(path.with_name(record["strokes"]))
         fresh = path.with_name(path.name + ".tmp")
         fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         fresh.replace(path)
