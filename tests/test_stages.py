@@ -29,7 +29,7 @@ COARSE = pytest.mark.parametrize("kind", kinds_of("coarse"))
 
 
 def test_every_kind_has_a_small_config():
-    assert set(SMALL) == set(KINDS) and {family for family, _ in KINDS} == set(FACES)
+    assert set(SMALL) == set(KINDS) and {family for family, _ in KINDS} == set(FACES) - {"image_to_image"}
     for (family, kind), config in SMALL.items():
         config_class, stage_class = kind_of(family, kind)
         assert type(config) is config_class is stage_class.config_class
@@ -39,7 +39,7 @@ def test_every_kind_has_a_small_config():
 def test_only_what_has_the_face_is_registered(monkeypatch):
     known_standins(monkeypatch)
     assert "standin" in kinds_of("coarse") and kind_of("color", "standin") == (StandInConfig, StandIn2)
-    with pytest.raises(ValueError, match="family must be one of coarse, color, superres; got 1"):
+    with pytest.raises(ValueError, match="family must be one of coarse, color, superres, image_to_image; got 1"):
         register(1, "standin", StandInConfig, StandIn1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be a ColorUpsampler; got .*StandIn1"):
         register("color", "standin", StandInConfig, StandIn1)

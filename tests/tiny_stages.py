@@ -14,7 +14,7 @@ from stages.color.resample import resize
 from stages.color.spaces import coarse_from_rgb, gray_from_rgb
 from stages.faces import CoarseColorizer, ColorUpsampler, Encoding, GrayView, SuperResolver
 from stages.options import SampleOptions
-from stages.registry import FACES, kind_of, kinds_of
+from stages.registry import kind_of, kinds_of
 from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizerConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizerConfig
@@ -43,8 +43,9 @@ SMALL: dict[tuple[str, str], Any] = {
         encoder_channels=(16, 16, 32), denoiser_channels=(16, 32), heads=2
     ),
 }  # fmt: skip
-SIDES = {"coarse": 64, "color": 64, "superres": 256}
-KINDS = [(family, kind) for family in FACES for kind in kinds_of(family)]
+SMALL["superres", "sr3"] = Config.read(ROOT / "configs/tiny/stage3_sr3.toml").network
+SIDES = {"coarse": 64, "color": 64, "superres": 256}  # the cascade; test_palette.py and others have image_to_image
+KINDS = [(family, kind) for family in SIDES for kind in kinds_of(family)]
 
 
 def small(family: str, kind: str, seed: int = 0, **changes: object) -> Any:
