@@ -16,6 +16,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [DOCS / "research" / "results.md", DOCS / "model-card.md"]
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
+RECIPE_2 = "2026-11-25T18:56"  # since then each photo has noise of its own: see the versions in history.md
 
 
 def stored(name: str) -> Any:
@@ -31,14 +32,26 @@ def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
 
 
+def is_of_recipe_1(record: dict[str, Any]) -> bool:
+    """Whether the file has figures of draws, which have a seed, made before recipe 2."""
+    return "seed" in record and record["date"] < RECIPE_2
+
+
 def source(*names: str) -> str:
-    """The files of a table, with their commits."""
+    """The files of a table, with their commits, and recipe 1 where it made them."""
     parts = []
     for name in names:
         record = stored(name)
         commit = record["git"]["commit"] if "git" in record else record["commit"]
-        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`")
+        recipe = ", **recipe 1**" if is_of_recipe_1(record) else ""
+        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`{recipe}")
     return "Stored: " + "; ".join(parts) + "."
+
+
+def said_of_recipe_1(table: str, *names: str) -> str:
+    """A table of several files, and below it which of them are of recipe 1, if any."""
+    old = [f"`{name}.json`" for name in names if is_of_recipe_1(stored(name))]
+    return f"{table}\n\n**Recipe 1** made the figures of {', '.join(old)}." if old else table
 
 
 def figure(row: dict[str, Any], key: str, digits: int = 2, interval: bool = False) -> str:
@@ -92,7 +105,8 @@ def summary() -> str:
         ["one megapixel on two CPU cores", "seconds", f"{cpu['1 megapixel, PIL to PIL']['seconds']:.2f}",
          f"{cpu['1 megapixel, preview']['seconds']:.2f}", ""],
     ]  # fmt: skip
-    return lines(["question", "figure", "default", "preview", "plain gray"], body)
+    table = lines(["question", "figure", "default", "preview", "plain gray"], body)
+    return said_of_recipe_1(table, "pipeline", "steps", "uncertainty")
 
 
 def card() -> str:
@@ -102,7 +116,8 @@ def card() -> str:
         for key, digits in (("squeezenet_kid", 0), ("ciede2000", 2), ("colorfulness_ratio", 2))
     ]
     count = rows_of("pipeline")["default output"]["photos"]
-    return lines([f"photos256/validation, {count} photographs", "default", "preview", "plain gray"], body)
+    table = lines([f"photos256/validation, {count} photographs", "default", "preview", "plain gray"], body)
+    return said_of_recipe_1(table, "pipeline")
 
 
 def pipeline() -> str:
@@ -200,8 +215,9 @@ def kinds() -> str:
 
 def uncertainty() -> str:
     body = [
-        [row["errors_of"], row["name"].replace("map of doubt", "uncertainty map"), f"{row['spearman']:.2f}",
-         f"{row['spearman_within']:.2f} ± {row['standard_error']:.2f}"]
+        [row["errors_of"],
+         row["name"].replace("map of doubt", "uncertainty map").replace("spread of", "standard deviation of"),
+         f"{row['spearman']:.2f}", f"{row['spearman_within']:.2f} ± {row['standard_error']:.2f}"]
         for row in stored("uncertainty")["rows"]
     ]  # fmt: skip
     return lines(["errors of", "map", "all pixels", "within photographs"], body) + "\n\n" + source("uncertainty")
