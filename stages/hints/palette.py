@@ -5,7 +5,7 @@ Each pixel's chroma c moves a share of the way to the mean of the palette's colo
     c' = c + LEAN (sum_k w_k p_k - c),    w = softmax(-|c - p_k|^2 / 2 NEAR^2)
 
 so what is near one color of the palette becomes that color, and what is between two stays between them. A gray in the
-palette lets gray things be. Transport to equal shares of all colors did no better (docs/research/hints.md).
+palette lets gray things be. Transport to equal shares of all colors did no better (docs/history.md).
 """
 
 from __future__ import annotations
