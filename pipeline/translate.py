@@ -25,8 +25,8 @@ __all__ = ["add_command"]
 TASKS = ("colorize", "inpaint", "uncrop", "jpeg", "line_art", "variation")  # stages.image_to_image.face, a test sees
 SIDES = ("left", "right", "top", "bottom", "all")
 NO_WEIGHTS = (
-    "translate needs --weights FOLDER: no weights ship for it. Train some: accelerate launch "
-    "train_scripts/image_to_image.py leaves them in runs/palette/final, see docs/research/image-to-image.md"
+    "translate needs --weights FOLDER: no weights ship for it. Train some, from a clone of the repository: accelerate "
+    "launch train_scripts/image_to_image.py leaves them in runs/palette/final, see docs/research/image-to-image.md"
 )
 Placement = Callable[[str, str], tuple[Any, Any]]
 """Words of --device and --dtype -> torch.device and torch.dtype."""
