@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.full_resolution import full_size_rgb
-from pipeline.images import Photo, quantize
+from pipeline.images import Photo, quantize, save_photo
 from pipeline.images.read import load_photo
+from pipeline.images.write import written_as
 from pipeline.output import ColorPipelineOutput, ImageInfo
 from pipeline.placement import why_not
 from pipeline.request import OutputType
@@ -33,7 +35,7 @@ from stages.image_to_image.face import Condition, ImageToImage, Task, TranslateO
 from stages.options import OptionError
 from stages.registry import load_stage
 
-__all__ = ["ImageToImagePipeline"]
+__all__ = ["ImageToImagePipeline", "save_result"]
 
 
 class ImageToImagePipeline:
@@ -105,11 +107,14 @@ class ImageToImagePipeline:
             image, task, mask=mask, side=side, num_samples=num_samples, generator=generator, keep_luma=keep_luma,
             draw=draw, colors=colors, options=options, callback=callback,
         )  # fmt: skip
+        photo = replace(photo, rgb=None)  # saving needs no colors but those of the result
+        savers: list[Callable[[Path, int], None]] = [partial(save_result, photo, one) for one in results]
         if output_type == "pt":
-            return ColorPipelineOutput(list(results), info)
+            return ColorPipelineOutput(list(results.clone()), info, savers=savers)
         depth = 8 if output_type == "pil" else photo.depth
         levels = [quantize(one.permute(1, 2, 0).numpy(), depth) for one in results]
-        return ColorPipelineOutput([Image.fromarray(one) for one in levels] if output_type == "pil" else levels, info)
+        images = [Image.fromarray(one) for one in levels] if output_type == "pil" else levels
+        return ColorPipelineOutput(images, info, savers=savers)
 
     @torch.no_grad()
     def translate(
@@ -119,7 +124,7 @@ class ImageToImagePipeline:
     ) -> tuple[Photo, Tensor, list[ImageInfo]]:  # fmt: skip
         """The photo as read, pictures (N, 3, H, W) float32 in [0, 1] on the CPU, and how each came about."""
         task = self._task(task)
-        _check_arguments(task, mask is not None, side, num_samples, draw)
+        _check_arguments(task, mask is not None, side, num_samples, draw, keep_luma)
         photo = _read(image)
         rgb, own = _planes(photo), self.stage.side
         (source,) = noise_sources([photo], seeds_from(generator, 1), [None])
@@ -180,7 +185,22 @@ class ImageToImagePipeline:
         return task
 
 
-def _check_arguments(task: str, masked: bool, side: str | None, num_samples: int, draw: bool) -> None:
+def save_result(photo: Photo, rgb: Tensor, path: Path, quality: int) -> None:
+    """Write a picture (3, H, W) in [0, 1] with the depth, alpha, resolution and metadata of the photo it was made of.
+
+    path: its suffix chooses the format; an existing file is replaced
+    What the format can not carry is a warning. Raises ImageError.
+    """
+    pixels = rgb.permute(1, 2, 0).numpy()
+    if pixels.shape[:2] != photo.gray.shape:  # uncropped: the new part has no transparency of its own
+        photo = replace(photo, gray=pixels[..., 1], alpha=None)
+    photo = written_as(path, photo)
+    save_photo(path, quantize(pixels, photo.depth), photo, quality=quality)
+
+
+def _check_arguments(
+    task: str, masked: bool, side: str | None, num_samples: int, draw: bool, keep_luma: bool
+) -> None:
     """Raises OptionError for what is missing or does not belong to the task."""
     if type(num_samples) is not int or num_samples < 1:
         raise OptionError(f"num_samples must be a whole number from 1; got {num_samples!r}")
@@ -192,6 +212,8 @@ def _check_arguments(task: str, masked: bool, side: str | None, num_samples: int
         raise OptionError(f"side, one of {', '.join(SIDES)}, belongs to uncrop; got {side!r} for {task}")
     if draw and task != "line_art":
         raise OptionError(f"draw belongs to line_art; the task is {task}")
+    if not keep_luma and task != "colorize":
+        raise OptionError(f"keep_luma=False, in the command --free-luma, belongs to colorize; the task is {task}")
 
 
 def _read(image: Source) -> Photo:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pipeline.image_to_image import ImageToImagePipeline
     from pipeline.images.photo import Photo
+    from stages.image_to_image.face import TranslateOptions
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -25,8 +24,8 @@ __all__ = ["add_command"]
 TASKS = ("colorize", "inpaint", "uncrop", "jpeg", "line_art", "variation")  # stages.image_to_image.face, a test sees
 SIDES = ("left", "right", "top", "bottom", "all")
 NO_WEIGHTS = (
-    "translate needs --weights FOLDER: no weights ship for it. Train some: accelerate launch "
-    "train_scripts/image_to_image.py leaves them in runs/palette/final, see docs/research/image-to-image.md"
+    "translate needs --weights FOLDER: no weights ship for it. Train some, from a clone of the repository: accelerate "
+    "launch train_scripts/image_to_image.py leaves them in runs/palette/final, see docs/research/image-to-image.md"
 )
 Placement = Callable[[str, str], tuple[Any, Any]]
 """Words of --device and --dtype -> torch.device and torch.dtype."""
@@ -54,8 +53,13 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
     add("--seed", type=int, default=0, metavar="N", help="another seed, other results (default 0)")
     add("--steps", type=int, metavar="N", help="of the sampler (default: the weights' own)")
     add("--sampler", metavar="NAME", help="algorithm2, posterior, ddim, heun or dpmpp_2m (default: the weights' own)")
+    add("--page", type=int, metavar="N", help="of PATH, where it is a TIFF or WebP file that holds several pictures")
+    add("--max-megapixels", type=int, metavar="N",
+        help="read pictures of up to N million pixels, however small their file (default 300, and 1000 to a byte)")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the network")
+    add("--format", choices=["keep", "png", "jpeg", "tiff", "webp"], default="keep",
+        help="of the results (default: that of each input's name)")
     add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q", help="of JPEG and WebP (default 95)")
     add("--overwrite", action="store_true", help="replace files in the way (an input is never replaced)")
     parser.set_defaults(run=partial(_translate, placement=placement))
@@ -64,18 +68,22 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
 def _translate(options: argparse.Namespace, placement: Placement) -> int:
     if options.weights is None:
         return _misuse(NO_WEIGHTS)
-    if options.output.exists() and not options.output.is_dir():
+    if os.path.exists(options.output) and not os.path.isdir(options.output):  # pathlib's raise for names too long
         return _misuse(f"{options.output} is a file; -o names a folder")
     if options.mask is not None and len(options.paths) > 1:
         return _misuse("a mask is of one picture; give one PATH with it")
-    if options.samples < 1:
-        return _misuse(f"--samples must be a whole number from 1; got {options.samples}")
+    counts = {
+        "--samples": options.samples, "--page": options.page, "--max-megapixels": options.max_megapixels,
+    }  # fmt: skip
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            return _misuse(f"{name} must be a whole number from 1; got {count}")
 
     from pipeline.image_to_image import ImageToImagePipeline
-    from pipeline.images import ImageError
     from stages.image_to_image.face import Refinement, TranslateOptions
+    from stages.options import OptionError
 
-    outputs = {path: _outputs(path, options.output, options.samples) for path in options.paths}
+    outputs = {path: _outputs(path, options) for path in options.paths}
     if problem := _in_the_way(outputs, options):
         return _misuse(problem)
     try:
@@ -84,51 +92,66 @@ def _translate(options: argparse.Namespace, placement: Placement) -> int:
         pipe = ImageToImagePipeline.from_pretrained(options.weights).to(*placement(options.device, options.dtype))
     except (ValueError, OSError) as error:
         return _misuse(str(error))
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _say(f"the output folder {options.output} can not be made: {error.strerror or error}")
+        return 1
     failed = 0
     for path, names in outputs.items():
         try:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always", RuntimeWarning)
-                photo, results = _results(pipe, path, options, asked)
-            for note in notes:
-                print(f"{path}: note: {note.message}", file=sys.stderr)
-            for name, result in zip(names, results, strict=True):
-                _write(name, result, photo, options.quality)
-        except (ImageError, OSError) as error:
-            print(error, file=sys.stderr)
-            failed += 1
-        except ValueError as error:  # what does not fit together is the same for every picture but for its mask
+            notes = _translate_one(pipe, path, names, options, asked)
+        except OptionError as error:  # what does not fit together is the same for every picture but for its mask
             return _misuse(str(error))
+        except Exception as error:  # a picture that fails must not take the others with it
+            _say(f"{path}: {_reason(error, path)}")
+            failed += 1
+        else:
+            for note in notes:
+                _say(f"{path}: note: {note}")
     print(f"{len(outputs) - failed} translated, {failed} failed")
     return 1 if failed else 0
 
 
-def _results(
-    pipe: ImageToImagePipeline, path: Path, options: argparse.Namespace, asked: Any
-) -> tuple[Photo, Tensor]:
-    photo, results, _ = pipe.translate(
-        path, options.task, mask=options.mask, side=options.side, num_samples=options.samples, generator=options.seed,
-        keep_luma=not options.free_luma, draw=options.draw, colors=options.colors, options=asked,
-    )  # fmt: skip
-    return photo, results
+def _translate_one(
+    pipe: ImageToImagePipeline, path: Path, names: list[Path], options: argparse.Namespace, asked: TranslateOptions
+) -> list[str]:
+    """Reads the picture and writes its results; returns the notes on them, each once."""
+    from pipeline.image_to_image import save_result
+    from pipeline.images import load_photo
+
+    max_pixels = None if options.max_megapixels is None else options.max_megapixels * 1_000_000
+
+    def beside(file: Path | None) -> Photo | None:
+        return None if file is None else load_photo(file, max_pixels=max_pixels, keep_rgb=True)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        photo, results, _ = pipe.translate(
+            load_photo(path, max_pixels=max_pixels, page=options.page, keep_rgb=True), options.task,
+            mask=beside(options.mask), side=options.side, num_samples=options.samples, generator=options.seed,
+            keep_luma=not options.free_luma, draw=options.draw, colors=beside(options.colors), options=asked,
+        )  # fmt: skip
+        for name, result in zip(names, results, strict=True):
+            save_result(photo, result, name, options.quality)
+    return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
 
 
-def _write(path: Path, rgb: Tensor, photo: Photo, quality: int) -> None:
-    from pipeline.images.write import quantize, save_photo
-
-    pixels = rgb.permute(1, 2, 0).numpy()
-    if pixels.shape[:2] != photo.gray.shape:  # uncropped: the new part has no transparency of its own
-        photo = replace(photo, gray=pixels[..., 1], alpha=None)
-    save_photo(path, quantize(pixels, photo.depth), photo, quality=quality)
+def _reason(error: Exception, path: Path) -> str:
+    """Without the name of the picture; an error that nobody foresaw keeps its type."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(text.removeprefix(f"{path}: ").split())
+    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
-def _outputs(path: Path, folder: Path, count: int) -> list[Path]:
+def _outputs(path: Path, options: argparse.Namespace) -> list[Path]:
     from pipeline.images import FORMATS
 
     suffix = path.suffix if path.suffix.lower() in FORMATS else ".png"
-    numbers = [""] if count == 1 else [f"-{k + 1}" for k in range(count)]
-    return [folder / f"{path.stem}{number}{suffix}" for number in numbers]
+    if options.format not in ("keep", FORMATS[suffix.lower()]):
+        suffix = next(one for one, kind in FORMATS.items() if kind == options.format)
+    numbers = [""] if options.samples == 1 else [f"-{k + 1}" for k in range(options.samples)]
+    return [options.output / f"{path.stem}{number}{suffix}" for number in numbers]
 
 
 def _in_the_way(outputs: dict[Path, list[Path]], options: argparse.Namespace) -> str | None:
@@ -140,11 +163,17 @@ def _in_the_way(outputs: dict[Path, list[Path]], options: argparse.Namespace) ->
             return f"two of the pictures would be written to {name}; translate them one by one"
         if name.resolve() in inputs:
             return f"{name} is one of the inputs; choose another folder"
-        if name.exists() and not options.overwrite:
+        if os.path.exists(name) and not options.overwrite:
             return f"{name} is there already; --overwrite replaces it"
     return None
 
 
 def _misuse(message: str) -> int:
-    print(f"trichrome translate: error: {message}", file=sys.stderr)
+    _say(f"trichrome translate: error: {message}")
     return 2
+
+
+def _say(line: str) -> None:
+    """As one safe line: newlines and escape sequences, which names of files may hold, are written out."""
+    safe = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    print("".join(safe), file=sys.stderr)

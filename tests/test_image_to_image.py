@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pipeline import ImageToImagePipeline, cli
 from pipeline import translate as command
-from pipeline.images import load_photo
+from pipeline.images import load_photo, save_photo
 from pipeline.translations import Canvas, extended, filled, restored, small_canvas, surrounded
 from stages.checkpoint import CheckpointError, sha256_of
 from stages.color.spaces import gray_from_rgb
@@ -232,6 +233,7 @@ def test_variations_of_a_reference():
     ({"task": "uncrop", "side": "up"}, "got 'up' for uncrop"),
     ({"task": "jpeg", "side": "left"}, "belongs to uncrop; got 'left' for jpeg"),
     ({"task": "colorize", "draw": True}, "draw belongs to line_art; the task is colorize"),
+    ({"task": "jpeg", "keep_luma": False}, "keep_luma=False, .* --free-luma, belongs to colorize; the task is jpeg"),
     ({"task": "colorize", "num_samples": 0}, "num_samples must be a whole number from 1; got 0"),
     ({"task": "colorize", "colors": np.zeros((4, 4, 3), np.uint8)}, "colors to lean to mean nothing"),
     ({"task": "colorize", "options": TranslateOptions(sampler="posterior", steps=1001)}, "1 to 1000 can be taken"),
@@ -278,8 +280,38 @@ def weights(tmp_path) -> Path:
     return tmp_path / "weights"
 
 
+@pytest.fixture
+def deep(tmp_path) -> Path:
+    """A picture of 16 bits with a resolution and transparency."""
+    rgb = picture(20, 30, np.uint16)
+    alpha = np.full((20, 30), 65535, np.uint16)
+    alpha[:5] = 1000
+    save_photo(tmp_path / "deep.png", rgb, replace(load_photo(rgb), alpha=alpha, dpi=(200.0, 200.0)))
+    return tmp_path / "deep.png"
+
+
 def run(*arguments: object) -> int:
     return cli.main(["translate", *map(str, arguments), "--device", "cpu"])
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+@pytest.mark.parametrize("task, side", [("jpeg", None), ("uncrop", "left")])
+def test_pictures_are_saved_as_the_command_would(task, side, output_type, weights, deep, tmp_path):
+    more: list[object] = [] if side is None else ["--side", side]
+    more += ["--samples", 2, "--seed", 3]
+    assert run(deep, "-o", tmp_path / "out", "--weights", weights, "--task", task, *more) == 0
+    pipe = ImageToImagePipeline.from_pretrained(weights)
+    output = pipe(deep, task, side=side, num_samples=2, generator=3, output_type=output_type)
+    if output_type == "pt":
+        output.images[1].zero_()  # the caller's own
+    output.save(tmp_path / "saved.png", picture=1)
+    assert (tmp_path / "saved.png").read_bytes() == (tmp_path / "out" / "deep-2.png").read_bytes()
+    saved = load_photo(tmp_path / "saved.png")
+    assert saved.depth == 16 and saved.dpi == pytest.approx((200, 200), abs=0.1)
+    assert (saved.alpha is None) == (task == "uncrop")
+    with pytest.warns(UserWarning) as notes:
+        output.save(tmp_path / "saved.webp")
+    assert str(notes[0].message).startswith("16 bits became 8")
 
 
 def test_the_command_writes_what_the_pipeline_makes(weights, tmp_path, capsys):
@@ -301,7 +333,7 @@ def test_the_command_writes_what_the_pipeline_makes(weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["a.png", "-o", "out"], "no weights ship for it. Train some: accelerate launch train_scripts/image_to_image.py"),
+    (["a.png", "-o", "out"], "no weights ship for it. Train some, from a clone of the repository: accelerate "),
     (["a.png", "-o", "out", "--weights", "nowhere"], "no folder 'nowhere'"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "line_art"], "task must be one of"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "inpaint", "--mask", "small.png"], "must have the size"),
@@ -313,6 +345,9 @@ def test_the_command_writes_what_the_pipeline_makes(weights, tmp_path, capsys):
     (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--samples", "0"], "--samples must be"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--factor", "4"], "can not be honored"),
     (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--factor", "0"], "a refinement needs factor"),
+    (["a.png", "-o", "out", "--weights", "weights", "--task", "jpeg", "--free-luma"], "--free-luma, belongs to"),
+    (["a.png", "-o", "out", "--weights", "weights", "--page", "0"], "--page must be a whole number from 1; got 0"),
+    (["a.png", "-o", "out", "--weights", "weights", "--max-megapixels", "0"], "--max-megapixels must be a whole"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line(arguments, message, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -333,7 +368,86 @@ def test_pictures_that_can_not_be_read_are_lines(weights, tmp_path, capsys):
     paths, out = (tmp_path / "bad.png", tmp_path / "good.png"), tmp_path / "out"
     code = run(*paths, "-o", out, "--weights", weights, "--task", "jpeg")
     said = capsys.readouterr()
-    assert code == 1 and said.out == "1 translated, 1 failed\n" and "bad.png: not an image" in said.err
+    assert code == 1 and said.out == "1 translated, 1 failed\n"
+    assert said.err == f"{paths[0]}: not an image; JPEG, PNG, TIFF and WebP files are read\n"
+
+
+def test_colors_that_are_not_finite_are_lines(tmp_path, capsys):
+    stage = palette().stage
+    torch.nn.init.constant_(stage.get_parameter("network.write.weight"), torch.nan)
+    stage.save_pretrained(tmp_path / "weights")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        Image.fromarray(picture(20, 30)).save(path)
+    assert run(*paths, "-o", tmp_path / "out", "--weights", tmp_path / "weights", "--task", "jpeg") == 1
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert said.out == "0 translated, 2 failed\n" and len(lines) == 2
+    for path, line in zip(paths, lines, strict=True):
+        assert line.startswith(f"{path}: RuntimeError: ") and "are not finite" in line
+
+
+@pytest.mark.parametrize("folder, reason", [("a.png/out", "Not a directory"), ("o" * 300, "File name too long")])
+def test_an_output_folder_that_can_not_be_made_is_a_line(folder, reason, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(20, 30)).save("a.png")
+    assert run("a.png", "-o", folder, "--weights", weights, "--task", "jpeg") == 1
+    assert capsys.readouterr().err == f"the output folder {folder} can not be made: {reason}\n"
+
+
+def test_names_can_not_write_to_the_terminal(tmp_path, capsys):
+    """Failures, notes and wrong usage with a name that holds a newline and an escape sequence."""
+    GPIC(GPICConfig(SIDE, UNET, 1)).save_pretrained(tmp_path / "gpic")
+    bad, good = tmp_path / "bad\n\x1b[31m.png", tmp_path / "good\n\x1b[31m.png"
+    bad.write_bytes(b"nothing")
+    Image.fromarray(picture(20, 30)).save(good)
+    common = (bad, good, "-o", tmp_path / "out", "--weights", tmp_path / "gpic", "--steps", 2)
+    assert (run(*common), run(*common)) == (1, 2)
+    failure, note, usage = capsys.readouterr().err.splitlines()
+    assert failure.startswith(f"{tmp_path}/bad\\n\\x1b[31m.png: not an image")
+    assert note.startswith(f"{tmp_path}/good\\n\\x1b[31m.png: note: a picture in color")
+    assert f"{tmp_path}/out/good\\n\\x1b[31m.png is there already" in usage
+
+
+def test_one_of_several_pages(weights, tmp_path, capsys):
+    pages = [picture(20, 30), picture(24, 26)]
+    first, second = map(Image.fromarray, pages)
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    common = (tmp_path / "a.tif", "-o", tmp_path / "out", "--weights", weights, "--task", "jpeg", "--seed", 3)
+    assert run(*common) == 1 and "others by --page N" in capsys.readouterr().err
+    assert run(*common, "--page", 2) == 0
+    (expected,) = ImageToImagePipeline.from_pretrained(weights)(pages[1], "jpeg", generator=3, output_type="np").images
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.tif")), expected)
+
+
+def test_large_pictures_are_read_where_asked(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.images.luma.MAX_PIXELS", 500)
+    Image.fromarray(picture(20, 30)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "mask.png")
+    common = (tmp_path / "a.png", "-o", tmp_path / "out", "--weights", weights, "--task", "inpaint", "--mask",
+              tmp_path / "mask.png")  # fmt: skip
+    assert run(*common) == 1 and "raise the limit: --max-megapixels" in capsys.readouterr().err
+    assert run(*common, "--max-megapixels", 1) == 0
+
+
+def test_what_the_format_can_not_hold_is_a_note(weights, deep, tmp_path, capsys):
+    """Once for each picture, however many are made of it, and for the next picture too."""
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(deep.read_bytes())
+    common = ("-o", tmp_path / "out", "--weights", weights, "--task", "jpeg", "--samples", 2, "--format", "webp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever Python itself shows
+        assert run(deep, twin, *common) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        f"{path}: note: {note}" for path in (deep, twin) for note in (
+            "16 bits became 8, all that JPEG and WebP hold",
+            "WebP with transparency is written without loss, to keep the luma",
+        )
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "deep-1.webp", "deep-2.webp", "twin-1.webp", "twin-2.webp"
+    ]  # fmt: skip
 
 
 def test_what_goes_another_way_is_a_note(tmp_path, capsys):
