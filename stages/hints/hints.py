@@ -102,8 +102,9 @@ class Hints:
         points = [{key: value for key, value in point._asdict().items() if value is not None} for point in self.points]
         record = {"format": FORMAT, "size": list(self.size), "points": points}
         if self.strokes is not None:
-            record["strokes"] = f"{path.name}.strokes.png"
-            self.strokes.save(path.with_name(record["strokes"]))
+            strokes = path.with_name(f"{path.name}.strokes.png")
+            record["strokes"] = strokes.name
+            self.strokes.save(strokes)
         fresh = path.with_name(path.name + ".tmp")
         fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         fresh.replace(path)
