@@ -78,7 +78,8 @@ def in_single_precision(stage: Stage) -> Stage:
     return stage
 
 
-@ALL
+# SR3's U-Net brings its input to the weights' type by itself, which the layers put in here have not.
+@pytest.mark.parametrize("which", [one for one in KINDS if one != ("superres", "sr3")], ids="-".join)
 def test_autocast_reaches_nothing_but_layers(which: Which) -> None:
     """Expectations, mixtures, luma, sizes and filters are float32 always."""
     stage, rgb = in_single_precision(smooth(which)), picture(SIDES[which[0]])
@@ -98,7 +99,7 @@ def test_autocast_reaches_nothing_but_layers(which: Which) -> None:
 LAST_LAYERS = {
     ("coarse", "diffusion"): "denoiser.network.write", ("coarse", "coltran"): "core.write",
     ("coarse", "pic"): "pixels.write", ("color", "coltran"): "write", ("superres", "coltran"): "write",
-    ("superres", "diffusion"): "denoiser.network.write",
+    ("superres", "diffusion"): "denoiser.network.write", ("superres", "sr3"): "denoiser.network.write",
 }  # fmt: skip
 PREVIEW_LAYERS = {"diffusion": "encoder.preview", "coltran": "core.parallel", "pic": "embedding.layers"}
 

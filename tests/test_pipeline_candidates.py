@@ -105,7 +105,7 @@ def test_scores_that_are_not_finite_are_an_error(pipe):
             return super().score(gray64, coarse64) / 0
 
     with pytest.raises(RuntimeError, match="the scores of the model that ranks are not finite"):
-        pipe(photo(20, 20), generator=5, rank_with=Mad())
+        pipe(photo(20, 20), generator=5, rank_with=Mad().eval())
 
 
 @pytest.mark.parametrize("kind", ["coltran", "pic"])

@@ -20,7 +20,7 @@ from stages.options import MAX_SHARPNESS, OptionError, SampleOptions
 from stages.registry import FACES, kind_of, kinds_of, register
 from stages.stage2_color.coltran import ColTranColorUpsampler
 
-SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows")
+SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows", "attention.qkv.bias")
 ALL = pytest.mark.parametrize("which", KINDS, ids="-".join)
 COARSE = pytest.mark.parametrize("kind", kinds_of("coarse"))
 
@@ -172,7 +172,7 @@ def test_every_parameter_learns(which):
         if p.requires_grad:
             heard = torch.zeros(len(p)) if p.grad is None else p.grad.flatten(1).any(1) if p.ndim > 1 else p.grad != 0
             # Clipping activations may close a channel of the backbone, a picture need not show every symbol, and below
-            # the last row there is nobody to know of it.
+            # the last row there is nobody to know of it. A bias of attention's keys moves all logits of a row alike.
             few = name.startswith("encoder.backbone") or name.endswith(SELDOM_SEEN)
             if not (heard.any() if few else heard.all()):
                 silent.append(name)
@@ -250,7 +250,9 @@ def test_batch_equals_singles(which):
     together = drawn(stage, rgb, generators(7, 8, 9))
     for index, seed in enumerate((7, 8, 9)):
         alone = drawn(stage, rgb[index : index + 1], generators(seed))
-        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-4)
+        # SR3 divides by what is left of the picture in its noise: rounding of the network counts a hundredfold.
+        close = 2e-3 if which == ("superres", "sr3") else 1e-4
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=close)
     assert (together[0] - together[1]).abs().max() > 0.01
 
 

@@ -112,9 +112,15 @@ def clamped(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The denoiser with its clean estimates held within the range of pictures, as DDPM and Palette sample.
 
-    For samplers only: in training, clamped pixels would get no gradient.
+    For samplers only: in training, clamped pixels would get no gradient. An infinite estimate becomes NaN: clamped, it
+    would pass for a color.
     """
-    return lambda x, sigma: denoise(x, sigma).clamp(low, high)
+
+    def held(x: Tensor, sigma: Tensor) -> Tensor:
+        clean = denoise(x, sigma)
+        return clean.clamp(low, high) + (clean - clean)  # infinity less itself is NaN, all else 0
+
+    return held
 
 
 def knowing(denoise: Callable[..., Tensor], clean: Tensor, known: Tensor) -> Callable[..., Tensor]:
