@@ -29,10 +29,15 @@ def noise_key(gray: NDArray[np.float32], depth: int) -> str:
     gray: (H, W) in [0, 1]; depth: 8 or 16, bits of the levels that are hashed
     """
     digest = hashlib.sha256(f"{gray.shape[0]} {gray.shape[1]} {depth}\n".encode())
-    rows = max(1, 2**20 // gray.shape[1])
-    for top in range(0, len(gray), rows):  # in strips: the levels of a large photograph would take as much again
-        levels = np.rint(gray[top : top + rows] * np.float32(2**depth - 1))
-        digest.update(levels.astype("<u1" if depth == 8 else "<u2").tobytes())
+    rows = max(1, 2**17 // gray.shape[1])  # strips that stay in the caches
+    scaled = np.empty((rows, gray.shape[1]), np.float32)
+    levels = np.empty(scaled.shape, "<u1" if depth == 8 else "<u2")
+    for top in range(0, len(gray), rows):
+        strip = gray[top : top + rows]
+        part = slice(len(strip))
+        np.multiply(strip, np.float32(2**depth - 1), out=scaled[part])
+        levels[part] = np.rint(scaled[part], out=scaled[part])
+        digest.update(levels[part].tobytes())
     return digest.hexdigest()
 
 
