@@ -6,7 +6,8 @@ the time goes.
 Bounds are stated for 200 GFLOP/s (two AVX-512 cores): the rate of a 2048 x 2048 x 2048 float32 matrix
 product on the same threads, taken right before and after each row, scales the bounds in seconds for this
 machine. Every row runs in a process of its own, whose peak memory is everything: Python, torch, weights,
-photo, result. The parts of a row are of one more call, with clocks around them.
+photo, result. The parts of a row are of one more call, with clocks around them. All of it stands in one file, so that
+it can be copied beside another version and run there.
 """
 
 from __future__ import annotations

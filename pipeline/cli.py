@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    if not hasattr(options, "run"):
+    if options.run is None:  # no command was named
         parser.print_help(sys.stderr)
         return 2
     try:
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trichrome", description="Colors black-and-white photographs.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="")
     colorize = commands.add_parser(
         "colorize", help="color photos and folders of photos",
@@ -223,7 +224,7 @@ def _placement(device: str, dtype: str):
 class _Renamed(argparse.Action):
     """An option that has another name now: refused by a sentence that gives it."""
 
-    def __init__(self, *args: Any, new: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, new: str, **kwargs: Any) -> None:  # Any: argparse's own arguments
         super().__init__(*args, **kwargs)
         self.new = new
 

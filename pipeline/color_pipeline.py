@@ -9,11 +9,9 @@ do not know of each other.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.cascade import Cascade
-from pipeline.folder import load_stages, save_stages
+from pipeline.folder import digest_of, load_stages, save_stages
 from pipeline.full_resolution import FullSize, full_size_rgb, full_size_uncertainty, is_out_of_memory
 from pipeline.images import Photo, save_photo
 from pipeline.images.write import written_as
@@ -106,13 +104,7 @@ class ColorPipeline:
             named["rank_with"] = rank_with
         elif rank_with is not None:
             raise OptionError(f"what ranks must be a stage, whose weights can be told apart; got {rank_with!r}")
-        for name, stage in named.items():
-            digest = hashlib.sha256(f"{stage.kind} {json.dumps(asdict(stage.config), sort_keys=True)}\n".encode())
-            for key, value in sorted(stage.state_dict().items()):
-                digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-            fingerprints[name] = digest.hexdigest()
-        return fingerprints
+        return fingerprints | {name: digest_of(stage) for name, stage in named.items()}
 
     # where and how it runs
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from stages.options import MAX_SHARPNESS
 from stages.registry import kinds_of, load_stage
 from stages.stage import Stage
 
-__all__ = ["DEFAULT_WEIGHTS", "FAMILIES", "load_stages", "read_index", "save_stages"]
+__all__ = ["DEFAULT_WEIGHTS", "FAMILIES", "digest_of", "load_stages", "read_index", "save_stages"]
 
 FORMAT = 2  # of model_index.json
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights"
@@ -71,6 +73,16 @@ def save_stages(folder: Path, stages: Mapping[str, Stage], sharpness: float, dty
             digest = sha256_of(fresh / name / "model.safetensors")
             index["stages"][name] = {"family": stage.family, "kind": stage.kind, "sha256": digest}
         (fresh / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def digest_of(stage: Stage) -> str:
+    """SHA-256 of a stage in use: its kind, its settings, and the names, shapes and values of its weights."""
+    settings = json.dumps(dataclasses.asdict(stage.config), sort_keys=True)
+    digest = hashlib.sha256(f"{stage.kind} {settings}\n".encode())
+    for key, value in sorted(stage.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_index(folder: Path) -> tuple[dict[str, dict[str, str]], float]:

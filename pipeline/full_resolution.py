@@ -42,7 +42,7 @@ class FullSize:
     halvings: how often a strip was too large for the memory and was cut in half
     """
 
-    rgb: Any
+    rgb: Any  # Any: array or tensor, by the depth that was asked for
     strip_rows: int
     halvings: int
 
@@ -71,7 +71,7 @@ def full_size_rgb(
     rows = min(rows, height)
     halvings = 0
 
-    rgb: Any
+    rgb: Any  # see `FullSize`
     if depth is None:
         rgb = torch.empty(3, height, width)
     else:

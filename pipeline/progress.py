@@ -22,7 +22,7 @@ class StepBar:
         self.file, self.leave = file, leave
         self.bar: tqdm | None = None
 
-    def __call__(self, pipe: Any, step: int, sigma: float, tensors: dict[str, Any]) -> None:
+    def __call__(self, pipe: object, step: int, sigma: float, tensors: dict[str, Any]) -> None:
         name = tensors["stage"]
         if step == 0 or self.bar is None:
             self.close()

@@ -106,7 +106,7 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
         raise CheckpointError(f"{config_class.__name__}: {error}") from error
 
 
-def _typed(value: Any, hint: Any) -> Any:
+def _typed(value: Any, hint: Any) -> Any:  # Any: what TOML and JSON hold, and a type that is written as text
     """`value` as the type of a config field; a whole number will do for a float. Raises TypeError."""
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
         kinds = get_args(hint)

@@ -19,6 +19,8 @@ also solves it at 256x256, which takes a second and more for each photograph and
 `--regions` asks another question of 20 photographs on which two things are outlined by hand (regions.json): one hint of
 another hue at the heart of the first thing should move its mean chroma by at least half of the hint's difference, and
 that of the second thing by at most a tenth.
+
+The classic, the two questions and their figures are in one file: nothing else needs any of them.
 """
 
 from __future__ import annotations

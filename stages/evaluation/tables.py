@@ -61,7 +61,7 @@ def _cell(row: dict[str, Any], key: str, spec: str) -> str:
     return format(row[key], spec) + share
 
 
-def finite(value: Any) -> Any:
+def finite(value: Any) -> Any:  # Any: whatever JSON holds
     """JSON has no infinity: an infinite PSNR (equal pictures) becomes null."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}

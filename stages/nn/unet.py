@@ -10,6 +10,8 @@ global self-attention with is a choice of `context`; papers give the parameters 
     dilated    the same, its first convolution with a dilation of 1, 2, 4, 8 in turn
     none       nothing in its place
 
+One module of somewhat over 300 lines: the network, and the names that ADM's weights have for its parts, are one idea.
+
 `from_adm` takes weights that have ADM's names.
 """
 

@@ -95,7 +95,7 @@ class Config:
     name: str
     family: str
     kind: str
-    network: Any
+    network: Any  # Any: each kind has a config class of its own
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 

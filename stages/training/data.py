@@ -3,6 +3,7 @@
 A data folder holds sets (`photos64`, `photos256`) of Parquet files named train-* and validation-* with an `image`
 column and, optionally, a `label` column. Any other folder of pictures works too, subfolders
 included. Batches are a pure function of (seed, step, rank): nothing has to be saved to continue a run exactly.
+Sets, their mixture and their cuts share what a picture is here; apart they would import each other.
 """
 
 from __future__ import annotations

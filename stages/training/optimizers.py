@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +53,7 @@ def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(settings, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8, fused=True)
 
 
-def set_learning_rate(optimizer: Any, options: TrainingConfig, seen: int) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainingConfig, seen: int) -> None:
     """Linear warm-up, then the schedule, as a function of pictures seen (not of steps or processes)."""
     factor = min(1.0, (seen + options.batch_size) / max(options.warmup, 1))
     if options.schedule == "cosine":

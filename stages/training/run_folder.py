@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
 from stages.stage import Stage
@@ -21,7 +23,8 @@ from stages.training.ema import Averaged
 
 
 def save_checkpoint(
-    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Optimizer,
+    scaler: GradScaler | None,
     pictures: str,
 ) -> None:  # fmt: skip
     """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two.
@@ -49,7 +52,8 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(
-    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Any, scaler: Any,
+    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Optimizer,
+    scaler: GradScaler | None,
     pictures: str,
 ) -> dict:  # fmt: skip
     """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
