@@ -168,7 +168,8 @@ def test_pictures_of_mixed_sizes_equal_their_single_scores(network):
         alone = [float(measure([a], [b])) for a, b in zip(noisy, mixed, strict=True)]
         assert measure(noisy, mixed).tolist() == pytest.approx(alone)
     features = torch.cat([network.of([picture]) for picture in mixed])
-    torch.testing.assert_close(network.of(mixed), features)
+    # Convolutions add up in an order that depends on the batch: more than the last digit moves on some processors.
+    torch.testing.assert_close(network.of(mixed), features, rtol=1e-5, atol=1e-5)
 
 
 def test_misfits_are_errors():
