@@ -275,7 +275,8 @@ def test_candidates_are_photo_major(kind):
     for photo in range(2):
         seeds = generators(2 * photo + 1, 2 * photo + 2)
         alone = stage.sample(encoded(stage, gray[photo : photo + 1]), 2, generator=seeds).chroma
-        torch.testing.assert_close(together[photo], alone[0], rtol=0, atol=1e-4)
+        # Lively weights draw chroma far out of gamut, up to 7: rounding by batch size is relative to that.
+        torch.testing.assert_close(together[photo], alone[0], rtol=3e-5, atol=1e-4)
     assert (together[:, 0] - together[:, 1]).abs().amax((1, 2, 3)).min() > 0.01  # candidates differ
 
 
