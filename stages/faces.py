@@ -210,6 +210,16 @@ class SuperResolver(Stage, ABC):
     ) -> Tensor:
         """Color at 256x256 with the luma of gray256: (B, 1, 256, 256), (B, 3, 64, 64) -> rgb256 (B, 3, 256, 256)."""
 
+    @staticmethod
+    def check_shapes(gray256: Tensor, rgb64: Tensor) -> None:
+        """Raise ValueError unless gray256 is (B, 1, 256, 256) and rgb64 (B, 3, 64, 64)."""
+        low_shape = (*gray256.shape[:1], 3, 64, 64)
+        if gray256.ndim != 4 or gray256.shape[1:] != (1, 256, 256) or rgb64.shape != low_shape:
+            raise ValueError(
+                "gray256 must be (B, 1, 256, 256) and rgb64 (B, 3, 64, 64); "
+                f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
+            )
+
     def num_steps(self, options: SampleOptions) -> int | None:
         """Steps of `sample` as its callback counts them; None where it is not known."""
         return None

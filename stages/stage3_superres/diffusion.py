@@ -121,12 +121,7 @@ class DiffusionSuperResolver(SuperResolver):
         Raises RuntimeError where the networks' answers are not finite.
         """
         self.check_honored(options, SampleOptions.SUPERRES)
-        low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
-        if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape != low_shape:
-            raise ValueError(
-                f"gray256 must be (B, 1, {SIDE}, {SIDE}) and rgb64 (B, 3, {LOW_SIDE}, {LOW_SIDE}); "
-                f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
-            )
+        self.check_shapes(gray256, rgb64)
         config = self.config
         base, maps = self._prepared(gray256, chroma_from_rgb(rgb64))
         steps = options.superres_steps or config.steps

@@ -96,12 +96,7 @@ class SR3SuperResolver(SuperResolver):
         returns: rgb256 (B, 3, 256, 256). Raises RuntimeError where the network's answers are not finite
         """
         self.check_honored(options, SampleOptions.SUPERRES)
-        low_shape = (*gray256.shape[:1], 3, LOW_SIDE, LOW_SIDE)
-        if gray256.ndim != 4 or gray256.shape[1:] != (1, SIDE, SIDE) or rgb64.shape != low_shape:
-            raise ValueError(
-                f"gray256 must be (B, 1, {SIDE}, {SIDE}) and rgb64 (B, 3, {LOW_SIDE}, {LOW_SIDE}); "
-                f"got {tuple(gray256.shape)} and {tuple(rgb64.shape)}"
-            )
+        self.check_shapes(gray256, rgb64)
         x = draw(
             partial(self.denoiser, source=self._source(gray256, rgb64)), (len(gray256), 3, SIDE, SIDE),
             self.config.process, partial(draw_noise, generator=generator, device=gray256.device),
