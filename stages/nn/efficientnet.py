@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.nn.depthwise import depthwise_conv2d
+
 # (expansion, kernel, stride, channels, repeats) of EfficientNet-B0; Lite keeps the repeats of the first and the last.
 _B0_STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
               (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
@@ -32,12 +34,14 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1:
-            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
-        height, width = x.shape[-2:]
-        rows, columns = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (height, width))
-        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+        padding = kernel // 2
+        if stride > 1:
+            height, width = x.shape[-2:]
+            rows, columns = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (height, width))
+            x, padding = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)), 0
+        if self.groups > 1 and x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad:
+            return depthwise_conv2d(x, self.weight, self.bias, stride, padding)
+        return F.conv2d(x, self.weight, self.bias, stride, padding, 1, self.groups)
 
 
 class MBConv(nn.Module):

@@ -81,16 +81,17 @@ class HintAttention(nn.Module):
                 return (4 * F.avg_pool2d(weight * x, 2) / total.clamp_min(1e-6)).flatten(2)
 
             query = self.query(seen).unflatten(1, (self.heads, self.width)).flatten(3)
-            key = pooled(self.key(seen)).unflatten(1, (self.heads, self.width))
-            logits = query.mT @ key / math.sqrt(self.width)  # (B, heads, 1024, 256)
+            key = pooled(self.key(seen)).unflatten(1, (self.heads, self.width)) / math.sqrt(self.width)
             apart = torch.cdist(_positions(32, gray), _positions(16, gray))
             unlike = (gray.flatten(2).mT - pooled(gray)).abs()  # (B, 1024, 256)
-            logits = logits - self.falloff.exp()[:, None, None] * apart
-            logits = logits - self.luma_falloff.exp()[:, None, None] * unlike[:, None]
-            logits = logits + total.clamp(1e-30, 1).log().flatten(2)[:, None]
+            # ln w, or nothing to see in a patch without hints, whatever its logits say: one row more of the keys.
+            weighed = total.clamp(max=1).log().flatten(2)[:, None].expand(-1, self.heads, -1, -1)
+            query, key = torch.cat([query, torch.ones_like(query[:, :, :1])], 2), torch.cat([key, weighed], 2)
+            # In place, for these are the largest tensors by far: (B, heads, 1024, 256).
+            logits = query.mT @ key
+            logits -= self.falloff.exp()[:, None, None] * apart
+            logits -= self.luma_falloff.exp()[:, None, None] * unlike[:, None]
             none = self.none(seen).flatten(2)[..., None]
-            # Nothing to see in a patch without hints, whatever its logits say.
-            logits = logits.masked_fill(total.flatten(2)[:, None] == 0, -math.inf)
             shares = torch.cat([none, logits], dim=-1).softmax(-1)[..., 1:]
             shares = (self.mix(seen).softmax(1).flatten(2)[..., None] * shares).sum(1)  # (B, 1024, 256)
             value = (4 * F.avg_pool2d(wrong.float(), 2) / total.clamp_min(1e-6)).flatten(2)
