@@ -8,6 +8,7 @@ network at each (`FewSteps`) are learned so that the draws end where those of ma
 bands of the squared error relative to the band's energy, so that fine detail, which has little energy, counts as much
 as the tint; and with the same energy in each band, for what is missing in single draws is missing in the colors of all.
 Nothing else of the weights changes. A quarter of the photographs is not learned from; what is printed is of these.
+Where the weights have learned hints, half of the photographs come with some, drawn as in training.
 
 Written: the stage with its tuned steps, for train_scripts/package.py; and results.json in `--out`.
 """
@@ -24,6 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_description, sha256_of
+from stages.color.resample import resize
+from stages.color.spaces import chroma_from_rgb
+from stages.corruptions.hints import drawn_hints
 from stages.diffusion import FewSteps, sample_exponential
 from stages.diffusion.noise import draw_noise, geometric_sigmas
 from stages.diffusion.wiener import BANDS
@@ -33,11 +37,14 @@ from stages.evaluation.few_steps import diffusion_colorizer, with_levels
 from stages.evaluation.photos import HELD_OUT, EvaluationError, Photos, load_photos
 from stages.evaluation.report import Account
 from stages.photographs import data_folder
+from stages.seeds import seed_of
 from stages.stage1_coarse.diffusion import DiffusionColorizer
+from stages.stage1_coarse.diffusion_networks import CHROMA_SIDE
 from train_scripts.weights import coarse_colorizer, stage_weights
 
 LEVELS = [95.0, 18.0, 5.5, 1.5, 0.37, 0.06]
 BATCH = 25  # draws
+HINTED = 0.5  # share of the photographs that come with hints
 GAIN_RATE, MODULATION_RATE = 0.01, 0.005  # of learning
 ENERGY = 0.5  # weight of the squared logarithms of energy ratios, beside the relative squared error
 
@@ -64,7 +71,12 @@ class LongDraws:
         sigmas = geometric_sigmas(reference, stage.config.sigma_min, stage.config.sigma_max)
         sources, noise, maps, target = photos.noise(seed), [], [], []
         for part in tqdm(batches(len(photos), BATCH), desc="reference", unit="batch"):
-            maps.append(stage.encode(view_of(photos, part)).maps)
+            encoding = stage.encode(view_of(photos, part))
+            if stage.takes_hints:
+                torch.manual_seed(seed_of(seed, "hints", part.start))
+                chroma = resize(chroma_from_rgb(photos.rgb(part)), (CHROMA_SIDE, CHROMA_SIDE))
+                encoding = stage.with_hints(encoding, drawn_hints(chroma, HINTED, stage.config.chroma_std))
+            maps.append(encoding.maps)
             shape = (len(part), *self.denoiser.spectrum.shape)
             noise.append(draw_noise(shape, streams(sources[part.start : part.stop], 1)))
             target.append(sample_exponential(self.denoiser, noise[-1], sigmas, context=maps[-1]))
@@ -114,7 +126,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             print(f"    {key}: " + " ".join(f"{value:.3f}" for value in one[key]))
     stage.save_pretrained(target)
     account.record |= {
-        "reference": args.reference, "levels": args.levels, "passes": args.passes, "learned_from": len(photos) - test,
+        "reference": args.reference, "levels": args.levels, "passes": args.passes,
+        "hinted": HINTED if stage.takes_hints else 0.0, "learned_from": len(photos) - test,
         "loss_by_pass": losses, "tuned": {"sha256": sha256_of(target / "model.safetensors")},
     }  # fmt: skip
     results = account.write()

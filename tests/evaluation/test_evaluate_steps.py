@@ -74,6 +74,22 @@ def test_another_kind_is_an_error(script, data, standins, tmp_path, capsys):
     assert "got kind 'stand-in'" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_weights_that_have_learned_hints_are_tuned_with_some(held_out, tmp_path, monkeypatch):
+    """Half of the draws know of hints: with another share the same noise ends elsewhere."""
+    torch.manual_seed(0)
+    stage = tiny("stage1", hints=0.5)
+    for weights in stage.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    stage.save_pretrained(tmp_path / "stage1")
+    options = ["--photos", "4", "--passes", "1", "--reference", "3", "--weights", str(tmp_path / "stage1"),
+               "--tuned", str(tmp_path / "tuned"), "--levels", "40", "2"]  # fmt: skip
+    results = scores(tune_steps, held_out, tmp_path / "half", *options)
+    monkeypatch.setattr(tune_steps, "HINTED", 0.0)
+    without = scores(tune_steps, held_out, tmp_path / "none", *options)
+    assert (results["hinted"], without["hinted"]) == (0.5, 0.0)
+    assert results["rows"][0]["relative_error"] != without["rows"][0]["relative_error"]
+
+
 def test_tuning_brings_few_steps_nearer_to_many(held_out, tmp_path, monkeypatch):
     torch.manual_seed(0)
     stage = tiny("stage1")
