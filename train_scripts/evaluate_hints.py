@@ -49,7 +49,8 @@ from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, me
 from stages.evaluation.command import add_steps, arguments, batches, run
 from stages.evaluation.photos import EvaluationError, Photos, load_photos
 from stages.evaluation.pixel import ciede2000, picture_from_rgb, psnr
-from stages.evaluation.report import SPLIT_SEED, Account
+from stages.evaluation.report import Account
+from stages.evaluation.statistics import paired_ratio
 from stages.faces import CoarseColorizer, GrayView
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
@@ -63,7 +64,6 @@ REGIONS = Path(__file__).with_name("regions.json")
 TURNS = (90, 180, 270)  # degrees from a region's hue to that of its hint
 HINT_CHROMA = 0.12  # strength of that hint
 MOVED, UNMOVED = 0.5, 0.1  # what a hint should do to its own thing at least, to another one at most
-REPLICATES = 1000
 BATCH = 8
 
 # What is evaluated: gray (B, 1, 256, 256) of 8 bits and hints, one for each -> rgb (B, 3, 64, 64) or (B, 3, 256, 256).
@@ -178,15 +178,6 @@ def obedience(rgb: Tensor, gray: Tensor, cells: Tensor) -> Tensor:
     return (deviation * cells[:, 0]).sum((1, 2)) / cells[:, 0].sum((1, 2))
 
 
-def share(values: Tensor, others: Tensor) -> dict[str, Any]:
-    """mean(values) / mean(others), both (N,) of the same photographs, and its 95 % interval over draws of them."""
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
-    drawn = torch.randint(len(values), (REPLICATES, len(values)), generator=generator)
-    ratios = values[drawn].mean(1) / others[drawn].mean(1)
-    interval = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
-    return {"value": float(values.mean() / others.mean()), "interval_95": interval}
-
-
 def evaluate_cells(systems: dict[str, System], photos: Photos, account: Account, seed: int) -> None:
     """Rows for every N and system; the first system is the one the others are compared with, at their own size."""
     gray = torch.stack(photos.gray()).float() / 255
@@ -214,8 +205,8 @@ def evaluate_cells(systems: dict[str, System], photos: Photos, account: Account,
                     "side": side, "hints": count, "name": name,
                     "ciede2000": float(differences.mean()),
                     "psnr": float(psnr(pictures, originals[side]).mean()),
-                    "share_of_first": share(differences, baseline.setdefault(side, differences)),
-                    "share_of_gray": share(differences, plain[side]),
+                    "share_of_first": paired_ratio(differences, baseline.setdefault(side, differences)),
+                    "share_of_gray": paired_ratio(differences, plain[side]),
                 }  # fmt: skip
                 if count:
                     row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())

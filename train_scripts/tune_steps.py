@@ -118,7 +118,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         draws = LongDraws(stage, photos, args.seed, args.reference)
     tested = torch.arange(len(photos) - test, len(photos))
     account.rows.append(row("as they are", draws, tested, tuned.sigmas))
-    losses = learn(tuned, draws, len(photos) - test, args)
+    losses = learn(tuned, draws, len(photos) - test, args.seed, args.passes)
     account.rows.append(row("tuned", draws, tested, tuned))
     for one in account.rows:
         print("{name}: relative error {relative_error:.4f}".format(**one))
@@ -145,17 +145,17 @@ def is_free(folder: Path) -> bool:
     return description["family"] == "coarse" and bool(description["config"].get("tuned"))
 
 
-def learn(tuned: FewSteps, draws: LongDraws, count: int, args: argparse.Namespace) -> list[float]:
+def learn(tuned: FewSteps, draws: LongDraws, count: int, seed: int, passes: int) -> list[float]:
     """Learns the tuned steps from the first `count` draws; the mean loss of each pass. Raises EvaluationError where it
     is no longer finite.
     """
     rates = ((tuned.gains, GAIN_RATE), (tuned.modulation, MODULATION_RATE))
     optimizer = torch.optim.Adam([{"params": [one.requires_grad_(True)], "lr": rate} for one, rate in rates])
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(seed)
     per_pass = -(-count // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.passes * per_pass)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * per_pass)
     losses = []
-    for number in range(args.passes):
+    for number in range(passes):
         order, total = torch.randperm(count, generator=generator), 0.0
         for rows in tqdm(order.split(BATCH), desc=f"pass {number + 1}", unit="batch"):
             error, energy = draws.compared(draws.sampled(rows, tuned), draws.target[rows])

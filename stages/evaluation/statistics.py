@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,6 +92,13 @@ class HalfSplits:
         replicates = self._weigh(within) / self._weigh(self.together)
         replicates -= 2 * self._weigh(between) / self._weigh(self.apart)
         return _estimate(1000 * float(value), 1000 * replicates)
+
+
+def paired_ratio(values: Tensor, others: Tensor, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """mean(values) / mean(others), both (N,) of the same photographs, and its 95 % interval over draws of them."""
+    drawn = torch.randint(len(values), (replicates, len(values)), generator=torch.Generator().manual_seed(seed))
+    estimate = _estimate(float(values.mean() / others.mean()), values[drawn].mean(1) / others[drawn].mean(1))
+    return {"value": estimate.value, "interval_95": [estimate.low, estimate.high]}
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
