@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.color.resample import resize
 from stages.color.spaces import gray_from_rgb
 from stages.evaluation.pixel import PictureList, picture_from_rgb
-from stages.photographs import PICTURE_SUFFIXES, data_folder
+from stages.photographs import PICTURE_SUFFIXES, DataError, data_folder, srgb
 from stages.seeds import NoiseSource, noise_key
 
 HELD_OUT = "held-out"
@@ -92,11 +92,17 @@ class Photos:
         return [gray.expand(3, -1, -1) for gray in self.gray()]
 
 
-def features_file(args: argparse.Namespace) -> Path:
-    """The feature network: --features, else features/squeezenet1_1.safetensors in the data folder."""
+def features_file(args: argparse.Namespace) -> Path | None:
+    """The feature network: --features, else features/squeezenet1_1.safetensors in the data folder; None where that is
+    not there.
+    """
     if args.features:
         return args.features
-    return data_folder(args.data) / "features" / "squeezenet1_1.safetensors"
+    try:
+        file = data_folder(args.data) / "features" / "squeezenet1_1.safetensors"
+    except DataError:
+        return None
+    return file if file.is_file() else None
 
 
 def load_photos(folder: Path, name: str, split: str, count: int | None = None) -> Photos:
@@ -197,7 +203,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _picture(source: Path | BytesIO, name: str) -> Tensor:
-    """8-bit sRGB pixels, upright: uint8 (3, H, W)."""
+    """8-bit sRGB pixels, upright, converted from the profile it carries: uint8 (3, H, W)."""
     try:
         with Image.open(source) as image:
             # Pillow reads 16-bit RGB as 8 bits and calls it RGB; only what it decodes from tells.
@@ -205,7 +211,7 @@ def _picture(source: Path | BytesIO, name: str) -> Tensor:
             upright = ImageOps.exif_transpose(image)
             if deep or upright.mode.startswith(("I", "F")):
                 raise EvaluationError(f"{name} has more than 8 bits per channel; only 8-bit pictures are scored")
-            pixels = np.array(upright.convert("RGB"))
+            pixels = np.array(srgb(upright)[0])
     except OSError as error:
         raise EvaluationError(f"{name} is not a readable picture: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
