@@ -414,10 +414,13 @@ def test_one_of_several_pages(weights, tmp_path, capsys):
     first, second = map(Image.fromarray, pages)
     first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
     common = (tmp_path / "a.tif", "-o", tmp_path / "out", "--weights", weights, "--task", "jpeg", "--seed", 3)
-    assert run(*common) == 1 and "others by --page N" in capsys.readouterr().err
+    assert run(*common) == 1 and "others by --page N, or by colorize with --page all" in capsys.readouterr().err
     assert run(*common, "--page", 2) == 0
     (expected,) = ImageToImagePipeline.from_pretrained(weights)(pages[1], "jpeg", generator=3, output_type="np").images
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.tif")), expected)
+    mask = ("--page", 1, "--overwrite", "--task", "inpaint", "--mask", tmp_path / "a.tif")
+    assert run(*common[:5], *mask) == 2
+    assert "a mask, or colors, must be a file of one" in capsys.readouterr().err
 
 
 def test_large_pictures_are_read_where_asked(weights, tmp_path, monkeypatch, capsys):
