@@ -43,7 +43,7 @@ KEPT_APART = {
     "diffusers": set(),
     "gradio": {"pipeline.app"},
     "matplotlib": {"pipeline.demo"},
-    "skimage": {"pipeline.demo"},
+    "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
     "sklearn": {"pipeline.demo"},
     "xformers": {"stages.nn.attention"},
 }

@@ -39,6 +39,8 @@ class Scores:
     original_colorfulness: Tensor
     squeezenet_distance: Tensor
     kid: Estimate
+    features: Tensor
+    """Standardized, (N, 512)."""
 
     def means(self, first: int | None = None) -> dict[str, float]:
         """The metrics over the first photographs (default: all)."""
@@ -105,6 +107,7 @@ class Reference:
             original_colorfulness=self.colorfulness,
             squeezenet_distance=(features - self.features).norm(dim=1),
             kid=self.splits.kid(self.features, features),
+            features=features,
         )
 
     def candidates(self, candidates: Tensor | Sequence[Sequence[Tensor]]) -> CandidateScores:
