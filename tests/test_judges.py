@@ -162,6 +162,15 @@ def test_the_classifier_recognizes_free_photographs(lite0):
         assert expected & set(seen.probabilities[0].topk(5).indices.tolist()), name
 
 
+def test_the_backbone_sees_red_green_and_blue():
+    network, seen = EfficientNetLite0(), list[Tensor]()
+    network.backbone.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    flat = torch.tensor([255, 127, 0]).byte().view(1, 3, 1, 1).expand(-1, -1, 64, 80)
+    assert network(flat).shape == (1, 1000)
+    expected = torch.tensor([1.0, 0.0, -127 / 128]).view(1, 3, 1, 1).expand(-1, -1, 224, 224)
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-5)
+
+
 def test_a_resnet_file_is_known_by_its_names(tmp_path):
     torch.manual_seed(0)
     weights = ResNet50().state_dict()
