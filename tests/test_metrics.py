@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import scipy.stats
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from stages.color.spaces import gray_from_rgb
 from stages.evaluation.features import SqueezeNetFeatures, mmd2_unbiased
-from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr
+from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr, ssim
 from stages.evaluation.scores import Reference
 from stages.evaluation.statistics import HalfSplits, spearman
 
@@ -154,6 +155,24 @@ def test_closed_forms():
     assert float(ciede2000(half, torch.cat([white, white], dim=3))) == pytest.approx(50, abs=1e-3)
     assert float(colorfulness(dark)[0]) == pytest.approx(0, abs=1e-4)
     assert luma_error(light, dark[:, :1]).tolist() == pytest.approx([10, 10])
+
+
+def test_ssim_in_closed_form():
+    """Of flat pictures only the means count: (2 a b + c) / (a² + b² + c), c = (0.01 · 255)²."""
+    flat = torch.full((2, 3, 16, 12), 100, dtype=torch.uint8)
+    c, b = 2.55**2, 140
+    expected = (2 * 100 * b + c) / (100**2 + b**2 + c)
+    assert ssim(flat, torch.full_like(flat, b)).tolist() == pytest.approx([expected] * 2)
+    noisy = pictures(2)
+    assert ssim(noisy, noisy).tolist() == [1, 1] and float(ssim(noisy, noisy.flip(-1)).max()) < 0.3
+    with pytest.raises(MetricsError, match="sides of at least 11; got 12x10"):
+        ssim(flat[..., :10, :], flat[..., :10, :])
+
+
+def test_ssim_needs_its_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(MetricsError, match=r"scikit-image: pip install 'trichrome\[evaluate\]'"):
+        ssim(pictures(1), pictures(1))
 
 
 def test_pictures_are_rounded_to_nearest():

@@ -76,6 +76,18 @@ class Account:
         (out / "results.json").write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n")
         return results
 
+    def publish(self, text: str, columns: Sequence[tuple[str, PictureList]]) -> dict[str, Any]:
+        """Writes results.json and sheet.png, prints the table and the notes; returns what was written as JSON."""
+        out: Path = self.args.out
+        results = self.write()
+        save_sheet(out / "sheet.png", columns)
+        print(f"{self.photos.name}, {len(self.photos)} photographs, list {self.photos.sha256[:12]}\n")
+        print(text)
+        for note in self.notes:
+            print(f"note: {note}")
+        print(f"\nwritten: {out / 'results.json'}, {out / 'sheet.png'}")
+        return results
+
 
 class Report(Account):
     """One table of pictures; begins with the originals and plain gray.
@@ -168,12 +180,4 @@ class Report(Account):
 
     def finish(self) -> dict[str, Any]:
         """Print the table, write results.json and sheet.png; returns what was written as JSON."""
-        out: Path = self.args.out
-        results = self.write()
-        save_sheet(out / "sheet.png", self.columns)
-        print(f"{self.photos.name}, {len(self.photos)} photographs, list {self.photos.sha256[:12]}\n")
-        print(table(self.rows))
-        for text in self.notes:
-            print(f"note: {text}")
-        print(f"\nwritten: {out / 'results.json'}, {out / 'sheet.png'}")
-        return results
+        return self.publish(table(self.rows), self.columns)

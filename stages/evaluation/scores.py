@@ -37,8 +37,9 @@ class Scores:
     psnr: Tensor
     colorfulness: Tensor
     original_colorfulness: Tensor
-    squeezenet_distance: Tensor | None  # None without a feature network, as is `kid`
+    squeezenet_distance: Tensor | None  # None without a feature network, as are the two below
     kid: Estimate | None
+    features: Tensor | None  # standardized, (N, 512)
 
     def means(self, first: int | None = None) -> dict[str, float]:
         """The metrics over the first photographs (default: all)."""
@@ -116,6 +117,7 @@ class Reference:
             original_colorfulness=self.colorfulness,
             squeezenet_distance=None if features is None else (features - self.features).norm(dim=1),
             kid=None if features is None else self.splits.kid(self.features, features),
+            features=features,
         )
 
     def candidates(self, candidates: Tensor | Sequence[Sequence[Tensor]]) -> CandidateScores:
