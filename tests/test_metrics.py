@@ -15,7 +15,7 @@ from stages.color.spaces import gray_from_rgb
 from stages.evaluation.features import SqueezeNetFeatures, mmd2_unbiased
 from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr, ssim
 from stages.evaluation.scores import Reference
-from stages.evaluation.statistics import HalfSplits, spearman
+from stages.evaluation.statistics import HalfSplits, paired_ratio, spearman
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +314,7 @@ def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
     gray = reference.score(photos.plain_gray())
     originals = reference.score(photos.pictures)
     assert reference.used == 512
+    assert gray.kid is not None and originals.kid is not None
     assert 400 < gray.kid.value < 800 and abs(originals.kid.value) < 40
     assert 13 < gray.means()["squeezenet_distance"] < 17 and gray.means()["colorfulness_ratio"] < 0.01
     assert gray_from_rgb(photos.rgb(slice(0, 1))).shape == (1, 1, 64, 64)
@@ -332,3 +333,11 @@ def test_spearman_is_scipys(levels):
     for other in (b[:5], b[:, :1]):
         with pytest.raises(MetricsError, match="one shape"):
             spearman(a, other)
+
+
+def test_a_ratio_has_an_interval_of_pairs():
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) + 0.5
+    exact = paired_ratio(0.8 * values, values)
+    assert exact["value"] == pytest.approx(0.8) and exact["interval_95"] == pytest.approx([0.8, 0.8])
+    low, high = paired_ratio(0.8 * values.flip(0), values)["interval_95"]
+    assert low < 0.79 and high > 0.81

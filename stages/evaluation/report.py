@@ -26,9 +26,8 @@ from stages.provenance import commit
 from stages.stage import Stage
 
 SPLIT_SEED = 0  # half-splits and bootstrap draws: fixed, so that two runs on one list compare
-NO_FEATURES = (
-    "no feature network: squeezenet_kid, squeezenet_distance and diversity are left out. For these "
-    "give a safetensors file of SqueezeNet 1.1 trained on ImageNet (torchvision's squeezenet1_1, or a conversion with "
+FEATURES_HELP = (
+    "Give a safetensors file of SqueezeNet 1.1 trained on ImageNet (torchvision's squeezenet1_1, or a conversion with "
     "its names) by --features FILE, or put it at features/squeezenet1_1.safetensors in the data folder"
 )
 METRICS = ("squeezenet_kid", "squeezenet_distance", "ciede2000")  # also given relative to plain gray's
@@ -101,7 +100,8 @@ class Report(Account):
         network = None if path is None else SqueezeNetFeatures.from_file(path)
         super().__init__(args, photos)
         if path is None:
-            self.note(NO_FEATURES)
+            self.note("no feature network: squeezenet_kid, squeezenet_distance and diversity are left out. "
+                      + FEATURES_HELP)  # fmt: skip
         self.gray = gray
         self.reference = Reference(photos.pictures, network, seed=SPLIT_SEED)
         self.scores: dict[str, Scores] = {}

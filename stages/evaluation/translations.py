@@ -15,7 +15,7 @@ from stages.evaluation.generative import best_of, frechet_distance
 from stages.evaluation.judges import Judge, Judgement, score_splits
 from stages.evaluation.photos import EvaluationError, Photos, features_file
 from stages.evaluation.pixel import PictureList, ciede2000, psnr, ssim
-from stages.evaluation.report import NO_FEATURES, SPLIT_SEED, Account
+from stages.evaluation.report import FEATURES_HELP, SPLIT_SEED, Account
 from stages.evaluation.scores import Reference
 from stages.evaluation.tables import aligned
 
@@ -40,7 +40,7 @@ class TranslationReport(Account):
     ) -> None:  # fmt: skip
         path = features_file(args)
         if path is None:
-            raise EvaluationError(NO_FEATURES)
+            raise EvaluationError(f"no feature network. {FEATURES_HELP}")
         network = SqueezeNetFeatures.from_file(path)
         super().__init__(args, photos)
         assert isinstance(photos.pictures, Tensor)
