@@ -6,7 +6,7 @@ A column of convolutions says of each patch whether it is real. The patch is its
     kernel 4, strides (2, 2, 1)          34
     kernel 4, strides (2, 1)             16
     kernel 4, strides (2, 2, 2, 2, 1)    142
-    kernel 3, strides (1, 2, 1)           9
+    kernel 3, strides (1, 2)              9
     kernel 1, strides (1, 1)              1
 
 Attention in a column lets every patch know of the whole picture.

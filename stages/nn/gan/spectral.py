@@ -32,8 +32,8 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.outputs = outputs
         matrix = self.matrix(weight)
-        self.register_buffer("left", F.normalize(torch.randn(len(matrix)), dim=0))
-        self.register_buffer("right", torch.zeros(matrix.shape[1]))
+        self.register_buffer("left", F.normalize(torch.randn(len(matrix)).to(matrix), dim=0))
+        self.register_buffer("right", torch.zeros_like(matrix[0]))
         self.iterate(weight, FIRST_ITERATIONS)
 
     def matrix(self, weight: Tensor) -> Tensor:
