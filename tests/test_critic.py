@@ -46,12 +46,12 @@ def test_the_loss_is_the_cross_entropy_of_every_patch():
     gray, coarse = gray_from_rgb(rgb), coarse_from_rgb(rgb)
     seen = torch.cat([2 * gray - 1, 2 * chroma_from_rgb(rgb_from_coarse(coarse))], 1)
     logits = [one.logits for one in stage.discriminator(seen)]
-    expected = 0.0
+    expected = torch.zeros(())
     for one in logits:
         chance = torch.where(label.view(-1, 1, 1, 1) == 1, one.sigmoid(), 1 - one.sigmoid())
-        expected -= chance.log().mean() / 2
+        expected = expected - chance.log().mean() / 2
     torch.testing.assert_close(stage(rgb, label), expected)
-    torch.testing.assert_close(stage.score(gray, coarse), sum(one.mean((1, 2, 3)) for one in logits) / 2)
+    torch.testing.assert_close(stage.score(gray, coarse), (logits[0].mean((1, 2, 3)) + logits[1].mean((1, 2, 3))) / 2)
     with pytest.raises(ValueError, match="labels must be 1 for photographs and 0 for draws"):
         stage(rgb, torch.tensor([1, -1, 0, 0]))
     with pytest.raises(ValueError, match=r"rgb must be \(B, 3, 64, 64\)"):

@@ -101,7 +101,7 @@ def test_dropout_makes_draws_that_belong_to_their_generators():
 
 def test_colors_that_are_not_finite_are_an_error():
     stage = gan().eval()
-    torch.nn.init.constant_(stage.generator.write.parametrizations.weight.original, torch.nan)
+    torch.nn.init.constant_(stage.get_parameter("generator.write.parametrizations.weight.original"), torch.nan)
     with pytest.raises(RuntimeError, match="the colors of gan are not finite"):
         stage.sample(Condition(torch.rand(1, 3, 16, 16)), "colorize")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_maps_of_patches_have_the_sides_published(config, sides):
         assert [one.shape[-1] for one in judged[0].before] == [128, 64, 32, 32]
 
 
-def sides_of(network: GANUNet, side: int) -> list[int]:
+def sides_of(network: Any, side: int) -> list[int]:
     seen: list[int] = []
     for layer in network.down:
         layer.register_forward_hook(lambda _, __, out: seen.append(out.shape[-1]))
@@ -85,8 +86,9 @@ def sides_of(network: GANUNet, side: int) -> list[int]:
 def test_maps_of_generators_have_the_sides_published():
     with torch.device("meta"):
         assert sides_of(GANUNet(UNET_256, 1, 2), 256) == [128, 64, 32, 16, 8, 4, 2, 1]
-        hybrid, seen = GANUNet(HYBRID, 1, 2), []
-        hybrid.attention["2"].query.register_forward_hook(lambda _, x, __: seen.append(tuple(x[0].shape[1:])))
+        hybrid, seen = GANUNet(HYBRID, 1, 2), list[tuple[int, ...]]()
+        attention: Any = hybrid.attention["2"]
+        attention.query.register_forward_hook(lambda _, x, __: seen.append(tuple(x[0].shape[1:])))
         assert sides_of(hybrid, 256) == [128, 64, 32, 16, 8, 4]
         assert sides_of(hybrid, 128)[-6:] == [64, 32, 16, 8, 4, 2]
         assert seen == [(512, 64, 64), (512, 32, 32)]
@@ -95,8 +97,8 @@ def test_maps_of_generators_have_the_sides_published():
 def test_a_global_generator_is_the_inside_of_an_enhancer():
     """The same maps from the reduced picture, added after the enhancer's halving."""
     torch.manual_seed(0)
-    enhanced = Pix2PixHD(Pix2PixHDConfig(16, 2, 1, 1, 1), 1, 2)
-    x, seen = torch.rand(2, 1, 16, 24), {}
+    enhanced: Any = Pix2PixHD(Pix2PixHDConfig(16, 2, 1, 1, 1), 1, 2)
+    x, seen = torch.rand(2, 1, 16, 24), dict[str, Tensor]()
     enhanced.coarse.register_forward_hook(lambda _, inputs, out: seen.update(small=inputs[0], maps=out))
     enhanced.enhancers[0].blocks[0].register_forward_hook(lambda _, inputs, __: seen.update(sum=inputs[0]))
     assert enhanced(x).shape == (2, 2, 16, 24)
@@ -122,12 +124,13 @@ def test_patches_are_as_large_as_gradients_say(kernel, strides, side):
     (judged,) = network(x)
     middle = judged.logits.shape[-1] // 2
     judged.logits[0, 0, middle, middle].backward()
+    assert x.grad is not None
     rows, columns = (x.grad[0, 0] != 0).nonzero().unbind(1)
     assert [int(one.max() - one.min() + 1) for one in (rows, columns)] == [side, side] and config.patch == side
 
 
 def test_attention_lets_a_patch_know_of_the_whole_picture():
-    network = Discriminator(DiscriminatorConfig(8, (2, 1), scales=1, attention=(1,)), 1)
+    network: Any = Discriminator(DiscriminatorConfig(8, (2, 1), scales=1, attention=(1,)), 1)
     x = torch.rand(1, 1, 64, 64, requires_grad=True)
     for gamma, whole in ((0.0, False), (1.0, True)):
         nn.init.constant_(network.scales[0].attention.gamma, gamma)
@@ -143,7 +146,7 @@ def test_the_largest_singular_value_is_one(layer):
     torch.manual_seed(0)
     nn.init.normal_(layer.weight)
     spectrally_normalized(layer)
-    original = layer.parametrizations.weight.original
+    original: Any = layer.parametrizations.weight.original
     for _ in range(50):  # the weight moves as in training
         original.data += 0.01 * torch.randn_like(original)
         power_iteration(layer)
@@ -159,7 +162,7 @@ def test_the_largest_singular_value_is_one(layer):
 def test_the_gradient_of_a_normalized_weight():
     """d sigma = u dW v', so weights do not learn their own size."""
     torch.manual_seed(0)
-    layer = Convolution(3, 5, 1, bias=False).double()
+    layer: Any = Convolution(3, 5, 1, bias=False).double()
     spectrally_normalized(layer)
     for _ in range(500):
         power_iteration(layer)

@@ -239,7 +239,8 @@ def test_averaged_weights_are_spectrally_normalized_too(tmp_path):
     convolutions = [one for one in averaged.modules() if isinstance(one, nn.Conv2d)]
     largest = torch.stack([torch.linalg.matrix_norm(one.weight.flatten(1), 2) for one in convolutions])
     assert len(largest) > 20 and (largest - 1).abs().max() < 0.01
-    last, mean = (one.generator.down[0].parametrizations.weight.original for one in (stage, averaged))
+    name = "generator.down.0.parametrizations.weight.original"
+    last, mean = (one.get_parameter(name) for one in (stage, averaged))
     assert not torch.allclose(last, mean, atol=1e-3)
 
 

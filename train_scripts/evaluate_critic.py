@@ -82,10 +82,14 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 def compare(report: Report, name: str, other: str) -> None:
     """The paired differences of two rows, noted and kept in the first."""
     (row,) = (row for row in report.rows if row["name"] == name)
-    kid = report.compare(row, "medoid", other)
-    report.note(f"{name}: squeezenet_kid {kid.value:+.1f} [{kid.low:+.1f}, {kid.high:+.1f}] against {other}")
+    if report.scores[name].kid is not None:
+        kid = report.compare(row, "medoid", other)
+        report.note(f"{name}: squeezenet_kid {kid.value:+.1f} [{kid.low:+.1f}, {kid.high:+.1f}] against {other}")
     for key in COMPARED:
-        apart = getattr(report.scores[name], key) - getattr(report.scores[other], key)
+        ours, theirs = (getattr(report.scores[one], key) for one in (name, other))
+        if ours is None:  # without a feature network
+            continue
+        apart = ours - theirs
         mean, half = float(apart.mean()), 1.96 * float(apart.std()) / len(apart) ** 0.5
         row[f"{key}_minus_medoid"] = {"value": mean, "interval_95": [mean - half, mean + half]}
         report.note(f"{name}: {key} {mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}] against {other}")

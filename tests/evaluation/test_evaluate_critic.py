@@ -65,7 +65,7 @@ def test_draws_become_a_set_with_labels(held_out, weights, tmp_path):
     assert drawn.labels.tolist() == [1, 0, 0, 1, 0, 0]
     photos = load_photos(held_out, "photos64", "train").first(2)
     gray, pixels = gray_from_rgb(photos.rgb()), torch.stack(list(drawn.images)).unflatten(0, (2, 3))
-    assert torch.equal(pixels[:, 0], photos.pictures)
+    assert isinstance(photos.pictures, Tensor) and torch.equal(pixels[:, 0], photos.pictures)
     expected = merge(gray[:, None], tints(streams(photos.noise(5), 2), 4).unflatten(0, (2, 2)))
     assert torch.equal(pixels[:, 1:], picture_from_rgb(expected))
 
