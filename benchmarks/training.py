@@ -30,11 +30,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.cpu import parsed, processor  # noqa: E402
 from stages.provenance import commit  # noqa: E402
 from stages.registry import kind_of  # noqa: E402
+from stages.training.adversarial import Turns  # noqa: E402
 from stages.training.config import Config  # noqa: E402
 from stages.training.data import Mixture, Pictures  # noqa: E402
 from stages.training.ema import Averaged, half_life  # noqa: E402
 from stages.training.loop import precision_of  # noqa: E402
-from stages.training.adversarial import Turns  # noqa: E402
 from stages.training.optimizers import build_optimizer, freeze, recompute_blocks  # noqa: E402
 
 DEFAULT = [f"configs/{name}.toml" for name in ("stage1", "stage2", "stage3")]

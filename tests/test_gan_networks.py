@@ -181,7 +181,7 @@ def test_power_iterations_do_not_round_under_autocast():
             power_iteration(layer)
         weight = layer.weight
     assert weight.dtype == torch.float32
-    assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, abs=1e-4)
+    assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-4)
 
 
 # ---------------------------------------------------------------------- attention

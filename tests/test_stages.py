@@ -22,7 +22,7 @@ from stages.stage2_color.coltran import ColTranColorUpsampler
 
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows", "attention.qkv.bias")
 ALL = pytest.mark.parametrize("which", KINDS, ids="-".join)
-OF_NOISE = {which for which in KINDS if which[1] in ("palette", "unconditional", "gpic", "sr3")}  # answer with the noise
+OF_NOISE = [which for which in KINDS if which[1] in ("palette", "unconditional", "gpic", "sr3")]  # what they answer
 COARSE = pytest.mark.parametrize("kind", kinds_of("coarse"))
 
 
@@ -165,9 +165,10 @@ def test_draws_hold_chroma_as_finely_as_it_is_known():
 @ALL
 def test_every_parameter_learns(which):
     stage = lively(*which).train()
-    loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]))
-    assert loss.shape == () and loss.isfinite()
-    loss.backward()
+    for player in stage.players or ("",):
+        loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]), *([player] if player else []))
+        assert loss.shape == () and loss.isfinite()
+        loss.backward()
     silent = []
     for name, p in stage.named_parameters():
         if p.requires_grad:
@@ -192,8 +193,8 @@ def test_loss_depends_on_the_seed_alone(which):
         torch.manual_seed(seed)
         losses.append(stage(rgb).item())
     assert losses[0] == losses[1]
-    # Untrained upsamplers say 8 bits of everything, and models of likelihood draw nothing in training.
-    assert losses[0] != losses[2] or which[1] in ("coltran", "pic")
+    # Untrained upsamplers say 8 bits of everything; models of likelihood and the hybrid draw nothing in training.
+    assert losses[0] != losses[2] or which[1] in ("coltran", "pic", "gan")
 
 
 @ALL
@@ -215,9 +216,11 @@ def test_shapes_ranges_and_luma(which):
             last = stage.core.parallel
         elif which == ("coarse", "pic"):
             last = stage.embedding.layers[-1].gain
+        elif kind == "gan":
+            last = stage.generator.write.bias  # the weight is spectrally normalized
         else:
             last = stage.write if kind == "coltran" else stage.denoiser.network.write
-        (last if kind == "pic" else last.weight).mul_(30)
+        (last if kind in ("pic", "gan") else last.weight).mul_(30)
         if which == ("coarse", "diffusion"):
             stage.encoder.preview.weight.mul_(100)
     rgb = picture(SIDES[family])
@@ -241,7 +244,8 @@ def test_shapes_ranges_and_luma(which):
         out = drawn(stage, rgb)
     assert out.shape == rgb.shape and out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
-    assert family == "image_to_image" or (gray_from_rgb(out) - gray).abs().max() <= 1e-4
+    keeps_luma = family != "image_to_image" or kind == "gan"
+    assert not keeps_luma or (gray_from_rgb(out) - gray).abs().max() <= 1e-4
     colored = (out.amax(1) - out.amin(1) > 0.02).float().mean()
     # The luma of a gray answer would prove nothing. (An untrained argmax over 8 channels is the same for most pixels.)
     assert colored > (0.05 if which == ("superres", "coltran") else 0.2)
@@ -267,7 +271,7 @@ def test_same_seed_same_picture(which):
     first = drawn(stage, rgb, Generator().manual_seed(4), options)
     torch.manual_seed(1)  # torch's own generator has no say
     assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4), options))
-    if which not in (("color", "coltran"), ("superres", "coltran")):  # they answer and do not draw
+    if which not in (("color", "coltran"), ("superres", "coltran"), ("image_to_image", "gan")):  # they do not draw
         assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5), options))
 
 
