@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.cpu import parsed, processor  # noqa: E402
 from stages.provenance import commit  # noqa: E402
 from stages.registry import kind_of  # noqa: E402
+from stages.training.adversarial import Turns  # noqa: E402
 from stages.training.config import Config  # noqa: E402
 from stages.training.data import Mixture, Pictures  # noqa: E402
 from stages.training.ema import Averaged, half_life  # noqa: E402
@@ -82,15 +83,18 @@ def measured(config: Config, device: torch.device, precision: str, options: argp
     picks = [(0, index) for index in range(batch)]
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimizer, averaged = build_optimizer(stage, config.training), Averaged(stage, half_life(10_000))
+    turns = Turns(stage)
     generator = Generator().manual_seed(2)
 
     def shown() -> torch.Tensor:
         return photographs.cuts(picks, generator).contiguous(memory_format=torch.channels_last)
 
     def learned(rgb: torch.Tensor) -> None:
-        with torch.autocast(device.type, TYPES[precision], enabled=precision != "no"):
-            loss = stage(rgb, labels)
-        loss.backward()
+        for player in turns.trained:
+            turns.begin(player)
+            with torch.autocast(device.type, TYPES[precision], enabled=precision != "no"):
+                loss = stage(rgb, labels, player) if player else stage(rgb, labels)
+            loss.backward()
 
     def stepped() -> None:
         torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)

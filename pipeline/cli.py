@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         help="format of the outputs (default: that of each input's name)")
     add("--quality", type=_quality, default=95, metavar="Q", help="of JPEG and WebP, 1 to 100 (default 95)")
     add("--rank-with", metavar="FOLDER",
-        help="put candidates in order by the likelihoods of this stage 1 (kind coltran or pic), the likeliest first")
+        help="put candidates in order by the scores of this critic or stage 1 (kind coltran or pic), the best first")
     add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
     add("--overwrite", action="store_true",
         help="color everything again and replace files in the way (an input is never replaced)")

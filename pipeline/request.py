@@ -72,7 +72,9 @@ def reranker(stage: object, device: torch.device) -> Scores:
     """
     if not (isinstance(stage, Stage) and isinstance(stage, Scores)):
         what = f"kind {stage.kind!r} of the family {stage.family}" if isinstance(stage, Stage) else repr(stage)
-        raise OptionError(f"to rank candidates, a stage must be able to score them (coarse: coltran, pic); got {what}")
+        raise OptionError(
+            f"to rank candidates, a stage must be able to score them (a critic; coarse: coltran, pic); got {what}"
+        )
     parameter = next(iter(stage.parameters()), None)
     if stage.training or (parameter is not None and parameter.device.type != device.type):
         raise OptionError(f"what ranks must be in evaluation mode, on {device}: call .eval() and .to({str(device)!r})")

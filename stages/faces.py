@@ -22,8 +22,8 @@ from stages.options import OptionError, SampleOptions
 from stages.stage import Stage
 
 __all__ = [
-    "CoarseColorizer", "ColorUpsampler", "Draws", "Encoding", "Generators", "GrayView", "HasLikelihood", "Scores",
-    "StepCallback", "SuperResolver",
+    "CoarseColorizer", "ColorUpsampler", "Critic", "Draws", "Encoding", "Generators", "GrayView", "HasLikelihood",
+    "Scores", "StepCallback", "SuperResolver",
 ]  # fmt: skip
 
 Generators = Generator | Sequence[Generator] | None
@@ -49,6 +49,12 @@ class Scores(ABC):
     @abstractmethod
     def score(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
         """How good coarse colors are, more is better: gray64 (B, 1, 64, 64), coarse64 (B, 64, 64) -> (B,)."""
+
+
+class Critic(Stage, Scores):
+    """A stage that draws nothing and judges what stage 1 draws."""
+
+    family = "critic"
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError, local_folder, read_description
-from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
+from stages.faces import CoarseColorizer, ColorUpsampler, Critic, SuperResolver
 from stages.image_to_image.face import ImageToImage
+from stages.image_to_image.gan import GAN, GANConfig
 from stages.image_to_image.gpic import GPIC, GPICConfig
 from stages.image_to_image.palette import Palette, PaletteConfig
 from stages.image_to_image.unconditional import Unconditional, UnconditionalConfig
 from stages.stage import Stage
 from stages.stage1_coarse.coltran import ColTranColorizer, ColTranColorizerConfig
+from stages.stage1_coarse.critic import PatchCritic, PatchCriticConfig
 from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
 from stages.stage1_coarse.pic import PICColorizer, PICColorizerConfig
 from stages.stage2_color.coltran import ColTranColorUpsampler, ColTranColorUpsamplerConfig
@@ -23,6 +25,7 @@ __all__ = ["FACES", "kind_of", "kinds_of", "load_stage", "register"]
 
 FACES: dict[str, type[Stage]] = {
     "coarse": CoarseColorizer, "color": ColorUpsampler, "superres": SuperResolver, "image_to_image": ImageToImage,
+    "critic": Critic,
 }  # fmt: skip
 _KINDS: dict[tuple[str, str], tuple[type, type[Stage]]] = {}
 
@@ -71,3 +74,5 @@ register("image_to_image", "palette", PaletteConfig, Palette)
 register("superres", "sr3", SR3SuperResolverConfig, SR3SuperResolver)
 register("image_to_image", "unconditional", UnconditionalConfig, Unconditional)
 register("image_to_image", "gpic", GPICConfig, GPIC)
+register("image_to_image", "gan", GANConfig, GAN)
+register("critic", "patches", PatchCriticConfig, PatchCritic)

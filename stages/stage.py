@@ -38,9 +38,12 @@ class Stage(nn.Module):
     """The fields of `SampleOptions` that this kind can honor, of those that its family may."""
     renamed_keys: ClassVar[dict[str, str]] = {}
     """Keys of configs stored by earlier versions: the old name and the present one."""
+    players: ClassVar[tuple[str, ...]] = ()
+    """Parts that learn in turns, in this order, each by an optimizer of its own while the others are frozen; a player
+    is the attribute of this name, and `forward(rgb, label, player)` is its loss. None: all learns together."""
     # Beginnings of names, for training that starts from finished weights:
-    new_parameters: ClassVar[tuple[str, ...]] = ()  # may be missing there, and start fresh
-    finishing_parameters: ClassVar[tuple[str, ...]] = ()  # were added once training was finished, and are left out
+    new_parameters: tuple[str, ...] = ()  # may be missing there, and start fresh
+    finishing_parameters: tuple[str, ...] = ()  # are left out, such as those added once training was finished
 
     def __init__(self, config: Any):  # Any: each kind has a config class of its own, `config_class`
         super().__init__()
@@ -69,6 +72,9 @@ class Stage(nn.Module):
 
     def fit_to(self, batches: Iterable[Tensor]) -> None:
         """What a stage takes from photographs (B, 3, S, S) before it is trained: nothing, for most."""
+
+    def after_averaging(self) -> None:
+        """Makes buffers fit weights that have just been averaged: nothing, for most."""
 
     def load_pretrained_backbone(self) -> None:
         """Starts from public weights of another task. Raises CheckpointError where the kind has none."""

@@ -31,7 +31,7 @@ def run(tmp_path):
     for commit in ("first", "second"):
         write_log(folder, {"event": "start", "commit": commit})
     averages: dict[str, Any] = {"": types.SimpleNamespace(stage=average)}
-    save_checkpoint(folder, {"step": 3}, config, stage, averages, optimizer, None, "digest")
+    save_checkpoint(folder, {"step": 3}, config, stage, averages, {"": optimizer}, None, "digest")
     return types.SimpleNamespace(folder=folder, average=average, config=config)
 
 

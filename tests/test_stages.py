@@ -22,7 +22,7 @@ from stages.stage2_color.coltran import ColTranColorUpsampler
 
 SELDOM_SEEN = ("level.weight", "gray.weight", "symbol.weight", "outer_position.rows", "attention.qkv.bias")
 ALL = pytest.mark.parametrize("which", KINDS, ids="-".join)
-OF_NOISE = {which for which in KINDS if which[0] == "image_to_image" or which[1] == "sr3"}  # answer with the noise
+OF_NOISE = [which for which in KINDS if which[1] in ("palette", "unconditional", "gpic", "sr3")]  # what they answer
 COARSE = pytest.mark.parametrize("kind", kinds_of("coarse"))
 
 
@@ -30,7 +30,7 @@ COARSE = pytest.mark.parametrize("kind", kinds_of("coarse"))
 
 
 def test_every_kind_has_a_small_config():
-    assert set(SMALL) == set(KINDS) and {family for family, _ in KINDS} == set(FACES)
+    assert set(SMALL) == set(KINDS) and {family for family, _ in KINDS} == set(FACES) - {"critic"}
     for (family, kind), config in SMALL.items():
         config_class, stage_class = kind_of(family, kind)
         assert type(config) is config_class is stage_class.config_class
@@ -40,7 +40,7 @@ def test_every_kind_has_a_small_config():
 def test_only_what_has_the_face_is_registered(monkeypatch):
     known_standins(monkeypatch)
     assert "standin" in kinds_of("coarse") and kind_of("color", "standin") == (StandInConfig, StandIn2)
-    with pytest.raises(ValueError, match="family must be one of coarse, color, superres, image_to_image; got 1"):
+    with pytest.raises(ValueError, match="family must be one of coarse, color, .*image_to_image, critic; got 1"):
         register(1, "standin", StandInConfig, StandIn1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be a ColorUpsampler; got .*StandIn1"):
         register("color", "standin", StandInConfig, StandIn1)
@@ -165,16 +165,18 @@ def test_draws_hold_chroma_as_finely_as_it_is_known():
 @ALL
 def test_every_parameter_learns(which):
     stage = lively(*which).train()
-    loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]))
-    assert loss.shape == () and loss.isfinite()
-    loss.backward()
+    for player in stage.players or ("",):
+        loss = stage(picture(SIDES[which[0]]), torch.tensor([3, -1]), *([player] if player else []))
+        assert loss.shape == () and loss.isfinite()
+        loss.backward()
     silent = []
     for name, p in stage.named_parameters():
         if p.requires_grad:
             heard = torch.zeros(len(p)) if p.grad is None else p.grad.flatten(1).any(1) if p.ndim > 1 else p.grad != 0
-            # Clipping activations may close a channel of the backbone, a picture need not show every symbol, and below
-            # the last row there is nobody to know of it. A bias of attention's keys moves all logits of a row alike.
-            few = name.startswith("encoder.backbone") or name.endswith(SELDOM_SEEN)
+            # Clipping activations may close a channel of the backbone or the generator, a picture need not show every
+            # symbol, and below the last row there is nobody to know of it. A bias of attention's keys moves all logits
+            # of a row alike.
+            few = name.startswith(("encoder.backbone", "generator.up")) or name.endswith(SELDOM_SEEN)
             if not (heard.any() if few else heard.all()):
                 silent.append(name)
     broken = [name for name, p in stage.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -192,8 +194,8 @@ def test_loss_depends_on_the_seed_alone(which):
         torch.manual_seed(seed)
         losses.append(stage(rgb).item())
     assert losses[0] == losses[1]
-    # Untrained upsamplers say 8 bits of everything, and models of likelihood draw nothing in training.
-    assert losses[0] != losses[2] or which[1] in ("coltran", "pic")
+    # Untrained upsamplers say 8 bits of everything; models of likelihood and the hybrid draw nothing in training.
+    assert losses[0] != losses[2] or which[1] in ("coltran", "pic", "gan")
 
 
 @ALL
@@ -215,9 +217,11 @@ def test_shapes_ranges_and_luma(which):
             last = stage.core.parallel
         elif which == ("coarse", "pic"):
             last = stage.embedding.layers[-1].gain
+        elif kind == "gan":
+            last = stage.generator.write.bias  # the weight is spectrally normalized
         else:
             last = stage.write if kind == "coltran" else stage.denoiser.network.write
-        (last if kind == "pic" else last.weight).mul_(30)
+        (last if kind in ("pic", "gan") else last.weight).mul_(30)
         if which == ("coarse", "diffusion"):
             stage.encoder.preview.weight.mul_(100)
     rgb = picture(SIDES[family])
@@ -241,7 +245,8 @@ def test_shapes_ranges_and_luma(which):
         out = drawn(stage, rgb)
     assert out.shape == rgb.shape and out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
-    assert family == "image_to_image" or (gray_from_rgb(out) - gray).abs().max() <= 1e-4
+    keeps_luma = family != "image_to_image" or kind == "gan"
+    assert not keeps_luma or (gray_from_rgb(out) - gray).abs().max() <= 1e-4
     colored = (out.amax(1) - out.amin(1) > 0.02).float().mean()
     # The luma of a gray answer would prove nothing. (An untrained argmax over 8 channels is the same for most pixels.)
     assert colored > (0.05 if which == ("superres", "coltran") else 0.2)
@@ -267,7 +272,7 @@ def test_same_seed_same_picture(which):
     first = drawn(stage, rgb, Generator().manual_seed(4), options)
     torch.manual_seed(1)  # torch's own generator has no say
     assert torch.equal(first, drawn(stage, rgb, Generator().manual_seed(4), options))
-    if which not in (("color", "coltran"), ("superres", "coltran")):  # they answer and do not draw
+    if which not in (("color", "coltran"), ("superres", "coltran"), ("image_to_image", "gan")):  # they do not draw
         assert not torch.equal(first, drawn(stage, rgb, Generator().manual_seed(5), options))
 
 

@@ -93,7 +93,7 @@ def toy_config(noise: float = 0.1, **options: Any) -> Config:
     return Config("toy", "coarse", "toy", ToyConfig(noise), DataConfig(8), TrainingConfig(**values))
 
 
-def toy_report(stage, rgb):
+def toy_report(stage, rgb, labels):
     return {"sum": sum(p.double().sum().item() for p in stage.parameters())}, rgb[0]
 
 

@@ -46,7 +46,7 @@ SMALL: dict[tuple[str, str], Any] = {
     ),
 }  # fmt: skip
 SMALL["superres", "sr3"] = Config.read(ROOT / "configs/tiny/stage3_sr3.toml").network
-for _kind in ("palette", "unconditional", "gpic"):
+for _kind in ("palette", "unconditional", "gpic", "gan"):
     SMALL["image_to_image", _kind] = Config.read(ROOT / f"configs/tiny/{_kind}.toml").network
 SIDES = {"coarse": 64, "color": 64, "superres": 256, "image_to_image": 32}
 KINDS = [(family, kind) for family in SIDES for kind in kinds_of(family)]

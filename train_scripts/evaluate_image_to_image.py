@@ -144,7 +144,7 @@ def ways(
     name: str, network: ImageToImage, task: Task, args: argparse.Namespace
 ) -> Iterator[tuple[str, TranslateOptions]]:
     """Names of rows, and what is asked of the network for each."""
-    if network.sampling is None:  # a regression: nothing is sampled in steps
+    if network.sampling is None:  # a regression, or a gan: nothing is sampled in steps
         yield name, TranslateOptions()
         return
     corrector = None if args.corrector_steps is None else Corrector(args.corrector_steps)

@@ -17,7 +17,7 @@ from stages.training.launch import main
 PICTURES = 8  # each is drawn in many steps
 
 
-def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+def report(stage: Stage, rgb: Tensor, labels: Tensor) -> tuple[dict[str, float], Tensor]:
     """For each task CIEDE2000 of a draw and of what was shown, colorfulness, and how much two draws differ."""
     assert isinstance(stage, ImageToImage)
     rgb = rgb[:PICTURES]

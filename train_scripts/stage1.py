@@ -16,7 +16,7 @@ from stages.training.grids import picture_grid
 from stages.training.launch import main
 
 
-def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+def report(stage: Stage, rgb: Tensor, labels: Tensor) -> tuple[dict[str, float], Tensor]:
     """CIEDE2000 of preview and one random sample, and the colorfulness of both against the originals'."""
     assert isinstance(stage, CoarseColorizer)
     view = GrayView.of(gray_from_rgb(rgb))

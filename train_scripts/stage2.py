@@ -16,7 +16,7 @@ from stages.training.grids import picture_grid
 from stages.training.launch import main
 
 
-def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+def report(stage: Stage, rgb: Tensor, labels: Tensor) -> tuple[dict[str, float], Tensor]:
     """CIEDE2000 of bin centers and of the stage, from exact and from disturbed coarse colors, and colorfulness."""
     assert isinstance(stage, ColorUpsampler)
     gray, lab = gray_from_rgb(rgb), lab_from_rgb(rgb)

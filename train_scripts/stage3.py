@@ -20,7 +20,7 @@ from stages.training.launch import main
 DISTURBED = 0.03  # strength for the report, the same for all kinds and configs
 
 
-def report(stage: Stage, rgb: Tensor) -> tuple[dict[str, float], Tensor]:
+def report(stage: Stage, rgb: Tensor, labels: Tensor) -> tuple[dict[str, float], Tensor]:
     """CIEDE2000 of bicubic and luma-guided enlargement and of the stage, from true and disturbed color at 64x64."""
     assert isinstance(stage, SuperResolver)
     rgb = rgb[:32]

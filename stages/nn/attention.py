@@ -44,7 +44,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention.
 
-    q: (B, M, heads, dim) queries;  k, v: (B, N, heads, dim) keys and values, same dtype and device
+    q: (B, M, heads, dim) queries;  k, v: (B, N, heads, dim) keys and values, same dtype and device. Values may have
+        another number of channels than keys
     bias: added to the logits, floating, broadcastable to (B, heads, M, N); -inf forbids a key. It may need
         a gradient
     causal: query i sees keys 0..i only; may be combined with a bias
@@ -53,7 +54,7 @@ def attention(
     backend: "auto" takes xformers on a CUDA device where it works, plain on a CPU where gradients of short sequences
         are asked for, and SDPA otherwise, never xformers under torch.use_deterministic_algorithms(True). Naming a
         backend takes that one or raises
-    returns: (B, M, heads, dim)
+    returns: (B, M, heads, dim), dim that of the values
     Raises ValueError for inputs that do not fit together or an unknown backend, RuntimeError when the named
     backend cannot run.
     """
@@ -63,7 +64,10 @@ def attention(
     if backend == "auto":
         learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         short = k.shape[1] <= PLAIN_POSITIONS
-        backend = choose_backend(q.device, q.dtype, q.shape[-1], biased=bias is not None, learns=learning and short)
+        dim = max(q.shape[-1], v.shape[-1])
+        backend = choose_backend(q.device, q.dtype, dim, biased=bias is not None, learns=learning and short)
+        if backend == "xformers" and q.shape[-1] != v.shape[-1]:
+            backend = "sdpa"  # whether xformers can was asked for one width
     elif backend == "xformers":
         fault = _xformers_fault(q.dtype, q.device, q.shape[-1], bias is not None)
         if fault is None and torch.are_deterministic_algorithms_enabled():
@@ -99,7 +103,7 @@ def choose_backend(
 def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, backend: str) -> None:
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {get_args(Backend)}; got {backend!r}")
-    fits = q.dim() == k.dim() == 4 and k.shape == v.shape
+    fits = q.dim() == k.dim() == 4 and k.shape[:3] == v.shape[:3] and v.dim() == 4
     if not fits or q.shape[0] != k.shape[0] or q.shape[2:] != k.shape[2:]:
         raise ValueError(
             "q must be (B, M, heads, dim), k and v (B, N, heads, dim); "

@@ -43,6 +43,8 @@ class TrainingConfig:
     decay: int = 0  # pictures that this takes, to zero
     learning_rate: float = 4e-4
     backbone_learning_rate: float = 0.0  # of parameters under `encoder.backbone`; 0: as all others
+    discriminator_learning_rate: float = 0.0  # of the player of this name (TTUR); 0: as all others
+    betas: tuple[float, float] = (0.9, 0.99)  # of adamw: decay of the gradient's mean and of its square's
     warmup: int = 5_000  # pictures until the full learning rate
     weight_decay: float = 0.01
     gradient_clip: float = 1.0  # of the gradient's norm; 0: none
@@ -72,6 +74,10 @@ def check_options(options: TrainingConfig) -> None:
     ):  # fmt: skip
         if choice not in known:
             raise CheckpointError(f"training.{name} must be one of {known}; got {choice!r}")
+    if not all(0 <= beta < 1 for beta in options.betas):
+        raise CheckpointError(f"training.betas must be at least 0 and less than 1; got {options.betas}")
+    if options.optimizer != "adamw" and options.betas != TrainingConfig.betas:
+        raise CheckpointError(f"training.betas are of adamw; leave them out with {options.optimizer}")
     if min(options.decay_from, options.decay, options.save_minutes) < 0:
         raise CheckpointError("training.decay_from, decay and save_minutes must not be negative")
     if (options.decay_from > 0) != (options.decay > 0):

@@ -56,3 +56,4 @@ class Averaged:
             mean.lerp_(parameter, 1 - keep)
         for kept, buffer in zip(self.stage.buffers(), stage.buffers(), strict=True):
             kept.copy_(buffer)
+        self.stage.after_averaging()

@@ -1,9 +1,9 @@
 """The one training loop, for every stage and kind.
 
 A run is a folder: log.jsonl, sample grids, checkpoints (the newest two) and, at the end, `final/`, the averaged
-weights as the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average. Pictures,
-cuts and noise of a step come from (seed, step, rank) alone, so a killed run continues on the same loss
-curve, bit for bit.
+weights as the pipeline loads them. Order of a step as in EDM2: report, save, done?, loss, step, average; where a stage
+has players, each of them has its loss and its step in turn. Pictures, cuts and noise of a step come from (seed, step,
+rank) alone, so a killed run continues on the same loss curve, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from stages.precision import hardware_has_bfloat16
 from stages.provenance import commit
 from stages.seeds import seed_of
 from stages.stage import Stage
+from stages.training.adversarial import Turns, build_optimizers, named, of
 from stages.training.config import Config, check_options
 from stages.training.data import Mixture
 from stages.training.ema import Averaged, half_life, power
-from stages.training.optimizers import build_optimizer, freeze, recompute_blocks, set_learning_rate
+from stages.training.optimizers import freeze, recompute_blocks, set_learning_rate
 from stages.training.run_folder import load_checkpoint, newest_checkpoint, save_checkpoint, save_grid, write_log
 
 FITTED_PICTURES = 1024  # shown to `Stage.fit_to`
-Report = Callable[[Stage, Tensor], tuple[dict[str, float], Tensor]]
-"""(stage, held-out rgb (N, 3, S, S)) -> named values for the log, and a picture grid (3, H, W) in [0, 1]."""
+Report = Callable[[Stage, Tensor, Tensor], tuple[dict[str, float], Tensor]]
+"""(stage, held-out rgb (N, 3, S, S), labels (N,)) -> named values for the log, and a picture grid (3, H, W) in [0, 1].
+"""
 
 
 class TrainingError(RuntimeError):
@@ -111,20 +113,21 @@ def train(
     if newest is None:
         parts = range(-(-min(FITTED_PICTURES, len(training)) // 64))
         stage.eval().fit_to(training.squares(training.batch(64, options.seed, part)) for part in parts)
-    optimizer = build_optimizer(stage, options)
+    turns, optimizers = Turns(stage), build_optimizers(stage, options)
     # By what stands after "averaged" and "final" in the names of their files and folders. The first is reported on.
     averages = {"": Averaged(stage, half_life(options.average_half_life))}
     averages |= {f"-{width:g}": Averaged(stage, power(width)) for width in options.average_widths}
     averaged = averages[""]
     state: dict[str, Any] = {"step": 0}
     if newest is not None:
-        state = load_checkpoint(newest, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
+        state = load_checkpoint(newest, config, stage, averages, optimizers, accelerator.scaler, pictures.digest)
     stage.train()
     if options.recompute:
         recompute_blocks(stage)
     if options.compile:
         stage.compile(dynamic=False)
-    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    wrapped, *prepared = accelerator.prepare(stage, *optimizers.values())
+    optimizers = dict(zip(optimizers, prepared, strict=True))
 
     batch_size = options.batch_size
     steps, first = math.ceil(options.samples / batch_size), state["step"]
@@ -142,7 +145,8 @@ def train(
     progress = tqdm(total=steps, initial=first, disable=not (accelerator.is_main_process and sys.stderr.isatty()))
     if track:
         accelerator.init_trackers(config.name)
-    losses = state.setdefault("losses", [])  # since the last report; saved, so that the log continues too
+    # Since the last report; saved, so that the log continues too.
+    losses = {player: state.setdefault(named("losses", player, "_"), []) for player in optimizers}
     clock, worked, clocked = time.perf_counter(), time.process_time(), first
     saved, stopping = clock, False
     while True:
@@ -151,9 +155,11 @@ def train(
         if accelerator.is_main_process:
             if step > first and (finished or due(step, options.report_every, batch_size)):
                 seconds, cpu = time.perf_counter() - clock, time.process_time() - worked
-                values, grid = report(averaged.stage, held_out.squares(slice(64)).to(device))
+                shown = held_out.squares(slice(64)).to(device), held_out.labels[:64].to(device)
+                values, grid = report(averaged.stage, *shown)
                 save_grid(grid, run / f"samples-{seen:08d}.png")
-                entry = {"event": "report", "step": step, "pictures": seen, "loss": sum(losses) / len(losses),
+                means = {named("loss", player, "_"): sum(one) / len(one) for player, one in losses.items()}
+                entry = {"event": "report", "step": step, "pictures": seen, **means,
                          "pictures_per_second": round((step - clocked) * batch_size / seconds, 2),
                          "cores": round(cpu / seconds, 2), **values}
                 write_log(run, entry)
@@ -162,12 +168,13 @@ def train(
                     if tracker.name == "tensorboard":
                         tracker.log_images({"samples": grid[None].float().cpu().numpy()}, step=seen)
                 progress.write(json.dumps(entry)) if not progress.disable else print(json.dumps(entry), flush=True)
-                losses.clear()
+                for one in losses.values():
+                    one.clear()
                 clock, worked, clocked = time.perf_counter(), time.process_time(), step
             old = 0 < 60 * options.save_minutes <= time.perf_counter() - saved
             if step > first and (finished or stopping or old or due(step, options.save_every, batch_size)):
                 saved = time.perf_counter()
-                save_checkpoint(run, state, config, stage, averages, optimizer, accelerator.scaler, pictures.digest)
+                save_checkpoint(run, state, config, stage, averages, optimizers, accelerator.scaler, pictures.digest)
         if finished or stopping or (stop_after is not None and step - first >= stop_after):
             break
 
@@ -175,39 +182,41 @@ def train(
         augmentation = Generator().manual_seed(seed_of(options.seed, "augment", step, rank))
         rgb, labels = training.cuts(picks, augmentation), training.labels(picks)
         torch.manual_seed(seed_of(options.seed, "noise", step, rank))
-        set_learning_rate(optimizer, options, seen)
-        total = 0.0
-        for part in range(options.accumulation):
-            cut = slice(part * share // options.accumulation, (part + 1) * share // options.accumulation)
-            last = part == options.accumulation - 1
-            with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
-                inputs = rgb[cut].contiguous(memory_format=torch.channels_last)
-                loss = wrapped(inputs, labels[cut]) / options.accumulation
-                if not loss.requires_grad:
-                    raise CheckpointError(
-                        "nothing that the loss depends on is trained: freeze less. A stage 1 whose encoder is frozen "
-                        "needs noise_levels of at least 1"
-                    )
-                accelerator.backward(loss)
-            total += loss.item()
         stopping = stop()
-        if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
-            both = torch.tensor([total, float(stopping)], device=device)
-            total, asked = accelerator.reduce(both, "mean").tolist()
-            stopping = asked > 0
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), options.gradient_clip or math.inf)
-        # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
-        if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
-            raise FloatingPointError(
-                f"at step {step} the loss is {total} and the norm of its gradient {float(norm)}: not finite. "
-                f"The last checkpoint is {newest_checkpoint(run)}; a lower learning_rate may help"
-            )
-        optimizer.step()
-        optimizer.zero_grad()
+        for player, optimizer in optimizers.items():
+            trained = turns.begin(player)
+            set_learning_rate(optimizer, options, seen)
+            total, told = 0.0, (player,) if player else ()
+            for part in range(options.accumulation):
+                cut = slice(part * share // options.accumulation, (part + 1) * share // options.accumulation)
+                last = part == options.accumulation - 1
+                with accelerator.accumulate(wrapped) if last else accelerator.no_sync(wrapped):
+                    inputs = rgb[cut].contiguous(memory_format=torch.channels_last)
+                    loss = wrapped(inputs, labels[cut], *told) / options.accumulation
+                    if not loss.requires_grad:
+                        raise CheckpointError(
+                            "nothing that the loss depends on is trained: freeze less. A stage 1 whose encoder is "
+                            "frozen needs noise_levels of at least 1"
+                        )
+                    accelerator.backward(loss)
+                total += loss.item()
+            if accelerator.num_processes > 1:  # all stop together, and nobody saves what another one's loss has spoiled
+                both = torch.tensor([total, float(stopping)], device=device)
+                total, asked = accelerator.reduce(both, "mean").tolist()
+                stopping = asked > 0
+            norm = accelerator.clip_grad_norm_(trained, options.gradient_clip or math.inf)
+            # With fp16 gradients may overflow: the scaler skips such a step. The loss must be finite there too.
+            if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"at step {step} the loss{of(player)} is {total} and the norm of its gradient {float(norm)}: not "
+                    f"finite. The last checkpoint is {newest_checkpoint(run)}; a lower learning_rate may help"
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[player].append(total)
         for average in averages.values():
             average.update(stage, batch_size, seen + batch_size)
         state["step"] += 1
-        losses.append(total)
         progress.update()
     progress.close()
     for tracker in accelerator.trackers:

@@ -36,21 +36,28 @@ def recompute_blocks(module: nn.Module) -> None:
             recompute_blocks(child)
 
 
-def build_optimizer(stage: Stage, options: TrainingConfig) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone."""
+def build_optimizer(stage: Stage, options: TrainingConfig, player: str = "") -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only, a learning rate of its own for a pretrained backbone and for the
+    player `discriminator`.
+
+    player: of `Stage.players`, whose parameters it steps; "": all parameters
+    """
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    rate = options.learning_rate
+    if player == "discriminator" and options.discriminator_learning_rate > 0:
+        rate = options.discriminator_learning_rate
     for name, parameter in stage.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and name.startswith(f"{player}." if player else ""):
             backbone = options.backbone_learning_rate > 0 and name.startswith("encoder.backbone")
             groups.setdefault((backbone, parameter.ndim > 1), []).append(parameter)
     settings = [
         {"params": parameters, "weight_decay": options.weight_decay if matrix else 0.0,
-         "peak": options.backbone_learning_rate if backbone else options.learning_rate}
+         "peak": options.backbone_learning_rate if backbone else rate}
         for (backbone, matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]  # fmt: skip
     if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(settings, lr=options.learning_rate, alpha=0.9, eps=1e-7)
-    return torch.optim.AdamW(settings, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8, fused=True)
+        return torch.optim.RMSprop(settings, lr=rate, alpha=0.9, eps=1e-7)
+    return torch.optim.AdamW(settings, lr=rate, betas=options.betas, eps=1e-8, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainingConfig, seen: int) -> None:

@@ -18,18 +18,19 @@ from torch.optim import Optimizer
 
 from stages.checkpoint import CheckpointError, replaced_folder, sha256_of
 from stages.stage import Stage
+from stages.training.adversarial import named
 from stages.training.config import Config
 from stages.training.ema import Averaged
 
 
 def save_checkpoint(
-    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Optimizer,
-    scaler: GradScaler | None,
-    pictures: str,
+    run: Path, state: dict, config: Config, stage: Stage, averages: dict[str, Averaged],
+    optimizers: dict[str, Optimizer], scaler: GradScaler | None, pictures: str,
 ) -> None:  # fmt: skip
     """All that continuing needs, in a folder that appears complete, with the hash of each file; keeps the newest two.
 
-    scaler: of gradients in fp16, else None; pictures: digest of the pictures that the run learns from
+    optimizers: by player; scaler: of gradients in fp16, else None; pictures: digest of the pictures that the run
+        learns from
     """
     folder = run / f"checkpoint-{state['step']:08d}"
     with replaced_folder(folder) as fresh:
@@ -37,7 +38,8 @@ def save_checkpoint(
         for name, module in ({"weights": stage} | averaged).items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
             save_file(tensors, fresh / f"{name}.safetensors")
-        torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
+        for player, optimizer in optimizers.items():
+            torch.save(optimizer.state_dict(), fresh / f"{named('optimizer', player, '-')}.pt")
         record = {"state": state, "config": dataclasses.asdict(config), "pictures_sha256": pictures,
                   "scaler": None if scaler is None else scaler.state_dict(),
                   "sha256": {path.name: sha256_of(path) for path in sorted(fresh.iterdir())}}
@@ -52,9 +54,8 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(
-    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged], optimizer: Optimizer,
-    scaler: GradScaler | None,
-    pictures: str,
+    folder: Path, config: Config, stage: Stage, averages: dict[str, Averaged],
+    optimizers: dict[str, Optimizer], scaler: GradScaler | None, pictures: str,
 ) -> dict:  # fmt: skip
     """Restores what `save_checkpoint` wrote, after every hash has matched; returns the loop's state."""
     try:
@@ -67,7 +68,8 @@ def load_checkpoint(
     if record["pictures_sha256"] != pictures:
         raise CheckpointError(f"{folder} belongs to a run on other pictures; choose other --runs or delete it")
     averaged = [f"averaged{name}.safetensors" for name in averages]
-    for name in ("weights.safetensors", *averaged, "optimizer.pt"):
+    steppers = {f"{named('optimizer', player, '-')}.pt": optimizer for player, optimizer in optimizers.items()}
+    for name in ("weights.safetensors", *averaged, *steppers):
         if not (folder / name).is_file() or sha256_of(folder / name) != digests.get(name):
             raise CheckpointError(
                 f"{folder / name} is damaged (its hash differs); delete {folder} to use the one before it"
@@ -75,7 +77,8 @@ def load_checkpoint(
     stage.load_state_dict(load_file(folder / "weights.safetensors"))
     for name, average in zip(averaged, averages.values(), strict=True):
         average.stage.load_state_dict(load_file(folder / name))
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    for name, optimizer in steppers.items():
+        optimizer.load_state_dict(torch.load(folder / name, weights_only=True, map_location="cpu"))
     if scaler is not None and record.get("scaler"):
         scaler.load_state_dict(record["scaler"])
     return record["state"]
