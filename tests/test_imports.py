@@ -30,7 +30,7 @@ LEVELS = {
     "pipeline.output": 6, "pipeline.request": 6, "pipeline.leaning": 7, "pipeline.guides": 7, "pipeline.cascade": 8,
     "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
-    "pipeline.files": 11, "pipeline.translate": 11,
+    "pipeline.files": 11, "pipeline.translate": 11, "pipeline.steering": 11,
     "pipeline.cli": 12, "pipeline.app": 12, "pipeline.demo": 12,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}

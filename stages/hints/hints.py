@@ -27,7 +27,7 @@ from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.hints.words import rgb_of
 
-__all__ = ["FORMAT", "Hints", "Point", "area_averages"]
+__all__ = ["FORMAT", "Hints", "Point", "area_averages", "strokes_file"]
 
 FORMAT = 1
 RADIUS_SHARE = 1 / 64  # of the longer side, where a point has no radius of its own
@@ -176,14 +176,31 @@ def _fields(record: object, what: str, needed: set[str], optional: set[str]) -> 
     return record
 
 
-def _strokes(name: object, folder: Path, size: tuple[int, int]) -> Image.Image:
+def strokes_file(path: str | os.PathLike[str]) -> Path | None:
+    """The file of the strokes that a hints file names; None for one without. Raises as `Hints.load`."""
+    path = Path(path)
+    try:
+        record = json.loads(path.read_bytes())
+        strokes = record.get("strokes") if isinstance(record, dict) else None
+        return None if strokes is None else _named_strokes(strokes, path.parent)
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply for a hints file") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _named_strokes(name: object, folder: Path) -> Path:
     if not isinstance(name, str) or not name:
         raise ValueError(f"strokes must be the name of a picture file; got {name!r}")
     file, home = (folder / name).resolve(), folder.resolve()
     if not file.is_relative_to(home):
         raise ValueError(f"strokes must lie in the folder of the hints file or below; got {name!r}. Move them there.")
+    return file
+
+
+def _strokes(name: object, folder: Path, size: tuple[int, int]) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(_named_strokes(name, folder)) as image:
             if image.size != size:  # from the header, before anything is decoded
                 raise ValueError(f"strokes must have the photograph's {_shown(size)} pixels; got {_shown(image.size)}")
             image.load()
