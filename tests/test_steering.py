@@ -18,9 +18,11 @@ from pipeline.cascade import _told
 from pipeline.guides import kept_for
 from pipeline.images import load_photo
 from pipeline.kept import Kept
+from pipeline.known_colors import Guide, KnownColors
 from pipeline.request import MOST_STRENGTH
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.faces import Encoding
+from stages.hints.hints import Hints, Point
 from stages.hints.reference import drawn_to, matched
 from stages.options import OptionError
 
@@ -152,6 +154,16 @@ def test_kept_colors_as_hints():
     torch.testing.assert_close(hints[1:], hints[:1] * chroma[:, None, None])
 
 
+def test_what_is_kept_counts_before_hints():
+    own = load_photo(colored(), keep_rgb=True)
+    hints = Hints((80, 60), [Point(20, 30, "red", 9), Point(75, 30, "red", 9)])
+    kept = kept_for(own, mask())
+    both = KnownColors.rasterized([own, own], [Guide(hints, kept), Guide(None, kept)], 32)
+    assert torch.equal(both[0][..., :16], both[1][..., :16]), "where the mask is white"
+    alone = hints.rasterized(torch.from_numpy(own.gray)[None], 32)
+    assert torch.equal(both[0][..., 20:], alone[..., 20:]), "where it is black"
+
+
 @pytest.mark.parametrize("source, keep, message", [
     (colored(), np.zeros((80, 60), np.uint8), "a mask of the photo's 80x60 pixels, upright; got 60x80"),
     (photo(60, 80), mask(), "this one is gray all over"),
@@ -201,8 +213,13 @@ def test_a_reference_of_the_same_photo_brings_its_colors(options):
 
 def test_a_stage_that_has_learned_hints_is_told_of_the_reference(monkeypatch):
     pipe, told = hinted_pipeline(), []
-    real = type(pipe.coarse).with_hints
-    monkeypatch.setattr(type(pipe.coarse), "with_hints", lambda self, *two: told.append(two[1]) or real(self, *two))
+    real = pipe.coarse.with_hints
+
+    def heard(encoding: Encoding, hints: torch.Tensor) -> Encoding:
+        told.append(hints)
+        return real(encoding, hints)
+
+    monkeypatch.setattr(pipe.coarse, "with_hints", heard)
     pipe(photo(60, 80), preview=True, reference=colored())
     pipe(photo(60, 80), preview=True, reference=colored(), hints=[(40, 30, "red", 8)])
     assert len(told) == 2 and (told[0][:, 0] > 0).any() and (told[0][:, 0] < 1).all()
@@ -243,6 +260,6 @@ def test_same_bytes_alone_in_a_batch_and_in_another_order(make, size):
     assert same(pipe(photos, keep=keep, reference=reference, hints=hints, **call).images, alone)
     backwards = pipe(photos[::-1], keep=keep[::-1], reference=reference[::-1], hints=hints[::-1], **call).images
     assert same(backwards[::-1], alone)
-    plain = pipe(photos[1], generator=3, output_type="np").images
-    beside = pipe([photos[1], photos[2]], generator=3, output_type="np", reference=[None, colored()]).images
+    plain = pipe(photos[1], generator=3, output_type="pt").images
+    beside = pipe([photos[1], photos[2]], generator=3, output_type="pt", reference=[None, colored()]).images
     assert same(beside[:1], plain), "a reference is of its own photo alone"

@@ -79,6 +79,22 @@ def test_what_is_known_is_not_asked_again():
     after = spread_alike(gray, hints, picture, draws, features)
     again = suggestions(gray, picture, after, features, hints, SIZE, 0.0)
     assert all(cell_of(one.x, one.y) != cell for one in again) and again[0].gain < first.gain
+    other = cell_of(again[0].x, again[0].y)
+    fall = []
+    for draw in after:  # both hints at once, by the code that spreads them
+        hints[0, :, other // 32, other % 32] = torch.tensor([1.0, *draw[:, other // 32, other % 32].tolist()])
+        both = spread_alike(gray, hints, picture, picture, features)
+        fall.append(wrong(gray, picture, draw[None]).mean() - wrong(gray, both, draw[None]).mean())
+    assert again[0].gain == pytest.approx(float(torch.stack(fall).mean()), abs=1e-3)
+
+
+def test_a_second_hint_on_one_surface_tells_little():
+    gray, picture = torch.full((1, 1, 32, 32), 0.5), torch.zeros(1, 2, 32, 32)
+    draws = torch.tensor([0.1, -0.1])[:, None, None, None].expand(2, 2, 32, 32)
+    hints = torch.zeros(1, 3, 32, 32)
+    hints[0, 0, 16, 16] = 1
+    without, beside = (suggestions(gray, picture, draws, None, given, SIZE, 0.0) for given in (None, hints))
+    assert not beside or beside[0].gain < 0.3 * without[0].gain
 
 
 def test_where_all_agree_nobody_is_asked():

@@ -23,6 +23,7 @@ from stages.hints.hints import Hints, Point, strokes_file
 __all__ = ["HINTS", "Guidance", "hints_beside", "hints_files"]
 
 HINTS = ".hints.json"
+STROKES = f"{HINTS}.strokes.png"  # as `Hints.save` names them
 
 
 def hints_beside(photo: Path) -> Path | None:
@@ -33,7 +34,7 @@ def hints_beside(photo: Path) -> Path | None:
 
 def hints_files(folder: Path, names: Sequence[str]) -> dict[str, bool]:
     """Of the names in a folder those that are hints files or strokes named by one: whether they belong to a photo."""
-    files: dict[str, bool] = {}
+    files = {name: False for name in names if name.endswith(STROKES)}
     for name in names:
         photo = name.removesuffix(HINTS)
         if photo == name:
@@ -91,7 +92,7 @@ class Guidance:
 
         Raises ValueError, OSError, Refused.
         """
-        path, notes = self._hints_of(file), ()
+        path = self._hints_of(file)
         if pages and path is not None:
             raise Refused(f"{path} is for one picture, --page all asks for all of a file; color its page by --page N")
         hints = None if path is None else _hints(path, photo)
@@ -99,8 +100,7 @@ class Guidance:
             points = [Point(*point) for point in self.points]  # type: ignore[arg-type]  # `Hints` checks them
             hints = Hints(_size(photo), points) if hints is None else dataclasses.replace(
                 hints, points=[*hints.points, *points])  # fmt: skip
-        if path is not None and self.hints is None:
-            notes = (f"with the hints of {path.name}",)
+        notes = () if path is None or path == self.hints else (f"with the hints of {path.name}",)
         return guide_for(photo, hints, self.keep, self.reference), notes
 
     def _hints_of(self, photo: Path) -> Path | None:
