@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGES = [DOCS / "research" / "results.md", DOCS / "model-card.md"]
+PAGES = [DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "model-card.md"]
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
+# How names of figures of image-to-image networks end.
+FIGURES = ("fid", "_frechet", "_kid", "_distance", "_diversity", "_score", "_accuracy", "_ratio", "_error", "psnr",
+           "ssim", "ciede2000")  # fmt: skip
 RECIPE_2 = "2026-11-25T18:56"  # since then each photo has noise of its own: see the versions in history.md
 
 
@@ -257,10 +260,31 @@ def training() -> str:
     return lines(head, body) + "\n\n" + source("training")
 
 
+def image_to_image() -> str:
+    """A table for each stored evaluation, docs/results/image_to_image_*.json."""
+    names = sorted(path.stem for path in (DOCS / "results").glob("image_to_image_*.json"))
+    tables = []
+    for name in names:
+        record = stored(name)
+        pictures, condition = record["pictures"], record["condition"]
+        keys = list(dict.fromkeys(key for row in record["rows"] for key in row if key.endswith(FIGURES)))
+        body = [[row["name"], str(row["photos"]), *(figure(row, key, interval=True) for key in keys)]
+                for row in record["rows"]]  # fmt: skip
+        what = ", ".join([record["task"], *(f"{key} {value}" for key, value in condition.items())])
+        tables.append(
+            f"**{what}.** {record['photos']['name']}, {pictures['crop']}, {pictures['resize']}, "
+            f"{pictures['side']}x{pictures['side']}, seed {record['seed']}; Fréchet distances to the next "
+            f"{record['real']['count']} photographs.\n\n"
+            + lines(["system", "photos", *keys], body) + "\n\n" + source(name)
+        )  # fmt: skip
+    return "\n\n".join(tables) or "No figures are stored yet: none of the configs below has been trained to its end."
+
+
 TABLES = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training,
+    "image_to_image": image_to_image,
 }  # fmt: skip
 
 

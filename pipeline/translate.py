@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files.report import shown
+
 if TYPE_CHECKING:
     from pipeline.image_to_image import ImageToImagePipeline
     from pipeline.images.photo import Photo
@@ -79,6 +81,7 @@ def _translate(options: argparse.Namespace, placement: Placement) -> int:
         if count is not None and count < 1:
             return _misuse(f"{name} must be a whole number from 1; got {count}")
 
+    from pipeline.files.outputs import reason_of
     from pipeline.image_to_image import ImageToImagePipeline
     from stages.image_to_image.face import Refinement, TranslateOptions
     from stages.options import OptionError
@@ -104,7 +107,7 @@ def _translate(options: argparse.Namespace, placement: Placement) -> int:
         except OptionError as error:  # what does not fit together is the same for every picture but for its mask
             return _misuse(str(error))
         except Exception as error:  # a picture that fails must not take the others with it
-            _say(f"{path}: {_reason(error, path)}")
+            _say(f"{path}: {reason_of(error, path)}")
             failed += 1
         else:
             for note in notes:
@@ -119,11 +122,17 @@ def _translate_one(
     """Reads the picture and writes its results; returns the notes on them, each once."""
     from pipeline.image_to_image import save_result
     from pipeline.images import load_photo
+    from pipeline.images.read import page_count
+    from stages.options import OptionError
 
     max_pixels = None if options.max_megapixels is None else options.max_megapixels * 1_000_000
 
     def beside(file: Path | None) -> Photo | None:
-        return None if file is None else load_photo(file, max_pixels=max_pixels, keep_rgb=True)
+        if file is None:
+            return None
+        if page_count(file) > 1:  # --page is of the picture alone
+            raise OptionError(f"{file} holds several pictures; a mask, or colors, must be a file of one")
+        return load_photo(file, max_pixels=max_pixels, keep_rgb=True)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -135,13 +144,6 @@ def _translate_one(
         for name, result in zip(names, results, strict=True):
             save_result(photo, result, name, options.quality)
     return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """Without the name of the picture; an error that nobody foresaw keeps its type."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(text.removeprefix(f"{path}: ").split())
-    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def _outputs(path: Path, options: argparse.Namespace) -> list[Path]:
@@ -174,6 +176,4 @@ def _misuse(message: str) -> int:
 
 
 def _say(line: str) -> None:
-    """As one safe line: newlines and escape sequences, which names of files may hold, are written out."""
-    safe = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
-    print("".join(safe), file=sys.stderr)
+    print(shown(line), file=sys.stderr)

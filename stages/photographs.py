@@ -52,11 +52,11 @@ def read_picture(data: bytes, smallest: int) -> tuple[Tensor, bool] | None:
     with Image.open(io.BytesIO(data)) as file:
         if min(file.size) < smallest:
             return None
-        picture, ignored = _srgb(ImageOps.exif_transpose(file))
+        picture, ignored = srgb(ImageOps.exif_transpose(file))
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), ignored
 
 
-def _srgb(picture: Image.Image) -> tuple[Image.Image, bool]:
+def srgb(picture: Image.Image) -> tuple[Image.Image, bool]:
     """The picture in mode RGB, converted from the profile it carries; whether that was unusable and counts as none."""
     profile = picture.info.get("icc_profile")
     if not profile:

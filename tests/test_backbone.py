@@ -138,7 +138,7 @@ def test_folding_is_convolution_and_normalization():
         "conv.weight": torch.randn(6, 4, 3, 3), "norm.weight": torch.randn(6), "norm.bias": torch.randn(6),
         "norm.running_mean": torch.randn(6), "norm.running_var": torch.rand(6) * 0.01,  # small: epsilon matters
     }  # fmt: skip
-    folded = efficientnet._fold(published, "conv", "norm", "stem")
+    folded = efficientnet.folded_convolution(published, "conv", "norm", "stem")
     assert set(folded) == {"stem.weight", "stem.bias"}
     x = torch.randn(2, 4, 9, 9)
     expected = F.batch_norm(

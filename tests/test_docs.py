@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -93,3 +94,26 @@ def test_the_tables_of_results_are_those_of_the_stored_files(monkeypatch):
     texts = [page.read_text() for page in tables.PAGES]
     assert set(re.findall(r"<!-- table (\w+) -->", "".join(texts))) == set(tables.TABLES)
     assert [tables.renewed(text) for text in texts] == texts, "python docs/tables.py"
+
+
+def test_a_stored_evaluation_of_image_to_image_becomes_a_table(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import tables
+
+    monkeypatch.setattr(tables, "DOCS", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert tables.image_to_image().startswith("No figures are stored yet")
+    record = {
+        "task": "inpaint", "condition": {"hole": "20-30"}, "seed": 3, "commit": "0123456789", "date": "2027-01-01",
+        "photos": {"name": "photos64/validation"}, "real": {"count": 900},
+        "pictures": {"crop": "center square", "resize": "area", "side": 64},
+        "rows": [{"name": "originals", "photos": 1000, "fid": 3.14159, "squeezenet_kid": 1.0,
+                  "squeezenet_kid_95": [-2.0, 4.0], "psnr": None, "score_splits": 1, "seconds_per_draw": 2.0}],
+    }  # fmt: skip
+    (tmp_path / "results/image_to_image_a.json").write_text(json.dumps(record))
+    assert tables.image_to_image() == (
+        "**inpaint, hole 20-30.** photos64/validation, center square, area, 64x64, seed 3; Fréchet distances to the "
+        "next 900 photographs.\n\n| system | photos | fid | squeezenet_kid | psnr |\n| --- | --- | --- | --- | --- |\n"
+        "| originals | 1000 | 3.14 | 1.00 [-2, 4] | - |\n\n"
+        "Stored: [image_to_image_a.json](../results/image_to_image_a.json), commit `0123456`."
+    )

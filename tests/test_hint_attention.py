@@ -140,6 +140,14 @@ def test_the_stage_starts_from_what_it_knew():
     assert not torch.equal(stage.preview(other), stage.preview(encoding))
 
 
+def test_a_batch_in_which_no_picture_has_hints_trains_like_any_other():
+    stage = DiffusionColorizer(replace(SMALL, hints=1e-9)).train()
+    rgb = torch.rand(2, 3, SMALL.gray_side, SMALL.gray_side)
+    torch.manual_seed(0)
+    stage(rgb).backward()
+    assert all(weights.grad is None for name, weights in stage.named_parameters() if name.startswith("hints."))
+
+
 def test_weights_that_have_not_learned_hints_say_so():
     plain = DiffusionColorizer(replace(SMALL, hints=0.0))
     view = GrayView.of(torch.rand(1, 1, 64, 64))

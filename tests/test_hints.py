@@ -436,13 +436,3 @@ def test_a_hint_that_colors_all_moves_both_regions_and_one_ignored_none():
         assert moved(everywhere, gray, masks, turn) == pytest.approx((1, 1), abs=1e-4)
         assert moved(lambda g, h: everywhere(g, h, 0.3), gray, masks, turn) == pytest.approx((0.3, 0.3), abs=1e-4)
         assert moved(lambda g, h: everywhere(g, h, 0), gray, masks, turn) == pytest.approx((0, 0), abs=1e-4)
-
-
-def test_a_share_has_an_interval_of_pairs():
-    from train_scripts.evaluate_hints import share
-
-    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) + 0.5
-    exact = share(0.8 * values, values)
-    assert exact["value"] == pytest.approx(0.8) and exact["interval_95"] == pytest.approx([0.8, 0.8])
-    low, high = share(0.8 * values.flip(0), values)["interval_95"]
-    assert low < 0.79 and high > 0.81

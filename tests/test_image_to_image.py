@@ -1,8 +1,7 @@
-"""Image to image in use: pictures of any size for each task, the command, and the tiny configs from end to end."""
+"""Image to image in use: pictures of any size for each task, the command, the configs."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +28,11 @@ from stages.image_to_image.gpic import GPIC, GPICConfig
 from stages.image_to_image.palette import PALETTE_TASKS, Palette, PaletteConfig
 from stages.image_to_image.unconditional import Unconditional, UnconditionalConfig
 from stages.nn.unet import UNetConfig
-from stages.registry import kind_of, load_stage
+from stages.registry import kind_of
 from stages.stage3_superres.sr3 import SR3SuperResolver, SR3SuperResolverConfig
-from stages.training import launch
 from stages.training.config import Config
-from train_scripts import image_to_image
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "configs" / "tiny"
 UNET = UNetConfig(32, (1, 1), 1, (), 32)
 SIDE = 16
 
@@ -414,10 +410,13 @@ def test_one_of_several_pages(weights, tmp_path, capsys):
     first, second = map(Image.fromarray, pages)
     first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
     common = (tmp_path / "a.tif", "-o", tmp_path / "out", "--weights", weights, "--task", "jpeg", "--seed", 3)
-    assert run(*common) == 1 and "others by --page N" in capsys.readouterr().err
+    assert run(*common) == 1 and "others by --page N, or by colorize with --page all" in capsys.readouterr().err
     assert run(*common, "--page", 2) == 0
     (expected,) = ImageToImagePipeline.from_pretrained(weights)(pages[1], "jpeg", generator=3, output_type="np").images
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a.tif")), expected)
+    mask = ("--page", 1, "--overwrite", "--task", "inpaint", "--mask", tmp_path / "a.tif")
+    assert run(*common[:5], *mask) == 2
+    assert "a mask, or colors, must be a file of one" in capsys.readouterr().err
 
 
 def test_large_pictures_are_read_where_asked(weights, tmp_path, monkeypatch, capsys):
@@ -464,46 +463,7 @@ def test_the_command_knows_the_tasks_and_sides():
     assert (command.TASKS, command.SIDES) == (TASKS, SIDES)
 
 
-# ---------------------------------------------------------------------- the tiny configs, from end to end
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    for number in range(12):
-        Image.fromarray(picture(40 + number, 60)).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.mark.parametrize("name, task", [
-    ("palette", "inpaint"), ("gpic", "line_art"), ("unconditional", "variation"),
-])  # fmt: skip
-def test_tiny_configs_train_resume_and_translate(name, task, photographs, tmp_path, capsys):
-    config = tmp_path / f"{name}.toml"
-    text = (TINY / config.name).read_text()
-    for key, value in (("samples", 16), ("report_every", 16), ("save_every", 8)):
-        (line,) = [one for one in text.splitlines() if one.startswith(f"{key} = ")]
-        text = text.replace(line, f"{key} = {value}")
-    config.write_text(text)
-
-    def train(run: str, *more: str) -> None:
-        options = ["--config", str(config), "--data", str(photographs), "--runs", str(tmp_path / run), *more]
-        assert launch.main("image_to_image", "palette", image_to_image.report, options) == 0, capsys.readouterr().err
-
-    train("whole")
-    train("parts", "--stop-after", "3")
-    assert not (tmp_path / "parts" / name / "final").exists()
-    train("parts")
-    final = tmp_path / "whole" / name / "final"
-    assert sha256_of(final / "model.safetensors") == sha256_of(tmp_path / "parts" / name / "final/model.safetensors")
-    report = [json.loads(one) for one in (tmp_path / "whole" / name / "log.jsonl").read_text().splitlines()][-2]
-    assert report["event"] == "report" and report[f"ciede2000_{task}"] > 0 and report[f"diversity_{task}"] > 0
-    assert load_stage(final).config == Config.read(config).network
-    photo, mask = photographs / "3.png", tmp_path / "mask.png"
-    Image.fromarray(np.full((43, 60), 255, np.uint8)).save(mask)
-    more: list[object] = {"inpaint": ["--mask", mask], "line_art": ["--draw"], "variation": ["--factor", 4]}[task]
-    assert run(photo, "-o", tmp_path / "out", "--weights", final, "--task", task, *more) == 0
-    assert Image.open(tmp_path / "out" / "3.png").size == (60, 43)
+# ---------------------------------------------------------------------- configs
 
 
 CONFIGS = [path for path in ROOT.glob("configs/**/*.toml") if 'family = "image_to_image"' in path.read_text()]

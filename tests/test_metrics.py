@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import scipy.stats
@@ -12,9 +13,9 @@ from safetensors.torch import save_file
 
 from stages.color.spaces import gray_from_rgb
 from stages.evaluation.features import SqueezeNetFeatures, mmd2_unbiased
-from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr
+from stages.evaluation.pixel import MetricsError, ciede2000, colorfulness, luma_error, picture_from_rgb, psnr, ssim
 from stages.evaluation.scores import Reference
-from stages.evaluation.statistics import HalfSplits, spearman
+from stages.evaluation.statistics import HalfSplits, paired_ratio, spearman
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,24 @@ def test_closed_forms():
     assert luma_error(light, dark[:, :1]).tolist() == pytest.approx([10, 10])
 
 
+def test_ssim_in_closed_form():
+    """Of flat pictures only the means count: (2 a b + c) / (a² + b² + c), c = (0.01 · 255)²."""
+    flat = torch.full((2, 3, 16, 12), 100, dtype=torch.uint8)
+    c, b = 2.55**2, 140
+    expected = (2 * 100 * b + c) / (100**2 + b**2 + c)
+    assert ssim(flat, torch.full_like(flat, b)).tolist() == pytest.approx([expected] * 2)
+    noisy = pictures(2)
+    assert ssim(noisy, noisy).tolist() == [1, 1] and float(ssim(noisy, noisy.flip(-1)).max()) < 0.3
+    with pytest.raises(MetricsError, match="sides of at least 11; got 12x10"):
+        ssim(flat[..., :10, :], flat[..., :10, :])
+
+
+def test_ssim_needs_its_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(MetricsError, match=r"scikit-image: pip install 'trichrome\[evaluate\]'"):
+        ssim(pictures(1), pictures(1))
+
+
 def test_pictures_are_rounded_to_nearest():
     rgb = torch.tensor([-0.1, 0.0, 0.49 / 255, 0.51 / 255, 254.6 / 255, 1.3]).view(1, 1, 6).expand(3, 1, 6)
     assert picture_from_rgb(rgb)[0, 0].tolist() == [0, 0, 0, 1, 255, 255]
@@ -295,6 +314,7 @@ def test_plain_gray_of_real_photographs_is_far_from_them(data_folder):
     gray = reference.score(photos.plain_gray())
     originals = reference.score(photos.pictures)
     assert reference.used == 512
+    assert gray.kid is not None and originals.kid is not None
     assert 400 < gray.kid.value < 800 and abs(originals.kid.value) < 40
     assert 13 < gray.means()["squeezenet_distance"] < 17 and gray.means()["colorfulness_ratio"] < 0.01
     assert gray_from_rgb(photos.rgb(slice(0, 1))).shape == (1, 1, 64, 64)
@@ -313,3 +333,11 @@ def test_spearman_is_scipys(levels):
     for other in (b[:5], b[:, :1]):
         with pytest.raises(MetricsError, match="one shape"):
             spearman(a, other)
+
+
+def test_a_ratio_has_an_interval_of_pairs():
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) + 0.5
+    exact = paired_ratio(0.8 * values, values)
+    assert exact["value"] == pytest.approx(0.8) and exact["interval_95"] == pytest.approx([0.8, 0.8])
+    low, high = paired_ratio(0.8 * values.flip(0), values)["interval_95"]
+    assert low < 0.79 and high > 0.81

@@ -78,8 +78,11 @@ def in_single_precision(stage: Stage) -> Stage:
     return stage
 
 
-# SR3's U-Net brings its input to the weights' type by itself, which the layers put in here have not.
-@pytest.mark.parametrize("which", [one for one in KINDS if one != ("superres", "sr3")], ids="-".join)
+# The U-Net brings its input to the weights' type by itself, which the layers put in here have not.
+WITHOUT_UNET = [which for which in KINDS if which[0] != "image_to_image" and which[1] != "sr3"]
+
+
+@pytest.mark.parametrize("which", WITHOUT_UNET, ids="-".join)
 def test_autocast_reaches_nothing_but_layers(which: Which) -> None:
     """Expectations, mixtures, luma, sizes and filters are float32 always."""
     stage, rgb = in_single_precision(smooth(which)), picture(SIDES[which[0]])
@@ -100,6 +103,7 @@ LAST_LAYERS = {
     ("coarse", "diffusion"): "denoiser.network.write", ("coarse", "coltran"): "core.write",
     ("coarse", "pic"): "pixels.write", ("color", "coltran"): "write", ("superres", "coltran"): "write",
     ("superres", "diffusion"): "denoiser.network.write", ("superres", "sr3"): "denoiser.network.write",
+    **{which: "denoiser.network.write" for which in KINDS if which[0] == "image_to_image"},
 }  # fmt: skip
 PREVIEW_LAYERS = {"diffusion": "encoder.preview", "coltran": "core.parallel", "pic": "embedding.layers"}
 

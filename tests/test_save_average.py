@@ -3,6 +3,7 @@
 import copy
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def run(tmp_path):
     folder.mkdir()
     for commit in ("first", "second"):
         write_log(folder, {"event": "start", "commit": commit})
-    averages = {"": types.SimpleNamespace(stage=average)}
+    averages: dict[str, Any] = {"": types.SimpleNamespace(stage=average)}
     save_checkpoint(folder, {"step": 3}, config, stage, averages, optimizer, None, "digest")
     return types.SimpleNamespace(folder=folder, average=average, config=config)
 

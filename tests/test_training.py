@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import ColorPipeline
+from pipeline import ColorPipeline, cli
 from stages.checkpoint import CheckpointError, read_description, sha256_of
 from stages.registry import kind_of, load_stage
 from stages.stage import Stage
@@ -814,6 +815,28 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
     assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
     assert "stage1/tuned" in capsys.readouterr().err
+
+
+def test_the_documented_tiny_chain_ends_in_a_colored_photo(photographs, tmp_path, monkeypatch, capsys):
+    """Command by command as docs/research/training.md has them, but for the data and where runs go."""
+    text = (ROOT / "docs/research/training.md").read_text()
+    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.S) if "configs/tiny/pipeline.toml" in one]
+    Image.new("L", (60, 40), 128).save(tmp_path / "photo.jpg")
+    monkeypatch.setenv("TRICHROME_DATA", str(photographs))
+    monkeypatch.chdir(tmp_path)
+    mains = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
+    for line in block.strip().splitlines():
+        program, *rest = shlex.split(line.replace("configs/", f"{ROOT}/configs/"))
+        if program == "trichrome":
+            assert cli.main(rest) == 0, capsys.readouterr().err
+            continue
+        name = Path(rest[0]).stem
+        if name == "package":
+            assert package.main(rest[1:]) == 0, capsys.readouterr().err
+        else:
+            assert launch.main(FAMILIES[name], name, mains[name].report, rest[1:]) == 0, capsys.readouterr().err
+    with Image.open(tmp_path / "colored" / "photo.jpg") as picture:
+        assert picture.mode == "RGB" and picture.size == (60, 40)
 
 
 def test_tuned_steps_are_packaged_with_the_weights_of_their_run(tmp_path, capsys):

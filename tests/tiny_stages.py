@@ -12,7 +12,9 @@ from torch import Generator, Tensor, nn
 
 from stages.color.resample import resize
 from stages.color.spaces import coarse_from_rgb, gray_from_rgb
+from stages.corruptions.line_art import line_art
 from stages.faces import CoarseColorizer, ColorUpsampler, Encoding, GrayView, SuperResolver
+from stages.image_to_image.face import Condition, ImageToImage
 from stages.options import SampleOptions
 from stages.registry import kind_of, kinds_of
 from stages.stage import Stage
@@ -44,7 +46,9 @@ SMALL: dict[tuple[str, str], Any] = {
     ),
 }  # fmt: skip
 SMALL["superres", "sr3"] = Config.read(ROOT / "configs/tiny/stage3_sr3.toml").network
-SIDES = {"coarse": 64, "color": 64, "superres": 256}  # the cascade; test_palette.py and others have image_to_image
+for _kind in ("palette", "unconditional", "gpic"):
+    SMALL["image_to_image", _kind] = Config.read(ROOT / f"configs/tiny/{_kind}.toml").network
+SIDES = {"coarse": 64, "color": 64, "superres": 256, "image_to_image": 32}
 KINDS = [(family, kind) for family in SIDES for kind in kinds_of(family)]
 
 
@@ -87,8 +91,14 @@ def encoded(stage: CoarseColorizer[Any], gray: Tensor) -> Encoding:
 
 
 def drawn(stage: Stage, rgb: Tensor, generator=None, options: SampleOptions = SampleOptions(), callback=None) -> Tensor:  # noqa: B008
-    """What a stage makes of the inputs that belong to rgb (B, 3, S, S): chroma or rgb, one picture each."""
+    """What a stage makes of the inputs that belong to rgb (B, 3, S, S): chroma or rgb, one picture each. Of a family
+    without the cascade the first task counts, and its own options.
+    """
     gray = gray_from_rgb(rgb)
+    if isinstance(stage, ImageToImage):
+        task = stage.tasks[0]
+        source = line_art(rgb).expand(-1, 3, -1, -1) if task == "line_art" else stage.condition(rgb, task).source
+        return stage.sample(Condition(source), task, generator=generator, callback=callback)[:, 0]
     if isinstance(stage, CoarseColorizer):
         return stage.sample(encoded(stage, gray), 1, options, generator, callback).chroma[:, 0]
     if isinstance(stage, ColorUpsampler):

@@ -30,7 +30,7 @@ from pipeline.images.photo import ImageError
 from pipeline.images.read import load_photo
 from stages.checkpoint import sha256_of
 from stages.evaluation.command import positive
-from stages.evaluation.photos import SETS, EvaluationError, Photos, load_photos
+from stages.evaluation.photos import PHOTOGRAPHS, EvaluationError, Photos, load_photos
 from stages.photographs import DataError, data_folder
 from stages.provenance import commit
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="Compare the luma of colored files with that of their inputs.")
     options.add_argument("--data", type=Path, metavar="FOLDER", help="default: $TRICHROME_DATA, else data/")
     options.add_argument(
-        "--set", nargs="+", choices=list(SETS), default=["photos64", "photos256"],
+        "--set", nargs="+", choices=PHOTOGRAPHS, default=["photos64", "photos256"],
         help="photographs in --data, at their size (default: photos64 photos256)",
     )  # fmt: skip
     options.add_argument("--photos", type=positive, metavar="N", help="only the first N of each set")

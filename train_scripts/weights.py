@@ -12,6 +12,7 @@ from stages.checkpoint import read_description
 from stages.evaluation.photos import EvaluationError
 from stages.evaluation.report import Account
 from stages.faces import CoarseColorizer, ColorUpsampler, SuperResolver
+from stages.image_to_image.face import ImageToImage
 from stages.options import SampleOptions
 from stages.registry import load_stage
 
@@ -48,6 +49,12 @@ def color_upsampler(folder: Path) -> ColorUpsampler:
 def super_resolver(folder: Path) -> SuperResolver:
     stage = load_stage(folder)
     assert isinstance(stage, SuperResolver)
+    return stage
+
+
+def image_to_image(folder: Path) -> ImageToImage:
+    stage = load_stage(folder)
+    assert isinstance(stage, ImageToImage)
     return stage
 
 

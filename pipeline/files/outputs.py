@@ -108,11 +108,11 @@ def _warnings_to(notes: dict[str, None]) -> Iterator[None]:
     notes.update((" ".join(str(warning.message).split()), None) for warning in caught)
 
 
-def reason_of(error: Exception) -> str:
-    """One line for a person; an error nobody foresaw keeps its type."""
-    text = " ".join(str(error).split())
+def reason_of(error: Exception, source: Path) -> str:
+    """One line for a person, without the name of the photo; an error nobody foresaw keeps its type."""
+    text = " ".join(str(error).removeprefix(f"{source}: ").split())
     if isinstance(error, MemoryError) or "out of memory" in text or "DefaultCPUAllocator" in text:
-        return f"not enough memory, even in strips of one row ({text[:200]})" if text else "not enough memory"
+        return f"not enough memory ({text[:200]})" if text else "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
     if isinstance(error, (Refused, OutputLost, ValueError)):

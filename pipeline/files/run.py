@@ -249,7 +249,7 @@ class _Run:
         self.listeners.each(Outcome(job.source, status, outputs, notes, page=job.page))
 
     def _fail(self, job: Job, error: Exception, quietly: bool = False) -> None:
-        reason = reason_of(error).removeprefix(f"{job.source}: ")
+        reason = reason_of(error, job.source)
         self.report.failed.append((job.source, reason))
         if not quietly:
             self.listeners.say(f"{job.source}: {reason}")

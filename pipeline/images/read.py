@@ -152,7 +152,7 @@ def _decode(file: BinaryIO, kind: str, max_pixels: int | None, page: int | None,
         pages = _pages(image)
         if page is None and pages > 1:
             raise ImageError(f"holds {pages} pages or frames; one picture per file is read, others by --page "
-                             "N or all, in Python page=N")  # fmt: skip
+                             "N, or by colorize with --page all; in Python page=N")  # fmt: skip
         if place >= pages:
             raise ImageError(f"there is no page {page}: it holds {pages}")
         if image.format not in ("uchar", "ushort"):

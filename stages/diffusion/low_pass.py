@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED
+from stages.options import OptionError
 
 __all__ = ["LOW_PASSES", "LowPass", "bicubic", "bicubic_weights", "box", "luma", "with_luma"]
 
@@ -97,5 +98,5 @@ def _keys(x: Tensor) -> Tensor:
 def _checked(x: Tensor, factor: int) -> tuple[int, int]:
     height, width = x.shape[-2:]
     if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"the sides of a picture must be multiples of the factor {factor}; got {height}x{width}")
+        raise OptionError(f"the sides of a picture must be multiples of the factor {factor}; got {height}x{width}")
     return height, width

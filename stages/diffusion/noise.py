@@ -22,6 +22,8 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
+from stages.options import OptionError
+
 __all__ = [
     "Level", "LinearSchedule", "draw_noise", "draw_uniform", "float64", "gamma_from_sigma", "geometric_sigmas",
     "karras_sigmas", "lognormal_sigmas", "rows_like", "sigma_from_gamma", "ve_from_vp", "vp_from_sigma", "vp_from_ve",
@@ -102,7 +104,7 @@ class LinearSchedule:
         """
         count = self.steps if count is None else count
         if not 1 <= count <= self.steps:
-            raise ValueError(f"of a schedule of {self.steps} steps, 1 to {self.steps} can be taken; got {count}")
+            raise OptionError(f"of a schedule of {self.steps} steps, 1 to {self.steps} can be taken; got {count}")
         chosen = torch.linspace(self.steps - 1, 0, count, dtype=torch.float64).round().long()
         return torch.cat([sigma_from_gamma(self.gammas[chosen]), torch.zeros(1, dtype=torch.float64)])
 

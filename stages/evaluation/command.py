@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from stages.checkpoint import CheckpointError
-from stages.evaluation.photos import SETS, EvaluationError
+from stages.evaluation.photos import PHOTOGRAPHS, EvaluationError
 from stages.evaluation.pixel import MetricsError
 from stages.options import OptionError
 from stages.photographs import DataError
 
 
 def arguments(
-    name: str, description: str, photos: str, where: str, sets: Iterable[str] = tuple(SETS)
+    name: str, description: str, photos: str, where: str, sets: Iterable[str] = PHOTOGRAPHS
 ) -> argparse.ArgumentParser:
     """The options every evaluation script has; `name` is also the default folder of its results.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.color.resample import resize
 from stages.color.spaces import gray_from_rgb
 from stages.evaluation.pixel import PictureList, picture_from_rgb
-from stages.photographs import PICTURE_SUFFIXES, data_folder
+from stages.photographs import PICTURE_SUFFIXES, DataError, data_folder, srgb
 from stages.seeds import NoiseSource, noise_key
 
 HELD_OUT = "held-out"
@@ -33,7 +33,11 @@ class PhotoSet:
     held_out: int
 
 
-SETS = {"photos64": PhotoSet(64, 1000), "photos128": PhotoSet(128, 500), "photos256": PhotoSet(256, 133)}
+SETS = {
+    "photos64": PhotoSet(64, 1000), "photos128": PhotoSet(128, 500), "photos256": PhotoSet(256, 133),
+    "lineart": PhotoSet(64, 100),
+}  # fmt: skip
+PHOTOGRAPHS = tuple(name for name in SETS if name.startswith("photos"))
 
 
 class EvaluationError(ValueError):
@@ -47,12 +51,14 @@ class Photos:
     pictures: uint8 (N, 3, H, W), or a list of uint8 (3, H, W) where sizes differ
     digests: SHA-256 of each encoded image file, 32 bytes
     stems: file names without suffix, where the photographs are files
+    labels: names of their classes, "" where one is not known; none at all where the set has no classes
     """
 
     name: str
     pictures: PictureList
     digests: list[bytes]
     stems: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -72,7 +78,12 @@ class Photos:
     def first(self, count: int) -> Photos:
         if count > len(self):
             raise EvaluationError(f"{self.name} has {len(self)} photographs, {count} were asked for")
-        return Photos(self.name, self.pictures[:count], self.digests[:count], self.stems[:count])
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> Photos:
+        """The photographs from `start` to before `stop`."""
+        some = slice(start, stop)
+        return Photos(self.name, self.pictures[some], self.digests[some], self.stems[some], self.labels[some])
 
     def rgb(self, part: range | slice = slice(None)) -> Tensor:
         """float32 (n, 3, H, W) in [0, 1]; photographs of one size only."""
@@ -92,11 +103,17 @@ class Photos:
         return [gray.expand(3, -1, -1) for gray in self.gray()]
 
 
-def features_file(args: argparse.Namespace) -> Path:
-    """The feature network: --features, else features/squeezenet1_1.safetensors in the data folder."""
+def features_file(args: argparse.Namespace) -> Path | None:
+    """The feature network: --features, else features/squeezenet1_1.safetensors in the data folder; None where that is
+    not there.
+    """
     if args.features:
         return args.features
-    return data_folder(args.data) / "features" / "squeezenet1_1.safetensors"
+    try:
+        file = data_folder(args.data) / "features" / "squeezenet1_1.safetensors"
+    except DataError:
+        return None
+    return file if file.is_file() else None
 
 
 def load_photos(folder: Path, name: str, split: str, count: int | None = None) -> Photos:
@@ -124,14 +141,18 @@ def load_photos(folder: Path, name: str, split: str, count: int | None = None) -
         rows = rows.select(range(len(rows) - held_out, len(rows)))
     if count is not None and count > len(rows):
         raise EvaluationError(f"{name}/{split} has {len(rows)} photographs, {count} were asked for")
+    names = getattr(rows.features.get("label"), "names", None)
+    labels: list[str] = []
     digests: list[bytes] = []
     pictures: list[Tensor] = []
     for row in rows.select(range(count or len(rows))):
         encoded = row["image"]["bytes"]
         digests.append(hashlib.sha256(encoded).digest())
-        label = f"photograph {len(pictures)} of {name}/{split}"
-        pictures.append(_square(_picture(BytesIO(encoded), label), SETS[name].side, label))
-    return Photos(f"{name}/{split}", torch.stack(pictures), digests)
+        what = f"photograph {len(pictures)} of {name}/{split}"
+        pictures.append(_square(_picture(BytesIO(encoded), what), SETS[name].side, what))
+        if names:
+            labels.append("" if row["label"] is None or row["label"] < 0 else names[row["label"]])
+    return Photos(f"{name}/{split}", torch.stack(pictures), digests, labels=labels)
 
 
 def _square(picture: Tensor, side: int, label: str) -> Tensor:
@@ -197,7 +218,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _picture(source: Path | BytesIO, name: str) -> Tensor:
-    """8-bit sRGB pixels, upright: uint8 (3, H, W)."""
+    """8-bit sRGB pixels, upright, converted from the profile it carries: uint8 (3, H, W)."""
     try:
         with Image.open(source) as image:
             # Pillow reads 16-bit RGB as 8 bits and calls it RGB; only what it decodes from tells.
@@ -205,7 +226,7 @@ def _picture(source: Path | BytesIO, name: str) -> Tensor:
             upright = ImageOps.exif_transpose(image)
             if deep or upright.mode.startswith(("I", "F")):
                 raise EvaluationError(f"{name} has more than 8 bits per channel; only 8-bit pictures are scored")
-            pixels = np.array(upright.convert("RGB"))
+            pixels = np.array(srgb(upright)[0])
     except OSError as error:
         raise EvaluationError(f"{name} is not a readable picture: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

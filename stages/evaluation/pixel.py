@@ -17,6 +17,7 @@ class MetricsError(ValueError):
     """What was measured does not fit the metric; the message says what to change."""
 
 
+SSIM_WINDOW = 11  # pixels of its side
 CHUNK_PIXELS = 1 << 20  # pixels worked on at once: bounds the memory of every metric
 
 
@@ -38,6 +39,30 @@ def psnr(outputs: PictureList, originals: PictureList) -> Tensor:
     """Peak signal-to-noise ratio over pixels and channels in dB, infinite when equal: -> (N,) float64."""
     error = _per_picture(lambda a, b: (a.double() - b.double()).square().flatten(1), outputs, originals)
     return 10 * torch.log10(255**2 / error)
+
+
+def ssim(outputs: PictureList, originals: PictureList) -> Tensor:
+    """Structural similarity, mean over pixels and channels, with the Gaussian window of the paper: -> (N,) float64.
+
+    Wang et al. 2004 (IEEE TIP 13), as scikit-image has it. Raises MetricsError where that is not installed, and for
+    sides under 11, the window's.
+    """
+    try:
+        from skimage.metrics import structural_similarity
+    except ModuleNotFoundError as error:
+        raise MetricsError("SSIM needs scikit-image: pip install 'trichrome[evaluate]'") from error
+    values: list[float] = []
+    for a, b in _pairs(outputs, originals):
+        if min(a.shape[-2:]) < SSIM_WINDOW:
+            raise MetricsError(f"SSIM needs sides of at least {SSIM_WINDOW}; got {_size(a[0])}")
+        values += [
+            structural_similarity(
+                one.numpy(), other.numpy(), channel_axis=0, data_range=255, gaussian_weights=True, sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for one, other in zip(a, b, strict=True)
+        ]  # fmt: skip
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def luma_error(outputs: PictureList, gray: PictureList) -> Tensor:

@@ -26,6 +26,10 @@ from stages.provenance import commit
 from stages.stage import Stage
 
 SPLIT_SEED = 0  # half-splits and bootstrap draws: fixed, so that two runs on one list compare
+FEATURES_HELP = (
+    "Give a safetensors file of SqueezeNet 1.1 trained on ImageNet (torchvision's squeezenet1_1, or a conversion with "
+    "its names) by --features FILE, or put it at features/squeezenet1_1.safetensors in the data folder"
+)
 METRICS = ("squeezenet_kid", "squeezenet_distance", "ciede2000")  # also given relative to plain gray's
 
 
@@ -71,6 +75,18 @@ class Account:
         (out / "results.json").write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n")
         return results
 
+    def publish(self, text: str, columns: Sequence[tuple[str, PictureList]]) -> dict[str, Any]:
+        """Writes results.json and sheet.png, prints the table and the notes; returns what was written as JSON."""
+        out: Path = self.args.out
+        results = self.write()
+        save_sheet(out / "sheet.png", columns)
+        print(f"{self.photos.name}, {len(self.photos)} photographs, list {self.photos.sha256[:12]}\n")
+        print(text)
+        for note in self.notes:
+            print(f"note: {note}")
+        print(f"\nwritten: {out / 'results.json'}, {out / 'sheet.png'}")
+        return results
+
 
 class Report(Account):
     """One table of pictures; begins with the originals and plain gray.
@@ -81,8 +97,11 @@ class Report(Account):
 
     def __init__(self, args: argparse.Namespace, photos: Photos, *, gray: PictureList | None = None):
         path = features_file(args)
-        network = SqueezeNetFeatures.from_file(path)
+        network = None if path is None else SqueezeNetFeatures.from_file(path)
         super().__init__(args, photos)
+        if path is None:
+            self.note("no feature network: squeezenet_kid, squeezenet_distance and diversity are left out. "
+                      + FEATURES_HELP)  # fmt: skip
         self.gray = gray
         self.reference = Reference(photos.pictures, network, seed=SPLIT_SEED)
         self.scores: dict[str, Scores] = {}
@@ -90,7 +109,7 @@ class Report(Account):
         self.columns: list[tuple[str, PictureList]] = []
         splits = self.reference.splits
         self.record |= {
-            "features": {"sha256": sha256_of(path), "used": self.reference.used},
+            "features": path and {"sha256": sha256_of(path), "used": self.reference.used},
             "half_splits": {"splits": splits.splits, "bootstrap": splits.replicates, "seed": splits.seed},
         }
         self.add(ORIGINALS, photos.pictures, sheet="original")
@@ -100,12 +119,12 @@ class Report(Account):
         """A row of one output per photograph (uint8); `sheet` names its column on the picture sheet."""
         scores = self.reference.score(outputs)
         self.scores[name] = scores
-        kid = scores.kid
         row: dict[str, Any] = {"name": name, "photos": len(self.photos), **scores.means()}
-        row["squeezenet_kid"] = kid.value
-        row["squeezenet_kid_95"] = [kid.low, kid.high]
-        if name not in (ORIGINALS, GRAY, PREVIEW) and PREVIEW in self.scores:
-            self.compare(row, "preview", PREVIEW)
+        if (kid := scores.kid) is not None:
+            row["squeezenet_kid"] = kid.value
+            row["squeezenet_kid_95"] = [kid.low, kid.high]
+            if name not in (ORIGINALS, GRAY, PREVIEW) and PREVIEW in self.scores:
+                self.compare(row, "preview", PREVIEW)
         if self.gray is not None:
             row["luma_error_max"] = float(luma_error(outputs, self.gray).max())
         self._append(row)
@@ -116,7 +135,9 @@ class Report(Account):
         """The paired difference of a row's `squeezenet_kid` to that of the row called `other`, also kept in the row as
         `squeezenet_kid_minus_<what>`.
         """
-        more = self.scores[row["name"]].kid.minus(self.scores[other].kid)
+        ours, theirs = self.scores[row["name"]].kid, self.scores[other].kid
+        assert ours is not None and theirs is not None
+        more = ours.minus(theirs)
         row[f"squeezenet_kid_minus_{what}"] = {"value": more.value, "interval_95": [more.low, more.high]}
         return more
 
@@ -145,7 +166,8 @@ class Report(Account):
         """Add the figures relative to plain gray on the same photographs."""
         if GRAY in self.scores:
             gray = self.scores[GRAY].means(row["photos"])
-            gray["squeezenet_kid"] = self.scores[GRAY].kid.value
+            if (kid := self.scores[GRAY].kid) is not None:
+                gray["squeezenet_kid"] = kid.value
             row["relative_to_gray"] = {key: row[key] / gray[key] for key in METRICS if key in row and gray[key]}
         self.rows.append(row)
 
@@ -158,12 +180,4 @@ class Report(Account):
 
     def finish(self) -> dict[str, Any]:
         """Print the table, write results.json and sheet.png; returns what was written as JSON."""
-        out: Path = self.args.out
-        results = self.write()
-        save_sheet(out / "sheet.png", self.columns)
-        print(f"{self.photos.name}, {len(self.photos)} photographs, list {self.photos.sha256[:12]}\n")
-        print(table(self.rows))
-        for text in self.notes:
-            print(f"note: {text}")
-        print(f"\nwritten: {out / 'results.json'}, {out / 'sheet.png'}")
-        return results
+        return self.publish(table(self.rows), self.columns)

@@ -46,7 +46,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 _cell(row, "luma_error_max", ".2f"),
             ]
         )
-    kept = [i for i in range(len(head)) if any(line[i] != "-" for line in lines[1:])]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of a head and lines; columns of nothing but "-" are left out."""
+    kept = [i for i in range(len(lines[0])) if any(line[i] != "-" for line in lines[1:])]
     widths = {i: max(len(line[i]) for line in lines) for i in kept}
     text = ["| " + " | ".join(line[i].ljust(widths[i]) for i in kept) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (widths[i] + 2) for i in kept) + "|")

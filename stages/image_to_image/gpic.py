@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 
 from stages.corruptions.line_art import drawn_line_art
 from stages.diffusion.corrections import chained, keep_known
-from stages.diffusion.denoiser import VPDenoiser
 from stages.diffusion.noise import LinearSchedule, draw_noise
 from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.faces import Generators, StepCallback
-from stages.image_to_image.face import Condition, Corrector, ImageToImage, Task, TranslateOptions
+from stages.image_to_image.denoising import DenoisingImageToImage
+from stages.image_to_image.face import Condition, Corrector, Task, TranslateOptions
 from stages.nn.blocks import ResidualBlock, group_norm
-from stages.nn.unet import UNet, UNetConfig
+from stages.nn.unet import UNetConfig
 from stages.options import OptionError
-from stages.precision import checked_finite
 
 __all__ = ["GPIC", "GPICConfig", "LineEncoder"]
 
@@ -51,7 +49,7 @@ class GPICConfig:
     corrector: Corrector = field(default_factory=Corrector)
 
 
-class GPIC(ImageToImage):
+class GPIC(DenoisingImageToImage):
     kind, config_class = "gpic", GPICConfig
     honors = frozenset({"steps", "sampler", "corrector", "start_color"})
     may_fill = frozenset({"line_art"})
@@ -59,35 +57,19 @@ class GPIC(ImageToImage):
 
     def __init__(self, config: GPICConfig | None = None):
         config = config or GPICConfig()
-        super().__init__(config)
-        if config.side % config.unet.factor:
-            raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
+        super().__init__(config, inputs=3)
         self.encoder = LineEncoder(config.unet.entering, config.encoder_blocks)
-        self.denoiser = VPDenoiser(UNet(config.unet, inputs=3, outputs=3), "epsilon", config.process.level)
-
-    @property
-    def network(self) -> UNet:
-        return cast(UNet, self.denoiser.network)
-
-    @property
-    def side(self) -> int:
-        return self.config.side
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         return ("line_art",)
-
-    @property
-    def sampling(self) -> dict[str, str | int]:
-        return {"sampler": self.config.process.sampler, "steps": self.config.process.steps}
 
     def condition(self, rgb: Tensor, task: Task) -> Condition:
         return Condition(drawn_line_art(rgb).expand(-1, 3, -1, -1))
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Mean absolute error of the noise: rgb (B, 3, S, S) in [0, 1] -> scalar."""
-        if rgb.ndim != 4 or rgb.shape[1:] != (3, self.side, self.side):
-            raise ValueError(f"rgb must be (B, 3, {self.side}, {self.side}) in [0, 1]; got {tuple(rgb.shape)}")
+        self.check_rgb(rgb)
         features = self.encoder(drawn_line_art(rgb))
         return process_loss(self.denoiser, 2 * rgb - 1, self.config.process, features=features)
 
@@ -126,9 +108,7 @@ class GPIC(ImageToImage):
             sampler=options.sampler, steps=options.steps, mean=mean, callback=callback,
             correct=correct,
         )  # fmt: skip
-        rgb = checked_finite((x.float() + 1) / 2, "the colors of gpic").clamp(0, 1)
-        rgb = rgb if many.hole is None else torch.where(many.hole, rgb, many.kept)
-        return rgb.unflatten(0, (-1, num_samples))
+        return self.pictures(x, many, num_samples)
 
 
 class LineEncoder(nn.Module):

@@ -22,16 +22,16 @@ from torch import Tensor
 from stages.color.spaces import gray_from_rgb
 from stages.corruptions.jpeg import drawn_qualities, jpeg_compressed
 from stages.corruptions.masks import inpainting_holes, uncropping_holes
-from stages.diffusion.denoiser import VPDenoiser, knowing
+from stages.diffusion.denoiser import knowing
 from stages.diffusion.losses import l1, l2
 from stages.diffusion.noise import draw_noise, rows_like
 from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.diffusion.samplers import Noise
 from stages.faces import Generators, StepCallback
-from stages.image_to_image.face import Condition, ImageToImage, Task, TranslateOptions, check_tasks
-from stages.nn.unet import UNet, UNetConfig
+from stages.image_to_image.denoising import DenoisingImageToImage
+from stages.image_to_image.face import Condition, Task, TranslateOptions, check_tasks
+from stages.nn.unet import UNetConfig
 from stages.options import OptionError
-from stages.precision import checked_finite
 
 __all__ = ["Palette", "PaletteConfig"]
 
@@ -47,26 +47,15 @@ class PaletteConfig:
     regression: bool = False  # one step, from the source alone; of `process` only the norm counts
 
 
-class Palette(ImageToImage):
+class Palette(DenoisingImageToImage):
     kind, config_class = "palette", PaletteConfig
     honors = frozenset({"steps", "sampler"})
     fills = frozenset({"inpaint", "uncrop"})
 
     def __init__(self, config: PaletteConfig | None = None):
         config = config or PaletteConfig()
-        super().__init__(config)
+        super().__init__(config, inputs=6)
         check_tasks(config.tasks, PALETTE_TASKS)
-        if config.side % config.unet.factor:
-            raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
-        self.denoiser = VPDenoiser(UNet(config.unet, inputs=6, outputs=3), "epsilon", config.process.level)
-
-    @property
-    def network(self) -> UNet:
-        return cast(UNet, self.denoiser.network)
-
-    @property
-    def side(self) -> int:
-        return self.config.side
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -74,8 +63,7 @@ class Palette(ImageToImage):
 
     @property
     def sampling(self) -> dict[str, str | int] | None:
-        process = self.config.process
-        return None if self.config.regression else {"sampler": process.sampler, "steps": process.steps}
+        return None if self.config.regression else super().sampling
 
     def condition(self, rgb: Tensor, task: Task) -> Condition:
         count, side = len(rgb), rgb.shape[-1]
@@ -88,8 +76,7 @@ class Palette(ImageToImage):
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Mean error of the noise, in holes alone where there are any: rgb (B, 3, S, S) in [0, 1] -> scalar."""
-        if rgb.ndim != 4 or rgb.shape[1:] != (3, self.side, self.side):
-            raise ValueError(f"rgb must be (B, 3, {self.side}, {self.side}) in [0, 1]; got {tuple(rgb.shape)}")
+        self.check_rgb(rgb)
         shown, hole = torch.empty_like(rgb), torch.ones_like(rgb[:, :1], dtype=torch.bool)
         chosen = torch.randint(len(self.tasks), (len(rgb),)).to(rgb.device)
         for number, task in enumerate(self.tasks):
@@ -143,9 +130,7 @@ class Palette(ImageToImage):
                 denoise, shown.shape, self.config.process, noise, sampler=options.sampler, steps=options.steps,
                 callback=callback,
             )  # fmt: skip
-        rgb = checked_finite((answer.float() + 1) / 2, "the colors of palette").clamp(0, 1)
-        rgb = rgb if many.hole is None else torch.where(many.hole, rgb, many.kept)
-        return rgb.unflatten(0, (-1, num_samples))
+        return self.pictures(answer, many, num_samples)
 
     def _shown(self, condition: Condition, noise: Noise) -> Tensor:
         """The source in [-1, 1], its holes filled with noise: (B, 3, H, W)."""

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from stages.color.spaces import gray_from_rgb
 from stages.diffusion.corrections import ilvr
-from stages.diffusion.denoiser import VPDenoiser
 from stages.diffusion.low_pass import LOW_PASSES, luma, with_luma
 from stages.diffusion.noise import draw_noise
 from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.faces import Generators, StepCallback
-from stages.image_to_image.face import Condition, ImageToImage, Refinement, Task, TranslateOptions
-from stages.nn.unet import UNet, UNetConfig
+from stages.image_to_image.denoising import DenoisingImageToImage
+from stages.image_to_image.face import Condition, Refinement, Task, TranslateOptions
+from stages.nn.unet import UNetConfig
 from stages.options import OptionError
-from stages.precision import checked_finite
 
 __all__ = ["Unconditional", "UnconditionalConfig"]
 
@@ -37,41 +35,24 @@ class UnconditionalConfig:
     process: ProcessConfig = field(default_factory=lambda: ProcessConfig(sampler="posterior", steps=100))
 
 
-class Unconditional(ImageToImage):
+class Unconditional(DenoisingImageToImage):
     kind, config_class = "unconditional", UnconditionalConfig
     honors = frozenset({"steps", "sampler", "refinement"})
     takes_colors = True
 
     def __init__(self, config: UnconditionalConfig | None = None):
-        config = config or UnconditionalConfig()
-        super().__init__(config)
-        if config.side % config.unet.factor:
-            raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
-        self.denoiser = VPDenoiser(UNet(config.unet, inputs=3, outputs=3), "epsilon", config.process.level)
-
-    @property
-    def network(self) -> UNet:
-        return cast(UNet, self.denoiser.network)
-
-    @property
-    def side(self) -> int:
-        return self.config.side
+        super().__init__(config or UnconditionalConfig(), inputs=3)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         return ("variation", "colorize")
-
-    @property
-    def sampling(self) -> dict[str, str | int]:
-        return {"sampler": self.config.process.sampler, "steps": self.config.process.steps}
 
     def condition(self, rgb: Tensor, task: Task) -> Condition:
         return Condition(gray_from_rgb(rgb).expand(-1, 3, -1, -1) if task == "colorize" else rgb)
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
         """Mean error of the noise: rgb (B, 3, S, S) in [0, 1] -> scalar."""
-        if rgb.ndim != 4 or rgb.shape[1:] != (3, self.side, self.side):
-            raise ValueError(f"rgb must be (B, 3, {self.side}, {self.side}) in [0, 1]; got {tuple(rgb.shape)}")
+        self.check_rgb(rgb)
         return process_loss(self.denoiser, 2 * rgb - 1, self.config.process)
 
     @torch.no_grad()
@@ -105,5 +86,4 @@ class Unconditional(ImageToImage):
             sampler=options.sampler, steps=options.steps, callback=callback,
             correct=ilvr(reference, low_pass, until, asked.lagging),
         )  # fmt: skip
-        rgb = checked_finite((x.float() + 1) / 2, "the colors of unconditional").clamp(0, 1)
-        return rgb.unflatten(0, (-1, num_samples))
+        return self.pictures(x, many, num_samples)

@@ -37,8 +37,10 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            wide = (t.float() if ctx.stride > 1 and t.dtype == torch.bfloat16 else t for t in (grad, x, weight))
-            grad_x = _gradients(*wide, ctx.stride, ctx.padding, (True, False))[0].to(x.dtype)
+            wide = torch.float32 if ctx.stride > 1 and x.dtype == torch.bfloat16 else x.dtype
+            grad_x = _gradients(
+                grad.to(wide), x.to(wide), weight.to(wide), ctx.stride, ctx.padding, (True, False)
+            )[0].to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = _weight_gradient(grad, F.pad(x, [ctx.padding] * 4), weight, ctx.stride)
         return grad_x, grad_weight, None, None

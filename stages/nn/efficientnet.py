@@ -90,9 +90,13 @@ class EfficientNetLite(nn.Module):
         self.feature_channels = tuple(widths)
 
     def forward(self, gray: Tensor) -> list[Tensor]:
-        # The published weights were trained on (x * 255 - 127) / 128, not on ImageNet's mean and deviation.
-        x = (gray * 255 - 127) / 128
-        x = F.relu6(self.stem(x.expand(-1, 3, -1, -1)))
+        return self.of_rgb(gray.expand(-1, 3, -1, -1))
+
+    def of_rgb(self, rgb: Tensor) -> list[Tensor]:
+        """The same of pictures in color, (B, 3, H, W) in [0, 1], which the published weights have learned."""
+        # They were trained on (x * 255 - 127) / 128, not on ImageNet's mean and deviation.
+        x = (rgb * 255 - 127) / 128
+        x = F.relu6(self.stem(x))
         features = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -130,19 +134,22 @@ def imagenet_weights(variant: str = "lite0") -> dict[str, Tensor]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != expected:
         raise ValueError(f"{path} must have the SHA-256 {expected}; got {digest}. Reinstall {package}.")
-    published = torch.load(path, weights_only=True, map_location="cpu")
+    return folded(torch.load(path, weights_only=True, map_location="cpu"), variant)
 
-    weights = _fold(published, "_conv_stem", "_bn0", "stem")
+
+def folded(published: dict[str, Tensor], variant: str = "lite0") -> dict[str, Tensor]:
+    """A published state dict as one of `EfficientNetLite`; the head, which it does not have, is left out."""
+    weights = folded_convolution(published, "_conv_stem", "_bn0", "stem")
     for index in range(len(EfficientNetLite(variant).blocks)):
-        block, norms = f"_blocks.{index}.", iter(("_bn0", "_bn1", "_bn2"))
-        if f"{block}_expand_conv.weight" in published:
-            weights |= _fold(published, f"{block}_expand_conv", block + next(norms), f"blocks.{index}.expand")
-        weights |= _fold(published, f"{block}_depthwise_conv", f"{block}_bn1", f"blocks.{index}.depthwise")
-        weights |= _fold(published, f"{block}_project_conv", f"{block}_bn2", f"blocks.{index}.project")
+        for layer, norm in (("expand", "_bn0"), ("depthwise", "_bn1"), ("project", "_bn2")):
+            conv = f"_blocks.{index}._{layer}_conv"
+            if f"{conv}.weight" in published:  # some blocks do not expand
+                norm = f"_blocks.{index}.{norm}"
+                weights |= folded_convolution(published, conv, norm, f"blocks.{index}.{layer}")
     return weights
 
 
-def _fold(published: dict[str, Tensor], conv: str, norm: str, name: str) -> dict[str, Tensor]:
+def folded_convolution(published: dict[str, Tensor], conv: str, norm: str, name: str) -> dict[str, Tensor]:
     """One convolution and the batch normalization behind it as a single convolution with bias."""
     scale = published[f"{norm}.weight"] / torch.sqrt(published[f"{norm}.running_var"] + _BATCH_NORM_EPS)
     return {

@@ -142,11 +142,12 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         if self.hints is not None:
             hints = drawn_hints(target, config.hints)
             some = hints[:, 0].flatten(1).any(1)
-            told, hinted = self.hints(features[some], gray[0][some], preview[some], hints[some])
-            features, preview = features.float().clone(), preview.clone()
-            features[some], preview[some] = told, hinted
-            share = some.float().mean()
-            loss = loss + config.preview_weight * share * F.smooth_l1_loss(hinted, target[some], beta=0.5)
+            if some.any():
+                told, hinted = self.hints(features[some], gray[0][some], preview[some], hints[some])
+                features, preview = features.float().clone(), preview.clone()
+                features[some], preview[some] = told, hinted
+                share = some.float().mean()
+                loss = loss + config.preview_weight * share * F.smooth_l1_loss(hinted, target[some], beta=0.5)
         if config.noise_levels:
             if config.condition_dropout:
                 kept = torch.rand(len(rgb), 1, 1, 1) >= config.condition_dropout

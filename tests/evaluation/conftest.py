@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -24,7 +25,9 @@ from train_scripts import weights as weights_module
 
 def write_set(folder: Path, name: str, split: str) -> None:
     (folder / name).mkdir(parents=True)
-    rows = [{"image": {"bytes": encoded(name, seed), "path": None}} for seed in range(PHOTOS[name])]
+    rows: list[dict[str, Any]] = [
+        {"image": {"bytes": encoded(name, seed), "path": None}} for seed in range(PHOTOS[name])
+    ]
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, folder / name / f"{split}-00000-of-00001.parquet")
 

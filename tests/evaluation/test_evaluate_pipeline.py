@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import by_name, check_complete, random_picture, scores
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline import ColorPipeline
 from stages.evaluation import pixel
@@ -122,6 +123,33 @@ def test_outputs_are_scored_by_file_stem(folders, data, weights, tmp_path):
     results = scores(evaluate_pipeline, data, tmp_path / "out", *options, "--no-preview", "--photos", "4")
     assert results["photos"]["sha256"] == hashlib.sha256(b"".join(digests[:4])).hexdigest()
     assert results["weights"] == {} and "--no-preview" in results["notes"][0]
+
+
+def test_outputs_need_no_data_folder_and_no_feature_network(folders, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRICHROME_DATA", raising=False)
+    options = ["--originals", str(folders[0]), "--outputs", str(folders[1]), "--out", str(tmp_path / "out")]
+    assert evaluate_pipeline.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "SqueezeNet 1.1 trained on ImageNet" in printed and "--features FILE" in printed
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = by_name(results)
+    assert rows[str(folders[1])]["ciede2000"] == 0 and rows[PREVIEW]["relative_to_gray"].keys() == {"ciede2000"}
+    assert not any(key.startswith("squeezenet") for row in results["rows"] for key in row)
+    assert results["features"] is None
+    assert evaluate_pipeline.main([*options, "--features", str(tmp_path / "none.safetensors")]) == 2
+
+
+def test_outputs_with_a_color_profile_are_scored_as_they_are_seen(folders, data, weights, tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # The primaries of red and blue exchanged in the profile: what is stored as red is seen as blue.
+    exchanged = srgb.replace(b"rXYZ", b"tmpX").replace(b"bXYZ", b"rXYZ").replace(b"tmpX", b"bXYZ")
+    for seed in range(5):
+        red, green, blue = random_picture((40 + 10 * (seed % 2),) * 2, seed).split()
+        (folders[1] / f"photo{seed}.webp").unlink()
+        Image.merge("RGB", (blue, green, red)).save(folders[1] / f"photo{seed}.png", icc_profile=exchanged)
+    rows = by_name(scores(evaluate_pipeline, data, tmp_path / "out", *outputs_options(folders, data)))
+    assert rows[str(folders[1])]["ciede2000"] < 1
 
 
 def spoil_missing(originals, outputs):

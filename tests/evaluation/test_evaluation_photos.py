@@ -59,7 +59,7 @@ def test_what_is_missing_is_said(data):
         load_photos(data, "photos64", "test")
     with pytest.raises(EvaluationError, match="has 6 photographs, 7 were asked for"):
         load_photos(data, "photos64", "validation", 7)
-    with pytest.raises(EvaluationError, match="one of photos64, photos128, photos256; got 'photos32'"):
+    with pytest.raises(EvaluationError, match="one of photos64, photos128, photos256, lineart; got 'photos32'"):
         load_photos(data, "photos32", "validation")
 
 
@@ -109,7 +109,8 @@ def test_an_incomplete_training_split_has_nothing_held_out(held_out, monkeypatch
 def test_as_many_are_held_out_as_the_configs_say():
     configs = list((ROOT / "configs").glob("stage*.toml"))
     assert configs and {name: one.held_out for name, one in SETS.items()} == {
-        "photos64": 1000, "photos128": 500, "photos256": 133}  # fmt: skip
+        "photos64": 1000, "photos128": 500, "photos256": 133, "lineart": 100}  # fmt: skip
+    assert tomllib.loads((ROOT / "configs/gpic.toml").read_text())["data"]["sets"][0]["holdout"] == 100
     for path in configs:
         data = tomllib.loads(path.read_text()).get("data", {})
         assert data.get("holdout", 1000) == SETS[data.get("name", "photos64")].held_out, path
