@@ -94,7 +94,7 @@ def test_a_second_hint_on_one_surface_tells_little():
     hints = torch.zeros(1, 3, 32, 32)
     hints[0, 0, 16, 16] = 1
     without, beside = (suggestions(gray, picture, draws, None, given, SIZE, 0.0) for given in (None, hints))
-    assert not beside or beside[0].gain < 0.3 * without[0].gain
+    assert beside[0].gain < 0.75 * without[0].gain
 
 
 def test_where_all_agree_nobody_is_asked():

@@ -40,7 +40,8 @@ def test_references_are_scored_beside_a_low_pass(data: Path, weights: Path, tmp_
 
 def test_places_are_given_their_true_colors(data: Path, weights: Path, tmp_path: Path) -> None:
     options = "--places", *hint_places.PLACES, "--photos", "2"
-    rows = {(row["name"], row["hints"]): row for row in scores(evaluate_hints, data, tmp_path / "out", *options)["rows"]}
+    results = scores(evaluate_hints, data, tmp_path / "out", *options)
+    rows = {(row["name"], row["hints"]): row for row in results["rows"]}
     kinds = [(name, count) for name in hint_places.PLACES for count in hint_places.COUNTS]
     assert list(rows) == [("none", 0), *kinds]
     assert [key for key, row in rows.items() if "minus_random" in row] == [key for key in kinds if key[0] != "random"]
@@ -48,7 +49,9 @@ def test_places_are_given_their_true_colors(data: Path, weights: Path, tmp_path:
     differences = []
     for i, gray in enumerate(photos.gray()):
         levels, rgb = gray[0].numpy(), photos.rgb(slice(i, i + 1))[0]
-        first = pipe(levels, preview=True, uncertainty=True, generator=0).suggestions[0][0]
+        plain = pipe(levels, preview=True, uncertainty=True, generator=0)
+        assert plain.suggestions is not None
+        first = plain.suggestions[0][0]
         y, x = ((torch.arange(256) + 0.5 - at).square() for at in (first.y, first.x))
         color = rgb[:, (y[:, None] + x).sqrt() <= first.radius].mean(1).mul(255).round().int().tolist()
         hints = [(first.x, first.y, color, first.radius)]
