@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGES = [DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "model-card.md"]
+PAGES = [
+    DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "research" / "hints.md",
+    DOCS / "model-card.md",
+]  # fmt: skip
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
 # How names of figures of image-to-image networks end.
 FIGURES = ("fid", "_frechet", "_kid", "_distance", "_diversity", "_score", "_accuracy", "_ratio", "_error", "psnr",
@@ -280,11 +283,39 @@ def image_to_image() -> str:
     return "\n\n".join(tables) or "No figures are stored yet: none of the configs below has been trained to its end."
 
 
+def places() -> str:
+    rows = stored("hint_places")["rows"]
+    by_places = {(row["name"], row["hints"]): row for row in rows}
+    counts = sorted({row["hints"] for row in rows} - {0})
+    names = {"suggested": "suggested places", "random": "random places", "uncertain": "most uncertain pixels"}
+    body = [["no hints", *[f"{by_places['none', 0]['ciede2000']:.2f}"] * len(counts)]]
+    for name, words in names.items():
+        cells = [by_places[name, count] for count in counts]
+        body.append([words, *(f"{row['ciede2000']:.2f}" for row in cells)])
+        if "minus_random" in cells[0]:
+            body.append(["minus random [95 %]", *(between(row["minus_random"], 2) for row in cells)])
+    plural = [f"{count} hint{'s' * (count > 1)}" for count in counts]
+    return lines(["CIEDE2000", *plural], body) + "\n\n" + source("hint_places")
+
+
+def reference() -> str:
+    tables = {name: {(row["reference"], row["name"]): row for row in stored(name)["rows"]}
+              for name in ("reference_choice", "reference")}  # fmt: skip
+    body = []
+    for kind, name in tables["reference"]:
+        rows = [table[kind, name] for table in tables.values()]
+        apart = [between(row["minus_no_reference"], 2) if name != "no reference" else "" for row in rows]
+        pairs = [(f"{row['ciede2000']:.2f}", less) for row, less in zip(rows, apart, strict=True)]
+        body.append([kind, name, *pairs[0], *pairs[1]])
+    head = ["reference", "system", "held out", "minus none [95 %]", "validation", "minus none [95 %]"]
+    return lines(head, body) + "\n\n" + source("reference_choice", "reference")
+
+
 TABLES = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
-    "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training,
-    "image_to_image": image_to_image,
+    "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
+    "reference": reference, "image_to_image": image_to_image,
 }  # fmt: skip
 
 

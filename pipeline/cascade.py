@@ -17,21 +17,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pipeline.full_resolution import sharpened
+from pipeline.full_resolution import sharpened, strengthened
 from pipeline.images import Photo
-from pipeline.known_colors import KnownColors
-from pipeline.output import ImageInfo, SmallPhoto, SmallPicture
+from pipeline.known_colors import Guide, KnownColors, joined
+from pipeline.leaning import Leaning, matches_of
+from pipeline.output import ImageInfo, SmallPhoto, SmallPicture, Suggestion
 from pipeline.request import Request
 from stages.color.resample import resize
-from stages.color.spaces import chroma_from_rgb, merge
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb
 from stages.faces import CoarseColorizer, ColorUpsampler, Draws, Encoding, GrayView, StepCallback, SuperResolver
-from stages.hints.hints import Hints
-from stages.hints.palette import leaning
+from stages.hints.suggestions import suggestions
 from stages.options import SampleOptions
 from stages.precision import checked_finite
 from stages.seeds import NoiseSource
 from stages.stage1_coarse.candidates import spread_order
-from stages.stage1_coarse.uncertainty import expected_error
+from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
 
 __all__ = ["CANDIDATES", "UNCERTAINTY_DRAWS", "UNCERTAINTY_SIDE", "Cascade", "uncertainty_map"]
 
@@ -61,7 +61,7 @@ class Cascade:
 
     @torch.no_grad()
     def run(
-        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], hints: Sequence[Hints | None], request: Request,
+        self, photos: Sequence[Photo], noise: Sequence[NoiseSource], guides: Sequence[Guide], request: Request,
         callback: StageCallback,
     ) -> list[SmallPhoto]:  # fmt: skip
         """What the networks say of each of at most `size` photos. Raises RuntimeError where colors are not finite."""
@@ -70,47 +70,62 @@ class Cascade:
         sources = [*noise, *[noise[-1]] * (self.size - len(noise))]
         with self._autocast():
             encoding = self.coarse.encode(view)
-            known = self._known(encoding, photos, hints)
-            if known is not None and self.coarse.takes_hints:
-                encoding = self.coarse.with_hints(encoding, known.at32)
+            known, matches = self._known(encoding, photos, guides), matches_of(self.coarse, encoding, guides)
+            lean, told = Leaning(request.palette, matches), _told(known, matches)
+            if told is not None and self.coarse.takes_hints:
+                encoding = self.coarse.with_hints(encoding, told)
             pictures = (
-                self._previews(encoding, noise, known, request.palette) if request.preview
-                else self._colored(encoding, photos, sources, known, request, callback)
+                self._previews(encoding, noise, known, lean) if request.preview
+                else self._colored(encoding, photos, sources, known, lean, request, callback)
             )  # fmt: skip
-            maps: list[Tensor | None] = [None] * len(photos)
             if request.uncertainty:
                 # As the model has learned them, where it can be asked for that.
                 temperature = 1.0 if "temperature" in self.coarse.honors else None
                 options = SampleOptions(steps=request.options.steps, temperature=temperature)
                 draws = self._draws(encoding, sources, UNCERTAINTY_DRAWS, options, "uncertainty", None).chroma
-                if request.palette is not None:
-                    draws = leaning(draws.flatten(0, 1), request.palette).unflatten(0, draws.shape[:2])
-        if request.uncertainty:
-            for place, (photo, chroma, one) in enumerate(zip(photos, draws, pictures, strict=False)):
-                picture = one[0].rgb[None].to(self.device)
-                told = chroma if known is None else known.draws_obeyed(place, chroma, picture)
-                maps[place] = uncertainty_map(photo, told, picture)[0]
-        return [SmallPhoto(one, map_) for one, map_ in zip(pictures, maps, strict=True)]
+                of = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
+                draws = lean.of_chroma(draws.flatten(0, 1), of).unflatten(0, draws.shape[:2])
+        if not request.uncertainty:
+            return [SmallPhoto(one) for one in pictures]
+        answers = []
+        for place, (photo, chroma, one) in enumerate(zip(photos, draws, pictures, strict=False)):
+            picture = one[0].rgb[None].to(self.device)
+            likely = chroma if known is None else known.draws_obeyed(place, chroma, picture)
+            finished = strengthened(gray_from_rgb(picture), picture, request.strength)
+            asked = self._suggestions(encoding, place, photo, picture, likely, known)
+            answers.append(SmallPhoto(one, uncertainty_map(photo, likely, finished)[0], asked))
+        return answers
+
+    def _suggestions(
+        self, encoding: Encoding, photo: int, of: Photo, picture: Tensor, draws: Tensor, known: KnownColors | None
+    ) -> list[Suggestion]:
+        """Where a hint would tell most of a picture (1, 3, h, w). photo: its place in the encoding; draws: chroma."""
+        row, features = slice(photo, photo + 1), self.coarse.features(encoding)
+        return suggestions(
+            encoding.gray64[row].cpu(), resize(chroma_from_rgb(picture), (64, 64)).cpu(), draws.cpu(),
+            None if features is None else features[row].float().cpu(), None if known is None else known.at64[row].cpu(),
+            (of.gray.shape[1], of.gray.shape[0]), GRAY_SHARE,
+        )  # fmt: skip
 
     def _known(
-        self, encoding: Encoding, photos: Sequence[Photo], hints: Sequence[Hints | None]
+        self, encoding: Encoding, photos: Sequence[Photo], guides: Sequence[Guide]
     ) -> KnownColors | None:
-        """The hints of the photos, filled up to `size`; None where no photo has any."""
-        if not any(hints):
+        """What is known of the photos, filled up to `size`; None where there is nothing."""
+        if not any(guide.knows for guide in guides):
             return None
         at32, at64 = (
-            _padded(KnownColors.rasterized(photos, hints, side), self.size).to(self.device) for side in (32, 64)
+            _padded(KnownColors.rasterized(photos, guides, side), self.size).to(self.device) for side in (32, 64)
         )
         return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding))
 
     def _previews(
-        self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None, palette: Tensor | None
+        self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None, lean: Leaning
     ) -> list[list[SmallPicture]]:
         rgb64 = checked_finite(self.coarse.preview(encoding), "the colors of stage1").float()
-        if palette is not None:
-            rgb64 = merge(encoding.gray64, leaning(chroma_from_rgb(rgb64), palette))
+        every = torch.arange(len(rgb64))
+        rgb64 = lean.of_rgb(rgb64, encoding.gray64, every)
         if known is not None:
-            rgb64 = known.obeyed(rgb64, encoding.gray64, torch.arange(len(rgb64)))
+            rgb64 = known.obeyed(rgb64, encoding.gray64, every)
         rgb64 = rgb64.cpu()
         return [
             [SmallPicture(rgb, ImageInfo(place, None, None, source.key))]
@@ -132,7 +147,7 @@ class Cascade:
 
     def _colored(
         self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], known: KnownColors | None,
-        request: Request, callback: StageCallback,
+        lean: Leaning, request: Request, callback: StageCallback,
     ) -> list[list[SmallPicture]]:  # fmt: skip
         options, gray64 = request.options, encoding.gray64
         pool = self.coarse.pool if options.pool is None else options.pool
@@ -153,8 +168,7 @@ class Cascade:
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b, k = torch.tensor(padded, device=self.device).unbind(1)
             rgb64 = checked_finite(self.color.upsample(gray64[b], coarse[b, k]), "the colors of stage2").float()
-            if request.palette is not None:
-                rgb64 = merge(gray64[b], leaning(chroma_from_rgb(rgb64), request.palette))
+            rgb64 = lean.of_rgb(rgb64, gray64[b], b)
             if known is not None:
                 rgb64 = known.obeyed(rgb64, gray64[b], b.cpu())
             streams = [noise[photo].generator(candidate, "stage3") for photo, candidate in padded]
@@ -192,6 +206,13 @@ def uncertainty_map(photo: Photo, draws: Tensor, pictures: Tensor) -> Tensor:
     """
     gray = _small_gray(photo, UNCERTAINTY_SIDE)[0].to(draws.device)
     return expected_error(gray, draws, chroma_from_rgb(pictures)).cpu()
+
+
+def _told(known: KnownColors | None, matches: Tensor | None) -> Tensor | None:
+    """What stage 1 is told, (B, 3, 32, 32): what is known of places counts before what a reference says of them."""
+    if known is None or matches is None:
+        return matches if known is None else known.at32
+    return joined(known.at32, matches)
 
 
 def _small_gray(photo: Photo, side: int) -> Tensor:

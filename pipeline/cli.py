@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pipeline.files.report import Outcome
 
-from pipeline import translate
+from pipeline import steering, translate
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sharpness", type=_number, metavar="S", help="of the edges of color, 0 to 2 (default: the pipeline's own)")
     for old, new in RENAMED.items():
         add(old, action=_Renamed, new=new, nargs="?", help=argparse.SUPPRESS)
+    steering.add_options(colorize)
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
     add("--uncertainty", action="store_true", help="also write NAME-uncertainty.png: white where it may well be wrong")
     add("--uncertainty-overlay", action="store_true",
@@ -106,8 +107,12 @@ def _colorize(options: argparse.Namespace) -> int:
     if options.preview and options.rank_with:
         return _misuse("--preview draws no candidates that --rank-with could order; leave one of them out")
 
+    if reason := steering.why_wrong(options):
+        return _misuse(reason)
+
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.files.broken import OutputLost
+    from pipeline.files.guidance import Guidance
     from pipeline.files.interruptions import Interruptions
     from pipeline.files.lock import Locked
     from pipeline.files.records import Settings
@@ -128,13 +133,14 @@ def _colorize(options: argparse.Namespace) -> int:
         settings = Settings(
             samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
             uncertainty=options.uncertainty, overlay=options.uncertainty_overlay, format=options.format,
-            quality=options.quality, page=options.page,
+            quality=options.quality, page=options.page, palette=options.palette, strength=options.strength,
             max_pixels=None if options.max_megapixels is None else options.max_megapixels * 1_000_000,
             options=SampleOptions(
                 steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
                 chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
             ),
         )
+        guidance = Guidance(tuple(options.hint), options.hints, options.keep).with_reference(options.reference)
         report_file = None if options.report is None else ReportFile(options.report)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
@@ -151,7 +157,8 @@ def _colorize(options: argparse.Namespace) -> int:
     code = 0
     with Interruptions(terminal.say) as interruptions:
         hears = Listeners(terminal.say, each, terminal.update, steps, interruptions)
-        choices: dict[str, Any] = {"overwrite": options.overwrite, "rank_with": rank_with, "listeners": hears}
+        choices: dict[str, Any] = {"overwrite": options.overwrite, "rank_with": rank_with, "guidance": guidance,
+                                   "listeners": hears}  # fmt: skip
         try:
             if to_file:
                 report = color_file(pipe, options.paths[0], options.output, settings, **choices)

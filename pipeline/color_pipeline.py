@@ -24,10 +24,12 @@ from torch import Tensor
 from pipeline.cascade import Cascade
 from pipeline.folder import digest_of, load_stages, save_stages
 from pipeline.full_resolution import FullSize, full_size_rgb, full_size_uncertainty, is_out_of_memory
+from pipeline.guides import HintsSource, guide_for, one_per_photo, reference_from
 from pipeline.images import Photo, save_photo
 from pipeline.images.write import written_as
-from pipeline.known_colors import HintsSource, hints_for, hints_per_photo
-from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture
+from pipeline.kept import Kept
+from pipeline.known_colors import Guide
+from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture, Suggestion
 from pipeline.placement import why_not
 from pipeline.request import OutputType, Request, StepCallback, reranker
 from pipeline.sources import (
@@ -42,7 +44,6 @@ from pipeline.sources import (
 )
 from stages.faces import CoarseColorizer, ColorUpsampler, Scores, SuperResolver
 from stages.faces import StepCallback as StageStep
-from stages.hints.hints import Hints
 from stages.hints.palette import palette_chroma
 from stages.options import OptionError, SampleOptions
 from stages.seeds import NoiseSource
@@ -148,6 +149,9 @@ class ColorPipeline:
         rank_with: Scores | None = None,
         hints: HintsSource | Sequence[HintsSource] = None,
         palette: Sequence[str | Sequence[int]] | None = None,
+        reference: Source | Sequence[Source | None] | None = None,
+        keep: Source | Sequence[Source | None] | None = None,
+        strength: float = 1.0,
         **unknown: object,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
@@ -167,8 +171,8 @@ class ColorPipeline:
             uint8; "pt" float32 tensors (3, H, W) in [0, 1], not rounded
         callback_on_step_end: called as f(pipe, step, sigma, {"stage": name, "x": …, "x0": …, "steps": N}) after each
             step; N is None where it is not known
-        uncertainty: also a map per photo of how uncertain the colors of its first picture are, from 32 draws more, see
-            `ColorPipelineOutput`
+        uncertainty: also a map per photo of how uncertain the colors of its first picture are, from 32 draws more, and
+            suggestions of places to give hints at, see `ColorPipelineOutput`
         temperature: of stage 1's draws: less is surer and less varied, 1 as the model has learned them (but for the
             chroma gain, which stays), 0 all draws alike; None: stage 1's own
         chroma_gain: factor on the chroma of stage 1's draws; None: stage 1's own
@@ -180,6 +184,10 @@ class ColorPipeline:
             photo, the color as PIL.ImageColor reads it or (R, G, B) of 0..255, the radius by default 1/64 of the longer
             side; an RGBA picture of strokes of the photo's size; or `Hints`. For a list of photos a list with one each
         palette: colors that the pictures lean to, wherever they are, as for hints; add a gray to let gray things be
+        reference: a picture in color, of any size: what is like its places leans to their colors. keep: a mask of the
+            photo's size: white keeps the color that the photo has there, to the bit, and is a hint for the rest; black
+            is colored; grays mix the chroma. Of both for a list of photos a list with one each, or None
+        strength: factor on the chroma of the finished picture, 0 (gray) to 2; not of what is kept
         Raises OptionError (a ValueError) for an option that the stages or the preview can not honor.
         """
         for name in unknown:
@@ -194,27 +202,32 @@ class ColorPipeline:
         options = SampleOptions(steps[0], steps[1], temperature, chroma_gain, pool, sharpness)
         ranking = None if rank_with is None else reranker(rank_with, self.device)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
-                          None if palette is None else palette_chroma(palette))  # fmt: skip
+                          None if palette is None else palette_chroma(palette), strength)  # fmt: skip
         sources = listed(gray)
         several = isinstance(gray, list | tuple) or (isinstance(gray, Tensor | np.ndarray) and gray.ndim == 4)
-        given = hints_per_photo(hints, several, len(sources))
-        seeds, keys = seeds_from(generator, len(sources)), noise_keys_from(noise_key, len(sources))
+        count = len(sources)
+        given = [one_per_photo(name, one, several, count) for name, one in (("hints", hints), ("keep", keep))]
+        references = one_per_photo("reference", reference, several, count)
+        seeds, keys = seeds_from(generator, count), noise_keys_from(noise_key, count)
         images: list[Any] = []  # Any: by `output_type`
         infos: list[ImageInfo] = []
         maps: list[Any] = []
+        suggestions: list[list[Suggestion]] = []
         savers: list[Callable[[Path, int], None]] = []
-        for start in range(0, len(sources), self.batch_size):
+        for start in range(0, count, self.batch_size):
             group = slice(start, start + self.batch_size)
-            photos = [photo_from(source) for source in sources[group]]
+            masks = given[1][group]
+            photos = [photo_from(source, mask is not None) for source, mask in zip(sources[group], masks, strict=True)]
             noise = noise_sources(photos, seeds[group], keys[group])
-            known = [hints_for(photo, one) for photo, one in zip(photos, given[group], strict=True)]
-            colored = self.small_photos(photos, noise, request, known)
+            others = [None if one is None else reference_from(one) for one in references[group]]
+            guides = list(map(guide_for, photos, given[0][group], masks, others))
+            colored = self.small_photos(photos, noise, request, guides)
             for place, (photo, small) in enumerate(zip(photos, colored, strict=True)):
                 for picture in small.pictures:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
-                    full, notes = self.full_size(photo, picture, depth)
+                    full, notes = self.full_size(photo, picture, depth, strength, guides[place].kept)
                     images.append(Image.fromarray(full.rgb) if output_type == "pil" else full.rgb)
-                    savers.append(partial(self._save, photo, picture))
+                    savers.append(partial(self._save, photo, picture, strength, guides[place].kept))
                     seed = seeds[start + place] if uncertainty else picture.info.seed
                     infos.append(replace(picture.info, photo=start + place, seed=seed, notes=notes))
                 if small.uncertainty is not None:
@@ -223,23 +236,26 @@ class ColorPipeline:
                         "pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy,
                     }  # fmt: skip
                     maps.append(as_asked[output_type](whole))
+                suggestions.append(small.suggestions or [])
         for note in dict.fromkeys(note for info in infos for note in info.notes):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
-        return ColorPipelineOutput(images, infos, maps if uncertainty else None, savers)
+        return ColorPipelineOutput(
+            images, infos, maps if uncertainty else None, suggestions if uncertainty else None, savers
+        )
 
     def small_photos(
         self,
         photos: Sequence[Photo],
         noise: Sequence[NoiseSource],
         request: Request,
-        hints: Sequence[Hints | None] | None = None,
+        guides: Sequence[Guide] | None = None,
     ) -> list[SmallPhoto]:
-        """The networks' part: what they say of each photo, at their own size. hints: one entry per photo; None: none.
+        """The networks' part: what they say of each photo, at their own size. guides: one per photo; None: none.
 
         When memory runs out, half as many photos are seen at a time, which the notes of the pictures say.
         """
         request.checked_for(self.coarse, self.superres)
-        hints = [None] * len(photos) if hints is None else hints
+        guides = [Guide()] * len(photos) if guides is None else guides
         size = self.batch_size
         notes: tuple[str, ...] = ()
         small: list[SmallPhoto] = []
@@ -247,7 +263,7 @@ class ColorPipeline:
             part = slice(len(small), len(small) + size)
             cascade = Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
             try:
-                colored = cascade.run(photos[part], noise[part], hints[part], request, partial(self._step, request))
+                colored = cascade.run(photos[part], noise[part], guides[part], request, partial(self._step, request))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
@@ -263,18 +279,22 @@ class ColorPipeline:
                 torch.cuda.empty_cache()
         return small
 
-    def full_size(self, photo: Photo, picture: SmallPicture, depth: int | None) -> tuple[FullSize, tuple[str, ...]]:
+    def full_size(
+        self, photo: Photo, picture: SmallPicture, depth: int | None, strength: float = 1.0, kept: Kept | None = None
+    ) -> tuple[FullSize, tuple[str, ...]]:
         """The small picture's colors on the photo (see `full_resolution.full_size_rgb`), and the notes on both."""
-        full = full_size_rgb(photo.gray, picture.rgb, depth, device=self.device)
+        full = full_size_rgb(photo.gray, picture.rgb, depth, strength=strength, kept=kept, device=self.device)
         notes = picture.info.notes
         if full.halvings:
             notes += (f"memory ran out at full resolution: strips of {full.strip_rows} rows were used "
                       "(the picture is the same)",)
         return full, notes
 
-    def _save(self, photo: Photo, picture: SmallPicture, path: Path, quality: int) -> None:
+    def _save(
+        self, photo: Photo, picture: SmallPicture, strength: float, kept: Kept | None, path: Path, quality: int
+    ) -> None:
         photo = written_as(path, photo)
-        full, _ = self.full_size(photo, picture, photo.depth)
+        full, _ = self.full_size(photo, picture, photo.depth, strength, kept)
         save_photo(path, full.rgb, photo, quality=quality)
 
     def _step(self, request: Request, stage: str) -> StageStep | None:

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.images.write import quantize
+from pipeline.kept import Kept
 from stages.color.guided_filter import guided_coefficients
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 
-__all__ = ["FullSize", "full_size_uncertainty", "full_size_rgb", "is_out_of_memory", "sharpened"]
+__all__ = ["FullSize", "full_size_uncertainty", "full_size_rgb", "is_out_of_memory", "sharpened", "strengthened"]
 
 STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**20}  # about 80 bytes of temporaries for each
 SOFT_SIDE = 9  # of the window that `sharpened` averages: two pixels of the 64x64 stages, and their middle
@@ -52,6 +53,8 @@ def full_size_rgb(
     rgb_low: Tensor,
     depth: int | None,
     *,
+    strength: float = 1.0,
+    kept: Kept | None = None,
     device: torch.device | str = "cpu",
     strip_rows: int | None = None,
 ) -> FullSize:
@@ -60,6 +63,7 @@ def full_size_rgb(
     gray: (H, W) float32 in [0, 1], any H, W >= 1
     rgb_low: (3, h, w) float32 in [0, 1], the same picture resized; its luma guides, its chroma is used
     depth: 8 or 16 for rounded levels, None for float32 before rounding
+    strength: factor on the chroma, see `strengthened`; kept: colors of the photo that stay, whatever the strength
     device: where strips are computed
     strip_rows: rows at a time; by default what keeps the temporaries at some tens of megabytes
     returns: `FullSize`. Raises the out-of-memory error when not even one row fits.
@@ -84,7 +88,9 @@ def full_size_rgb(
         while top < height:
             bottom = min(top + rows, height)
             try:
-                strip = _strip(wide, gray[top:bottom, left:right], height, top, device)
+                strip = _strip(wide, gray[top:bottom, left:right], height, top, device, strength)
+                if kept is not None:
+                    strip = kept.in_place(strip, top, left)
                 if depth is None:
                     rgb[:, top:bottom, left:right] = strip
                 else:
@@ -100,6 +106,14 @@ def full_size_rgb(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return FullSize(rgb, rows, halvings)
+
+
+def strengthened(gray: Tensor, rgb: Tensor, strength: float) -> Tensor:
+    """Colors with `strength` times their chroma, as far as they fit into the sRGB cube: 0 gray, 1 as they are.
+
+    gray: (..., 1, H, W), the luma that stays; rgb: (..., 3, H, W), both in [0, 1] -> (..., 3, H, W)
+    """
+    return rgb if strength == 1 else merge(gray, strength * chroma_from_rgb(rgb))
 
 
 def sharpened(gray: Tensor, rgb: Tensor, sharpness: float) -> Tensor:
@@ -172,9 +186,11 @@ def _enlarge(x: Tensor, axis: int, size: int, start: int, stop: int) -> Tensor:
     return x.index_select(axis, second).sub_(a).mul_(share).add_(a)
 
 
-def _strip(wide: Tensor, gray: np.ndarray, height: int, top: int, device: torch.device) -> Tensor:
+def _strip(
+    wide: Tensor, gray: np.ndarray, height: int, top: int, device: torch.device, strength: float
+) -> Tensor:
     """wide: (4, h, columns), gray: (rows, columns) -> rgb (3, rows, columns) in [0, 1]."""
     lines = torch.from_numpy(np.ascontiguousarray(gray, np.float32)).to(device).unsqueeze(0)
     maps = _enlarge(wide, -2, height, top, top + gray.shape[0])
     chroma = maps[:2].mul_(lines).add_(maps[2:])
-    return merge(lines, chroma)
+    return strengthened(lines, merge(lines, chroma), strength)

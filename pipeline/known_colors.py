@@ -12,59 +12,40 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from pipeline.images import Photo
+from pipeline.kept import Kept
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
-from stages.hints.hints import Hints, Point
+from stages.hints.hints import Hints
 from stages.hints.spread import spread, spread_alike
 
-__all__ = ["HintsSource", "KnownColors", "hints_for", "hints_per_photo"]
-
-HintsSource = Hints | Image.Image | Sequence[Sequence[object]] | None
-"""Points (x, y, color) or (x, y, color, radius), an RGBA picture of strokes, `Hints`, or nothing."""
+__all__ = ["Guide", "KnownColors", "joined"]
 
 
-def hints_per_photo(hints: HintsSource | Sequence[HintsSource], several: bool, count: int) -> list[HintsSource]:
-    """One entry per photo. several: whether the call is for a list of photos, which takes a list of hints."""
-    if hints is None:
-        return [None] * count
-    if not several:
-        return [hints]  # type: ignore[list-item]  # of one photo
-    if not isinstance(hints, list | tuple) or len(hints) != count:
-        raise ValueError(f"hints of several photos must be a list of {count}, one entry for each or None; got "
-                         f"{len(hints) if isinstance(hints, list | tuple) else type(hints).__name__}")  # fmt: skip
-    return list(hints)
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What a person gives for one photo: hints, colors of its own that it keeps, and another picture in color."""
+
+    hints: Hints | None = None
+    kept: Kept | None = None
+    reference: Photo | None = None
+
+    @property
+    def knows(self) -> bool:
+        """Whether it says colors of places."""
+        return self.hints is not None or self.kept is not None
 
 
-def hints_for(photo: Photo, source: HintsSource) -> Hints | None:
-    """The hints of one photo, None where there are none. Raises ValueError for hints of another photo, see `Hints`."""
-    if source is None:
-        return None
-    size = (photo.gray.shape[1], photo.gray.shape[0])
-    if isinstance(source, Hints):
-        hints = source
-    elif isinstance(source, Image.Image):
-        hints = Hints(size, strokes=source)
-    else:
-        hints = Hints(size, [_point(point) for point in source])
-    if hints.size != size:
-        raise ValueError(f"these hints are for a photo of {hints.size[0]}x{hints.size[1]} pixels; got one of "
-                         f"{size[0]}x{size[1]}, upright. Make them anew for it.")  # fmt: skip
-    return hints if hints.points or hints.strokes is not None else None
-
-
-def _point(point: Sequence[object]) -> Point:
-    if not isinstance(point, list | tuple) or not 3 <= len(point) <= 4:
-        raise ValueError(f"a hint must be (x, y, color) or (x, y, color, radius); got {point!r}")
-    return Point(*point)
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """Known colors where `first` has them, elsewhere those of `second`: two tensors `hints` (B, 3, S, S)."""
+    return first + (1 - first[:, :1]) * second
 
 
 @dataclass(frozen=True)
 class KnownColors:
-    """The hints of B photos as the stages know them.
+    """What is known of the colors of B photos, as the stages know it.
 
     at32: (B, 3, 32, 32), at64: (B, 3, 64, 64), weight and chroma · weight; gray64: (B, 1, 64, 64)
     features: of stage 1's encoder, (B, C, h, w), which tell what is alike; None: luma and place alone do
@@ -76,12 +57,15 @@ class KnownColors:
     features: Tensor | None
 
     @staticmethod
-    def rasterized(photos: Sequence[Photo], hints: Sequence[Hints | None], side: int) -> Tensor:
-        """(B, 3, side, side), zeros for a photo without hints."""
-        rows = [
-            torch.zeros(3, side, side) if one is None else one.rasterized(torch.from_numpy(photo.gray)[None], side)
-            for photo, one in zip(photos, hints, strict=True)
-        ]
+    def rasterized(photos: Sequence[Photo], guides: Sequence[Guide], side: int) -> Tensor:
+        """(B, 3, side, side), zeros for a photo of which nothing is known; what is kept counts before hints."""
+        rows = []
+        for photo, guide in zip(photos, guides, strict=True):
+            kept = torch.zeros(3, side, side) if guide.kept is None else guide.kept.rasterized(side)
+            if guide.hints is not None:
+                hints = guide.hints.rasterized(torch.from_numpy(photo.gray)[None], side)
+                kept = joined(kept[None], hints[None])[0]
+            rows.append(kept)
         return torch.stack(rows)
 
     def obeyed(self, rgb: Tensor, gray: Tensor, photos: Tensor) -> Tensor:

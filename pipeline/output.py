@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["ColorPipelineOutput", "ImageInfo", "SmallPhoto", "SmallPicture"]
+from stages.hints.suggestions import Suggestion
+
+__all__ = ["ColorPipelineOutput", "ImageInfo", "SmallPhoto", "SmallPicture", "Suggestion"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class SmallPicture:
 
 @dataclass(frozen=True)
 class SmallPhoto:
-    """What the networks have to say of one photo: its pictures, and the uncertainty map (256, 256) of the first."""
+    """What the networks have to say of one photo: its pictures, and of the first one the uncertainty map (256, 256) and
+    the places whose colors would tell most.
+    """
 
     pictures: list[SmallPicture]
     uncertainty: Tensor | None = None
+    suggestions: list[Suggestion] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,14 @@ class ColorPipelineOutput:
     uncertainty: where it was asked for, one map per photo at its size: how wrong its first picture is to be expected
         there, as the mean CIEDE2000 difference of 32 draws at temperature 1, and of gray, from it. "np" and "pt":
         float32 (H, W); "pil": 8-bit gray, see `full_size_uncertainty`
+    suggestions: beside the maps, for each photo up to five places to ask a person about, in the order of asking
     savers: one for each picture, called with a path and a quality; what they keep are photos and small pictures
     """
 
     images: list[Any]  # Any: PIL images, arrays or tensors, by `output_type`
     info: list[ImageInfo]
     uncertainty: list[Any] | None = None
+    suggestions: list[list[Suggestion]] | None = None
     savers: list[Callable[[Path, int], None]] = field(default_factory=list, repr=False)
 
     def save(self, path: str | Path, picture: int = 0, quality: int = 95, overwrite: bool = False) -> None:

@@ -13,8 +13,9 @@ from stages.faces import CoarseColorizer, Scores
 from stages.options import OptionError, SampleOptions
 from stages.stage import Stage
 
-__all__ = ["OutputType", "Request", "StepCallback", "reranker"]
+__all__ = ["MOST_STRENGTH", "OutputType", "Request", "StepCallback", "reranker"]
 
+MOST_STRENGTH = 2
 OutputType = Literal["pil", "np", "pt"]
 StepCallback = Callable[[Any, int, float, dict[str, Any]], object]
 """f(pipe, step, sigma, {"stage": name, "x": …, "x0": …, "steps": N or None}), after each step of stages 1 and 3."""
@@ -26,6 +27,7 @@ class Request:
 
     num_samples: pictures per photo; preview: one pass of stage 1 in place of the cascade
     palette: chroma of the colors that pictures lean to, (K, 2), see `stages.hints.palette`
+    strength: factor on the chroma of the finished pictures, 0 to 2
     uncertainty: also a map of the first picture; rank_with: what draws are put in order by, see `reranker`
     """
 
@@ -36,8 +38,12 @@ class Request:
     rank_with: Scores | None = None
     callback: StepCallback | None = None
     palette: Tensor | None = None
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
+        number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
+        if not number or not 0 <= self.strength <= MOST_STRENGTH:
+            raise OptionError(f"strength must be a number from 0 to {MOST_STRENGTH}; got {self.strength!r}")
         if type(self.num_samples) is not int or self.num_samples < 1:
             raise OptionError(f"num_samples must be a whole number from 1; got {self.num_samples!r}")
         if not self.preview:

@@ -22,8 +22,8 @@ Seed = int | torch.Generator | None
 NoiseKey = str | None
 
 
-def photo_from(source: Source) -> Photo:
-    """Any input of the pipeline as a `Photo`."""
+def photo_from(source: Source, keep_rgb: bool = False) -> Photo:
+    """Any input of the pipeline as a `Photo`. keep_rgb: with its colors, of a `Photo` those that it was read with."""
     if isinstance(source, Photo):
         return source
     if isinstance(source, Tensor):
@@ -35,8 +35,8 @@ def photo_from(source: Source) -> Photo:
             )
         planes = (source if source.ndim == 3 else source.unsqueeze(0)).detach().cpu()
         planes = planes.float() if planes.is_floating_point() else planes
-        return load_photo(planes.permute(1, 2, 0).numpy())
-    return load_photo(source)
+        return load_photo(planes.permute(1, 2, 0).numpy(), keep_rgb=keep_rgb)
+    return load_photo(source, keep_rgb=keep_rgb)
 
 
 def listed(gray: Source | Sequence[Source]) -> list[Source]:

@@ -25,13 +25,13 @@ LEVELS = {
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,
-    "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5,
-    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6,
-    "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.cascade": 7,
-    "pipeline.translations": 6, "pipeline.color_pipeline": 8, "pipeline.image_to_image": 8,
-    "pipeline": 9,  # its face: __init__.py
-    "pipeline.files": 10, "pipeline.translate": 11,
-    "pipeline.cli": 12, "pipeline.app": 12, "pipeline.demo": 12,
+    "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5, "pipeline.kept": 5,
+    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.sources": 6,
+    "pipeline.output": 6, "pipeline.request": 6, "pipeline.leaning": 7, "pipeline.guides": 7, "pipeline.cascade": 8,
+    "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
+    "pipeline": 10,  # its face: __init__.py
+    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12,
+    "pipeline.cli": 13, "pipeline.app": 13, "pipeline.demo": 13,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
 # What using the cascade never needs.

@@ -3,6 +3,7 @@
     python train_scripts/evaluate_hints.py
     python train_scripts/evaluate_hints.py --system default
     python train_scripts/evaluate_hints.py --regions
+    python train_scripts/evaluate_hints.py --places suggested random uncertain --photos 100
 
 The protocol of Zhang et al. 2017 (`siggraph17`) and iColoriT: at 256x256, N random cells of 8x8 pixels are given their
 true mean color, N = 0, 1, 2, 5, 10, 20, 50, 100; the cells of a smaller N are among those of a larger one. The pipeline
@@ -20,7 +21,10 @@ also solves it at 256x256, which takes a second and more for each photograph and
 another hue at the heart of the first thing should move its mean chroma by at least half of the hint's difference, and
 that of the second thing by at most a tenth.
 
-The classic, the two questions and their figures are in one file: nothing else needs any of them.
+`--places` asks where hints are worth most (hint_places.py): is the error smaller with the true colors of the places
+that the call suggests than with those of others? Scored at 64x64: the preview, or with `--system default` the default.
+
+The classic, the first two questions and their figures are in one file: nothing else needs any of them.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ from stages.faces import CoarseColorizer, GrayView
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
 from stages.photographs import data_folder
+from train_scripts.hint_places import PLACES, evaluate_places, places_table
 from train_scripts.weights import loaded_pipeline
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -84,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
     options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
     options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
+    options.add_argument(
+        "--places", nargs="+", choices=PLACES, metavar="KIND",
+        help=f"true colors at 1, 3 and 5 places of each kind instead: {', '.join(PLACES)}",
+    )  # fmt: skip
     return options
 
 
@@ -307,7 +316,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         systems["preview, spread without features"] = spread_without_features(pipe.coarse)
     if args.system == "default":
         systems["default output"] = colored_by(pipe, args.seed, steps=args.steps)
-    if args.regions:
+    if args.places:
+        evaluate_places(pipe, photos, account, args.seed, args.places, args.system == "preview")
+        print(places_table(account.rows))
+    elif args.regions:
         evaluate_regions(systems, photos, account)
     else:
         systems = {"classic": classic(HINTS_SIDE), **systems}  # without hints it is gray and has no hue to turn

@@ -84,6 +84,8 @@ class Manifest:
         changes = _changes(before.get("settings"), key["settings"])
         if before.get("weights") != key["weights"]:
             changes.append("other weights")
+        if before.get("guidance") != key.get("guidance"):
+            changes.append("other hints, reference or colors to keep")
         if not changes and not _is_same(job.source, record["input"]):
             changes.append("another photo under this name")
         if not changes:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.files.guidance import HINTS, hints_files
 from pipeline.files.records import Job, Report, Settings
 from pipeline.images.photo import FORMATS
 from pipeline.images.read import page_count
@@ -17,6 +18,8 @@ OTHER_FORMAT = "of formats that are not read"
 HIDDEN = "hidden"
 NOT_FOLLOWED = "links to folders, which are not followed"
 NO_PHOTO = "folders without a photograph"
+OF_HINTS = "of hints, which their photos take"
+LOST_HINTS = "of hints without their photo"
 
 
 def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[Path, Path]]:
@@ -45,6 +48,9 @@ def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[
     photos: dict[str, tuple[Path, Path]] = {}
     target = os.path.realpath(out)
     for path, kind in kinds.items():
+        if kind == "file" and path.name.endswith(HINTS):  # of a pattern like album/*
+            report.ignored.append((path, OF_HINTS))
+            continue
         if kind == "file":
             photos.setdefault(os.path.realpath(path), (path, Path(path.name)))
             continue
@@ -55,8 +61,12 @@ def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[
             here = Path(folder)
             searched.append(here)
             folders[:] = _to_search(here, folders, target, report)
+            hints = hints_files(here, files)
             for name in sorted(files):
                 file = here / name
+                if name in hints:
+                    report.ignored.append((file, OF_HINTS if hints[name] else LOST_HINTS))
+                    continue
                 if reason := _why_ignored(name):
                     report.ignored += [(file, reason)] if not name.startswith(".trichrome.") else []
                     continue

@@ -60,7 +60,7 @@ def write_outputs(
     written: list[dict[str, object]] = []
     first = None
     for output, picture in zip(job.pictures, small.pictures, strict=True):
-        full, said = pipe.full_size(photo, picture, photo.depth)
+        full, said = pipe.full_size(photo, picture, photo.depth, settings.strength, loaded.guide.kept)
         notes.update(dict.fromkeys(said))
         first = full.rgb if first is None else first
         with _writing(out), _warnings_to(notes):

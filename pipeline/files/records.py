@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.images.photo import FORMATS, Photo
+from pipeline.known_colors import Guide
 from stages.options import SampleOptions
 
 
@@ -17,6 +18,7 @@ class Settings:
 
     page: of files of several pages: its number from 1, or "all", each a picture; None refuses such files
     max_pixels: of pictures that are read, see `load_photo`
+    palette: colors that pictures lean to, as people write them; strength: factor on the chroma at the end
     """
 
     samples: int = 1
@@ -30,13 +32,18 @@ class Settings:
     quality: int = 95
     page: int | Literal["all"] | None = None
     max_pixels: int | None = None
+    palette: tuple[str, ...] = ()
+    strength: float = 1.0
 
     def record(self, suffix: str) -> dict[str, Any]:
         """As the manifest keeps them for an output of this suffix: `format` shows in the name, `quality`
         counts only where it is used."""
         kept = dataclasses.asdict(self)
         del kept["format"], kept["max_pixels"]
-        for name in ("page", "overlay"):  # younger than other manifests, which have no such entries
+        kept["palette"] = list(self.palette)  # as JSON gives it back
+        if self.strength == 1:
+            del kept["strength"]
+        for name in ("page", "overlay", "palette"):  # younger than other manifests, which have no such entries
             if not kept[name]:
                 del kept[name]
         if FORMATS[suffix.lower()] in ("png", "tiff"):
@@ -65,12 +72,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A job under way: its photo, notes on its file, and what the manifest will call finished."""
+    """A job under way: its photo, notes on its file, what the manifest will call finished, and what guides its colors.
+    """
 
     job: Job
     photo: Photo
     notes: tuple[str, ...]
     key: dict[str, Any]
+    guide: Guide = field(default_factory=Guide)
 
 
 @dataclass

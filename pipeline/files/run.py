@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files.broken import OutputLost, check_output
+from pipeline.files.guidance import Guidance
 from pipeline.files.lock import locked
 from pipeline.files.manifest import RECIPE, Manifest
 from pipeline.files.names import find_inputs, plan, plan_single
@@ -27,6 +28,7 @@ from pipeline.images.partial import remove_parts
 from pipeline.images.read import load_photo
 from pipeline.request import Request, StepCallback
 from pipeline.sources import noise_sources
+from stages.hints.palette import palette_chroma
 
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
@@ -64,16 +66,18 @@ def color_files(
     *,
     overwrite: bool = False,
     rank_with: Scores | None = None,
+    guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     listeners: Listeners = Listeners(),  # noqa: B008  (frozen)
 ) -> Report:
     """Color all photos behind `paths` into the folder `out`; a bad file never stops the others.
 
     overwrite: color everything again, and replace files that are in the way (inputs never)
     rank_with: what candidates are put in order by
+    guidance: hints, reference, colors to keep
     Raises OptionError for settings that the pipeline can not honor, Locked where another command works in the folder.
     OutputLost, where the folder can not be written to, ends the run; its `report` says how far it came.
     """
-    run = _Run(pipe, out, settings, overwrite, listeners, rank_with)
+    run = _Run(pipe, out, settings, overwrite, listeners, rank_with, guidance)
     run.jobs = plan(find_inputs(paths, out, run.report), out, settings, run.report)
     if not run.jobs:
         run.tell_passed_over()
@@ -93,13 +97,14 @@ def color_file(
     *,
     overwrite: bool = False,
     rank_with: Scores | None = None,
+    guidance: Guidance = Guidance(),  # noqa: B008  (frozen)
     listeners: Listeners = Listeners(),  # noqa: B008  (frozen)
 ) -> Report:
     """Color one photo into the file `output`, of several pictures into x-1.jpg to x-K.jpg; without a manifest.
 
     Raises as `color_files` does, but for Locked.
     """
-    run = _Run(pipe, output.parent, settings, overwrite, listeners, rank_with)
+    run = _Run(pipe, output.parent, settings, overwrite, listeners, rank_with, guidance)
     run.jobs = [plan_single(photo, output, settings)]
     run.prepare()
     return run.color()
@@ -110,12 +115,13 @@ class _Run:
 
     def __init__(
         self, pipe: ColorPipeline, out: Path, settings: Settings, overwrite: bool, listeners: Listeners,
-        rank_with: Scores | None,
+        rank_with: Scores | None, guidance: Guidance,
     ) -> None:  # fmt: skip
+        self.guidance = guidance
         self.pipe, self.out, self.settings, self.overwrite, self.listeners = pipe, out, settings, overwrite, listeners
         self.request = Request(
             settings.samples, settings.preview, settings.uncertainty or settings.overlay, settings.options, rank_with,
-            listeners.step,
+            listeners.step, palette_chroma(settings.palette) if settings.palette else None, settings.strength,
         ).checked_for(pipe.coarse, pipe.superres)
         self.weights = pipe.fingerprint(rank_with)
         self.report = Report()
@@ -166,8 +172,8 @@ class _Run:
         for job in self.jobs:
             if self.listeners.stop():
                 return
-            key = {"recipe": RECIPE, "settings": self.settings.record(job.pictures[0].suffix), "weights": self.weights}
             try:
+                key = self._key(job)
                 if not self.overwrite and self.manifest is not None and self.manifest.is_finished(job, key):
                     self.report.skipped += 1
                     self._tell(job, "skipped")
@@ -183,6 +189,12 @@ class _Run:
         if group:
             self._color_group(group)
 
+    def _key(self, job: Job) -> dict[str, Any]:
+        """What decides the outputs of a photo. Raises ValueError for hints that can not be read."""
+        key = {"recipe": RECIPE, "settings": self.settings.record(job.pictures[0].suffix), "weights": self.weights}
+        guidance = self.guidance.key(job.source)  # younger than other manifests, which have no such entry
+        return key | ({"guidance": guidance} if guidance else {})
+
     def _loaded(self, job: Job, key: dict[str, Any]) -> Loaded:
         """The photo, with what was wrong with its file but not enough to refuse it."""
         check_way(job, self.out, self.manifest, self.overwrite)
@@ -192,15 +204,17 @@ class _Run:
             raise Refused("not a regular file" if job.source.exists() else "no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are the photo's notes
-            photo = load_photo(job.source, max_pixels=self.settings.max_pixels, page=job.page)
-        return Loaded(job, photo, photo.notes, key)
+            photo = load_photo(job.source, max_pixels=self.settings.max_pixels, page=job.page,
+                               keep_rgb=self.guidance.keep is not None)  # fmt: skip
+            guide, notes = self.guidance.guide(job.source, photo, self.settings.page == "all")
+        return Loaded(job, photo, photo.notes + notes, key, guide)
 
     def _color_group(self, group: list[Loaded]) -> None:
         """The networks for all photos of the group at once, then each photo at full size, picture by picture."""
         photos = [loaded.photo for loaded in group]
         try:
             noise = noise_sources(photos, [self.settings.seed] * len(group), [None] * len(group))
-            small = self.pipe.small_photos(photos, noise, self.request)
+            small = self.pipe.small_photos(photos, noise, self.request, [loaded.guide for loaded in group])
         except Exception as error:
             if len(group) == 1:
                 self._fail(group[0].job, error)

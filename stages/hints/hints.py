@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.hints.words import rgb_of
 
-__all__ = ["FORMAT", "Hints", "Point"]
+__all__ = ["FORMAT", "Hints", "Point", "area_averages", "strokes_file"]
 
 FORMAT = 1
 RADIUS_SHARE = 1 / 64  # of the longer side, where a point has no radius of its own
@@ -128,7 +128,7 @@ class Hints:
             weight = self._disk(point, down, across)
             total += torch.cat([weight[None], weight * _chroma(point.color)])
         if self.strokes is not None:
-            total += _averaged(self.strokes, down, across)
+            total += _averaged(self.strokes, side)
         weight = total[:1].clamp(max=1)
         chroma = total[1:] / total[:1].clamp_min(1e-12)
         in_gamut = chroma_from_rgb(merge(resize(gray[None].double().cpu(), (side, side))[0], chroma))
@@ -176,14 +176,31 @@ def _fields(record: object, what: str, needed: set[str], optional: set[str]) -> 
     return record
 
 
-def _strokes(name: object, folder: Path, size: tuple[int, int]) -> Image.Image:
+def strokes_file(path: str | os.PathLike[str]) -> Path | None:
+    """The file of the strokes that a hints file names; None for one without. Raises as `Hints.load`."""
+    path = Path(path)
+    try:
+        record = json.loads(path.read_bytes())
+        strokes = record.get("strokes") if isinstance(record, dict) else None
+        return None if strokes is None else _named_strokes(strokes, path.parent)
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply for a hints file") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _named_strokes(name: object, folder: Path) -> Path:
     if not isinstance(name, str) or not name:
         raise ValueError(f"strokes must be the name of a picture file; got {name!r}")
     file, home = (folder / name).resolve(), folder.resolve()
     if not file.is_relative_to(home):
         raise ValueError(f"strokes must lie in the folder of the hints file or below; got {name!r}. Move them there.")
+    return file
+
+
+def _strokes(name: object, folder: Path, size: tuple[int, int]) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(_named_strokes(name, folder)) as image:
             if image.size != size:  # from the header, before anything is decoded
                 raise ValueError(f"strokes must have the photograph's {_shown(size)} pixels; got {_shown(image.size)}")
             image.load()
@@ -211,14 +228,23 @@ def _coverage(length: int, side: int) -> Tensor:
     return (end - begin).clamp_min(0) / length
 
 
-def _averaged(strokes: Image.Image, down: Tensor, across: Tensor) -> Tensor:
+def area_averages(layers: Callable[[int, int], Tensor], height: int, width: int, side: int) -> Tensor:
+    """Averages over each cell of a square, (C, side, side) float64, of a picture that is read in bands.
+
+    layers(top, bottom): rows of the picture, (C, bottom - top, width) float64
+    """
+    down, across = _coverage(height, side), _coverage(width, side)
+    rows = max(1, BAND_PIXELS // width)
+    bands = ((top, min(top + rows, height)) for top in range(0, height, rows))
+    return sum((down[:, top:bottom] @ layers(top, bottom) @ across.T for top, bottom in bands), start=torch.zeros(()))
+
+
+def _averaged(strokes: Image.Image, side: int) -> Tensor:
     """Alpha and chroma * alpha of each cell: (3, side, side)."""
     width, height = strokes.size
-    rows = max(1, BAND_PIXELS // width)
-    total = torch.zeros(3, len(down), len(down), dtype=torch.float64)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
+
+    def layers(top: int, bottom: int) -> Tensor:
         band = torch.from_numpy(np.array(strokes.crop((0, top, width, bottom)))).permute(2, 0, 1).double() / 255
-        layers = torch.cat([band[3:], chroma_from_rgb(band[:3]) * band[3:]])
-        total += down[:, top:bottom] @ layers @ across.T
-    return total
+        return torch.cat([band[3:], chroma_from_rgb(band[:3]) * band[3:]])
+
+    return area_averages(layers, height, width, side)
