@@ -81,7 +81,7 @@ def test_other_stages_and_another_photo_start_anew(pipe):
     other = standin_pipeline()
     other.coarse.mix.weight.data *= -1  # type: ignore[union-attr, operator]
     assert np.array_equal(*(one.images[0] for one in (other(opened, generator=0), other(gray(), generator=0))))
-    darker = dataclasses.replace(opened, gray=opened.gray / 2)
+    darker = dataclasses.replace(opened, gray=(opened.gray / 2).astype(np.float32))
     again = pipe(load_photo(darker.gray), generator=0, noise_key="a")
     assert np.array_equal(pipe(darker, generator=0, noise_key="a").images[0], again.images[0])
 
