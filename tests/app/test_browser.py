@@ -114,6 +114,7 @@ def pictures(page: Page) -> int:
 def after(page: Page, number: int) -> None:
     """Waits until another picture than the first `number` is shown, and nothing is under way."""
     page.wait_for_function("n => Number(document.querySelector('#canvas').dataset.pictures) > n", arg=number)
+    page.wait_for_function("() => document.querySelector('#stage').ariaBusy === 'false'")
     page.wait_for_function("() => document.querySelector('#activity').hidden")
 
 
@@ -133,7 +134,6 @@ def hint_at(page: Page, x: float, y: float) -> None:
 def paint(page: Page, color: str) -> None:
     before = pictures(page)
     page.locator("#picker-any").fill(color)
-    page.locator("#picker-any").dispatch_event("change")
     after(page, before)
 
 

@@ -46,7 +46,9 @@ export function show() {
 
 /** A new look, and the picture that goes with it. Those of one gesture are undone at once. */
 export function edit(change, gesture = null) {
-  desk.photo.history.push({ ...desk.photo.look, ...change }, gesture);
+  const { look } = desk.photo, same = (name) => JSON.stringify(change[name]) === JSON.stringify(look[name]);
+  if (Object.keys(change).every(same)) return; // nothing that undo could take back
+  desk.photo.history.push({ ...look, ...change }, gesture);
   show();
   refresh();
 }
@@ -67,6 +69,7 @@ export async function refresh(zoomed = false) {
   again = true;
   if (busy) return;
   busy = true;
+  find("stage").ariaBusy = "true";
   while (again && desk.photo) {
     again = false;
     const { photo } = desk, { look } = photo;
@@ -82,6 +85,7 @@ export async function refresh(zoomed = false) {
     show();
   }
   busy = false;
+  find("stage").ariaBusy = "false";
   if (!zoomed && viewer.hungry) refresh(true); // quickly first, then with all pixels
   if (desk.doubts && desk.doubts.look !== desk.photo.look) map();
 }
