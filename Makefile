@@ -1,6 +1,8 @@
 # Commands from a fresh clone, with nothing but Python (3.11 or newer) and make:
 #   make demo                  colors free photographs (or PHOTO=path) into demo/
 #   make test                  lint, types and tests
+#   make test-app              the web page in a real browser: Debian's chromium, which it installs where it may
+#   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
 #   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=)
 PYTHON ?= python3
@@ -9,8 +11,11 @@ PHOTO ?=
 COUNT ?= 10000
 SEED ?= 0
 ROUNDS ?= 100
+CLIENTS ?= 50
+SECONDS ?= 120
+FUZZED ?= 500
 
-.PHONY: demo test fuzz soak clean
+.PHONY: demo test test-app load fuzz soak clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m pipeline.demo --out demo $(if $(PHOTO),"$(PHOTO)")
@@ -19,6 +24,12 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
+
+test-app: $(VENV)/.test-app
+	$(VENV)/bin/python -m pytest -m browser tests/app
+
+load: $(VENV)/.test
+	$(VENV)/bin/python tests/app/load.py --clients $(CLIENTS) --seconds $(SECONDS) --fuzzed $(FUZZED)
 
 fuzz: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/fuzz.py --count $(COUNT) --seed $(SEED)
@@ -34,7 +45,13 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test,train]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,train,app]'
+	touch $@
+
+$(VENV)/.test-app: $(VENV)/.test $(VENV)/.demo
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test-app]'
+	command -v chromium >/dev/null || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
+	$(VENV)/bin/python tests/app/axe.py
 	touch $@
 
 clean:

@@ -213,7 +213,7 @@ def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
 
         patches.enter_context(mock.patch.object(owner, name, measured))
 
-    def drawn_for(self: Any, encoding: Any, noise: Any, count: int, options: Any, purpose: str, callback: Any) -> str:
+    def drawn_for(self: Any, encoding: Any, noise: Any, candidates: range, options: Any, purpose: str, *_: Any) -> str:
         return "uncertainty map" if purpose == "uncertainty" else "draws"
 
     with ExitStack() as patches:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from pipeline.full_resolution import sharpened, strengthened
 from pipeline.images import Photo
 from pipeline.known_colors import Guide, KnownColors, joined
 from pipeline.leaning import Leaning, matches_of
+from pipeline.open_photo import Once, cache_of
 from pipeline.output import ImageInfo, SmallPhoto, SmallPicture, Suggestion
 from pipeline.request import Request
 from stages.color.resample import resize
@@ -65,24 +67,26 @@ class Cascade:
         callback: StageCallback,
     ) -> list[SmallPhoto]:  # fmt: skip
         """What the networks say of each of at most `size` photos. Raises RuntimeError where colors are not finite."""
-        view = GrayView.cat([GrayView.of(torch.from_numpy(photo.gray)[None, None]) for photo in photos])
-        view = GrayView(_padded(view.gray64, self.size), _padded(view.gray128, self.size)).to(self.device)
         sources = [*noise, *[noise[-1]] * (self.size - len(noise))]
+        cache = cache_of(photos)
         with self._autocast():
-            encoding = self.coarse.encode(view)
+            encoding = cache.within(self)("encoding", lambda: self._encoding(photos))
             known, matches = self._known(encoding, photos, guides), matches_of(self.coarse, encoding, guides)
-            lean, told = Leaning(request.palette, matches), _told(known, matches)
-            if told is not None and self.coarse.takes_hints:
+            lean = Leaning(request.palette, matches)
+            told = _told(known, matches) if self.coarse.takes_hints else None
+            if told is not None:
                 encoding = self.coarse.with_hints(encoding, told)
+            once = cache.within(self, *sources, None if told is None else told.cpu().numpy().tobytes())
             pictures = (
                 self._previews(encoding, noise, known, lean) if request.preview
-                else self._colored(encoding, photos, sources, known, lean, request, callback)
+                else self._colored(encoding, photos, sources, known, lean, request, callback, once)
             )  # fmt: skip
             if request.uncertainty:
                 # As the model has learned them, where it can be asked for that.
                 temperature = 1.0 if "temperature" in self.coarse.honors else None
                 options = SampleOptions(steps=request.options.steps, temperature=temperature)
-                draws = self._draws(encoding, sources, UNCERTAINTY_DRAWS, options, "uncertainty", None).chroma
+                candidates = range(UNCERTAINTY_DRAWS)
+                draws = self._draws(encoding, sources, candidates, options, "uncertainty", None, once).chroma
                 of = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
                 draws = lean.of_chroma(draws.flatten(0, 1), of).unflatten(0, draws.shape[:2])
         if not request.uncertainty:
@@ -96,6 +100,16 @@ class Cascade:
             answers.append(SmallPhoto(one, uncertainty_map(photo, likely, finished)[0], asked))
         return answers
 
+    @torch.no_grad()
+    def draws(self, photo: Photo, noise: NoiseSource) -> tuple[Tensor, Draws]:
+        """gray64 of a photo, (1, 1, 64, 64), and the draws that four pictures of it are chosen from."""
+        sources, cache = [noise] * self.size, cache_of([photo])
+        with self._autocast():
+            encoding = cache.within(self)("encoding", lambda: self._encoding([photo]))
+            candidates, once = range(DRAWS_PER_PICTURE * CANDIDATES), cache.within(self, *sources, None)
+            draws = self._draws(encoding, sources, candidates, SampleOptions(), "stage1", None, once)
+        return encoding.gray64[:1].float().cpu(), draws
+
     def _suggestions(
         self, encoding: Encoding, photo: int, of: Photo, picture: Tensor, draws: Tensor, known: KnownColors | None
     ) -> list[Suggestion]:
@@ -106,6 +120,14 @@ class Cascade:
             None if features is None else features[row].float().cpu(), None if known is None else known.at64[row].cpu(),
             (of.gray.shape[1], of.gray.shape[0]), GRAY_SHARE,
         )  # fmt: skip
+
+    def _encoding(self, photos: Sequence[Photo]) -> Encoding:
+        view = GrayView.cat([GrayView.of(torch.from_numpy(photo.gray)[None, None]) for photo in photos])
+        view = GrayView(_padded(view.gray64, self.size), _padded(view.gray128, self.size)).to(self.device)
+        return self.coarse.encode(view)
+
+    def _gray256(self, photos: Sequence[Photo]) -> Tensor:
+        return _padded(torch.cat([_small_gray(photo, 256) for photo in photos]), self.size).to(self.device)
 
     def _known(
         self, encoding: Encoding, photos: Sequence[Photo], guides: Sequence[Guide]
@@ -133,41 +155,50 @@ class Cascade:
         ]
 
     def _draws(
-        self, encoding: Encoding, noise: Sequence[NoiseSource], count: int, options: SampleOptions, purpose: str,
-        callback: StepCallback | None,
+        self, encoding: Encoding, noise: Sequence[NoiseSource], candidates: range, options: SampleOptions, purpose: str,
+        callback: StepCallback | None, once: Once,
     ) -> Draws:  # fmt: skip
-        """At least `count` draws of each photo, in calls of CANDIDATES."""
-        parts = []
-        for first in range(0, count, CANDIDATES):
+        """At least these draws of each photo, in calls of CANDIDATES; the first of them is a multiple of that."""
+
+        def drawn(first: int) -> Draws:
             streams = [one.generator(k, purpose) for one in noise for k in range(first, first + CANDIDATES)]
             draws = self.coarse.sample(encoding, CANDIDATES, options, streams, callback)
             checked_finite(draws.chroma, "the colors of stage1")
-            parts.append(draws)
-        return Draws.cat(parts)
+            return draws
+
+        firsts = candidates[::CANDIDATES]
+        return Draws.cat([once((purpose, first, options), partial(drawn, first)) for first in firsts])
 
     def _colored(
         self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], known: KnownColors | None,
-        lean: Leaning, request: Request, callback: StageCallback,
+        lean: Leaning, request: Request, callback: StageCallback, once: Once,
     ) -> list[list[SmallPicture]]:  # fmt: skip
         options, gray64 = request.options, encoding.gray64
         pool = self.coarse.pool if options.pool is None else options.pool
-        ordered = pool > 1 or request.rank_with is not None
+        ordered = request.candidate is None and (pool > 1 or request.rank_with is not None)
         several = ordered and request.rank_with is None and request.num_samples > 1
         count = max(DRAWS_PER_PICTURE * request.num_samples if several else request.num_samples, pool)
+        if request.candidate is None:
+            candidates = range(count)
+        else:  # those that are drawn with it
+            candidates = range(first := request.candidate // CANDIDATES * CANDIDATES, first + CANDIDATES)
         asked = replace(options, pool=None, superres_steps=None, sharpness=None)
-        coarse = self._draws(encoding, noise, count, asked, "stage1", callback("stage1")).coarse64[:, :count]
+        draws = self._draws(encoding, noise, candidates, asked, "stage1", callback("stage1"), once)
+        coarse = draws.coarse64[:, : len(candidates)]
         order, scores = self._order(gray64, coarse, pool, request) if ordered else (None, None)
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         chosen = torch.arange(count).expand(self.size, -1) if order is None else order
+        if request.candidate is not None:
+            chosen = torch.tensor([[request.candidate]]).expand(self.size, -1)
         rows = [(b, int(k)) for b in range(len(photos)) for k in chosen[b, : request.num_samples]]
-        gray256 = _padded(torch.cat([_small_gray(photo, 256) for photo in photos]), self.size).to(self.device)
+        gray256 = cache_of(photos).within(self)("gray256", lambda: self._gray256(photos))
         sharpness = self.sharpness if options.sharpness is None else options.sharpness
         pictures: list[list[SmallPicture]] = [[] for _ in photos]
         for wanted in _chunks(rows, self.size):
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b, k = torch.tensor(padded, device=self.device).unbind(1)
-            rgb64 = checked_finite(self.color.upsample(gray64[b], coarse[b, k]), "the colors of stage2").float()
+            rgb64 = once(("rgb64", asked, *padded), partial(self._upsampled, gray64[b], coarse[b, k - candidates[0]]))
             rgb64 = lean.of_rgb(rgb64, gray64[b], b)
             if known is not None:
                 rgb64 = known.obeyed(rgb64, gray64[b], b.cpu())
@@ -185,6 +216,9 @@ class Cascade:
                 info = ImageInfo(photo, candidate, source.seed, source.key, score=score)
                 pictures[photo].append(SmallPicture(rgb, info))
         return pictures
+
+    def _upsampled(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
+        return checked_finite(self.color.upsample(gray64, coarse64), "the colors of stage2").float()
 
     def _order(self, gray64: Tensor, coarse: Tensor, pool: int, request: Request) -> tuple[Tensor, Tensor | None]:
         """Candidates from the first to the last, and their scores where they are ranked by them; (B, N) on the CPU."""

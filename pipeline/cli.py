@@ -12,16 +12,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 if TYPE_CHECKING:
+    from pipeline.color_pipeline import ColorPipeline
+    from pipeline.files.guidance import Guidance
+    from pipeline.files.records import Report, Settings
     from pipeline.files.report import Outcome
+    from pipeline.files.run import Listeners
 
-from pipeline import steering, translate
+from pipeline import serve, steering, translate
 
 # torch takes more than a second to import: nothing up here may load it.
 
-__all__ = ["main"]
+__all__ = ["main", "run_colorize"]
 
 GOES_ON = "interrupted; the same command goes on where this one stopped"
 RENAMED = {"--doubt": "--uncertainty", "--vividness": "--chroma-gain"}
@@ -55,7 +59,16 @@ def _parser() -> argparse.ArgumentParser:
                     "and TIFF), bit depth, EXIF and alpha. Run again, it colors only what is new or was colored "
                     "with other settings.",
     )
-    add = colorize.add_argument
+    _add_options(colorize)
+    colorize.set_defaults(run=_colorize)
+    translate.add_command(commands, _placement)
+    serve.add_commands(commands, _placement, run_colorize)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `trichrome colorize`."""
+    add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="photo, or folder (searched to the bottom)")
     add("-o", "--output", required=True, type=Path, metavar="OUT",
         help="folder for the colored photos; or, for one photo, the file to write: x.jpg")
@@ -68,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="draws of which the first picture is the most central (default: stage 1's number; 1: no choosing)",
     )
+    add("--candidate", type=_number_of_draw, metavar="N",
+        help="number of the draw that is the one picture, as an earlier run has it in its manifest (default: chosen)")
     add("--superres-steps", type=_positive, metavar="N", help="steps of stage 3 (default: its own)")
     add("--temperature", type=_number, metavar="T",
         help="of stage 1's draws: less is surer and less varied, 1 as it has learned them (default: its own)")
@@ -75,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sharpness", type=_number, metavar="S", help="of the edges of color, 0 to 2 (default: the pipeline's own)")
     for old, new in RENAMED.items():
         add(old, action=_Renamed, new=new, nargs="?", help=argparse.SUPPRESS)
-    steering.add_options(colorize)
+    steering.add_options(parser)
     add("--preview", action="store_true", help="one-pass colors: fast and pale")
     add("--uncertainty", action="store_true", help="also write NAME-uncertainty.png: white where it may well be wrong")
     add("--uncertainty-overlay", action="store_true",
@@ -96,31 +111,38 @@ def _parser() -> argparse.ArgumentParser:
         help="color everything again and replace files in the way (an input is never replaced)")
     add("--report", type=Path, metavar="FILE", help="write what became of each input, one line of JSON each")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
-    colorize.set_defaults(run=_colorize)
-    translate.add_command(commands, _placement)
-    return parser
+
+
+def run_colorize(pipe: ColorPipeline, arguments: Sequence[str], listeners: Listeners) -> Report:
+    """`trichrome colorize` with a pipeline that is open already, as the HTTP API runs it.
+
+    arguments: of the command; those of weights, device and dtype say nothing here
+    Raises ValueError, with the command's own words, for a wrong use.
+    """
+    from pipeline.files.run import color_files
+
+    parser = _RaisingParser(prog="trichrome colorize", add_help=False)
+    _add_options(parser)
+    options = parser.parse_args(arguments)
+    if reason := _why_wrong(options):
+        raise ValueError(reason)
+    guidance = _guidance(options)
+    return color_files(pipe, options.paths, options.output, _settings(options), guidance=guidance, listeners=listeners)
 
 
 def _colorize(options: argparse.Namespace) -> int:
-    if options.preview and options.samples > 1:
-        return _misuse("--preview is one picture per photo; leave out --samples")
-    if options.preview and options.rank_with:
-        return _misuse("--preview draws no candidates that --rank-with could order; leave one of them out")
-
-    if reason := steering.why_wrong(options):
+    if reason := _why_wrong(options):
         return _misuse(reason)
 
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.files.broken import OutputLost
-    from pipeline.files.guidance import Guidance
     from pipeline.files.interruptions import Interruptions
     from pipeline.files.lock import Locked
-    from pipeline.files.records import Settings
     from pipeline.files.run import Listeners, color_file, color_files
     from pipeline.files.terminal import ReportFile, Terminal, print_summary
     from pipeline.progress import StepBar
     from pipeline.request import reranker
-    from stages.options import OptionError, SampleOptions
+    from stages.options import OptionError
     from stages.registry import load_stage
 
     to_file = _names_a_file(options.output)
@@ -130,17 +152,8 @@ def _colorize(options: argparse.Namespace) -> int:
         pipe = ColorPipeline.from_pretrained(options.weights).to(*_placement(options.device, options.dtype))
         judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
         rank_with = None if judge is None else reranker(judge, pipe.device)
-        settings = Settings(
-            samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
-            uncertainty=options.uncertainty, overlay=options.uncertainty_overlay, format=options.format,
-            quality=options.quality, page=options.page, palette=options.palette, strength=options.strength,
-            max_pixels=None if options.max_megapixels is None else options.max_megapixels * 1_000_000,
-            options=SampleOptions(
-                steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
-                chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
-            ),
-        )
-        guidance = Guidance(tuple(options.hint), options.hints, options.keep).with_reference(options.reference)
+        settings = _settings(options)
+        guidance = _guidance(options)
         report_file = None if options.report is None else ReportFile(options.report)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
@@ -183,6 +196,40 @@ def _colorize(options: argparse.Namespace) -> int:
         terminal.say(f"no photograph was found in {', '.join(map(str, options.paths))}")
         return 1
     return 1 if report.failed else code
+
+
+def _why_wrong(options: argparse.Namespace) -> str | None:
+    """Why options do not go together; None where they do."""
+    if options.preview and options.samples > 1:
+        return "--preview is one picture per photo; leave out --samples"
+    if options.preview and options.rank_with:
+        return "--preview draws no candidates that --rank-with could order; leave one of them out"
+    return steering.why_wrong(options)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Raises OptionError for values out of range."""
+    from pipeline.files.records import Settings
+    from stages.options import SampleOptions
+
+    return Settings(
+        samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
+        uncertainty=options.uncertainty, overlay=options.uncertainty_overlay, format=options.format,
+        quality=options.quality, page=options.page, palette=options.palette, strength=options.strength,
+        candidate=options.candidate,
+        max_pixels=None if options.max_megapixels is None else options.max_megapixels * 1_000_000,
+        options=SampleOptions(
+            steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
+            chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
+        ),
+    )
+
+
+def _guidance(options: argparse.Namespace) -> Guidance:
+    """Raises ValueError, OSError for a reference that is none."""
+    from pipeline.files.guidance import Guidance
+
+    return Guidance(tuple(options.hint), options.hints, options.keep).with_reference(options.reference)
 
 
 def _names_a_file(output: Path) -> bool:
@@ -228,6 +275,13 @@ def _placement(device: str, dtype: str):
     return place, getattr(torch, dtype)
 
 
+class _RaisingParser(argparse.ArgumentParser):
+    """Says what is wrong in a ValueError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
+
+
 class _Renamed(argparse.Action):
     """An option that has another name now: refused by a sentence that gives it."""
 
@@ -255,6 +309,10 @@ def _whole(text: str, accept: Callable[[int], bool], what: str) -> int:
 
 def _positive(text: str) -> int:
     return _whole(text, lambda value: value >= 1, "a whole number from 1")
+
+
+def _number_of_draw(text: str) -> int:
+    return _whole(text, lambda value: True, "a whole number from 0")
 
 
 def _number(text: str) -> float:

@@ -31,6 +31,7 @@ from pipeline.kept import Kept
 from pipeline.known_colors import Guide
 from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture, Suggestion
 from pipeline.placement import why_not
+from pipeline.reduced import reduced
 from pipeline.request import OutputType, Request, StepCallback, reranker
 from pipeline.sources import (
     NoiseKey,
@@ -44,7 +45,9 @@ from pipeline.sources import (
 )
 from stages.faces import CoarseColorizer, ColorUpsampler, Scores, SuperResolver
 from stages.faces import StepCallback as StageStep
+from stages.hints.hints import RADIUS_SHARE, Hints, Point
 from stages.hints.palette import palette_chroma
+from stages.hints.suggestions import colors_at
 from stages.options import OptionError, SampleOptions
 from stages.seeds import NoiseSource
 from stages.stage import Stage
@@ -152,6 +155,8 @@ class ColorPipeline:
         reference: Source | Sequence[Source | None] | None = None,
         keep: Source | Sequence[Source | None] | None = None,
         strength: float = 1.0,
+        candidate: int | None = None,
+        max_side: int | None = None,
         **unknown: object,
     ) -> ColorPipelineOutput:
         """Color one photo or several.
@@ -188,6 +193,9 @@ class ColorPipeline:
             photo's size: white keeps the color that the photo has there, to the bit, and is a hint for the rest; black
             is colored; grays mix the chroma. Of both for a list of photos a list with one each, or None
         strength: factor on the chroma of the finished picture, 0 (gray) to 2; not of what is kept
+        candidate: number of the draw that is the one picture, as an earlier `info` says it; None: it is chosen
+        max_side: pictures and maps have at most so many pixels on their longer side, for a quick look; what is saved
+            has the photo's size
         Raises OptionError (a ValueError) for an option that the stages or the preview can not honor.
         """
         for name in unknown:
@@ -202,7 +210,7 @@ class ColorPipeline:
         options = SampleOptions(steps[0], steps[1], temperature, chroma_gain, pool, sharpness)
         ranking = None if rank_with is None else reranker(rank_with, self.device)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
-                          None if palette is None else palette_chroma(palette), strength)  # fmt: skip
+                          None if palette is None else palette_chroma(palette), strength, candidate)  # fmt: skip
         sources = listed(gray)
         several = isinstance(gray, list | tuple) or (isinstance(gray, Tensor | np.ndarray) and gray.ndim == 4)
         count = len(sources)
@@ -223,15 +231,16 @@ class ColorPipeline:
             guides = list(map(guide_for, photos, given[0][group], masks, others))
             colored = self.small_photos(photos, noise, request, guides)
             for place, (photo, small) in enumerate(zip(photos, colored, strict=True)):
+                shown, kept = reduced(photo, guides[place].kept, max_side)
                 for picture in small.pictures:
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
-                    full, notes = self.full_size(photo, picture, depth, strength, guides[place].kept)
+                    full, notes = self.full_size(shown, picture, depth, strength, kept)
                     images.append(Image.fromarray(full.rgb) if output_type == "pil" else full.rgb)
                     savers.append(partial(self._save, photo, picture, strength, guides[place].kept))
                     seed = seeds[start + place] if uncertainty else picture.info.seed
                     infos.append(replace(picture.info, photo=start + place, seed=seed, notes=notes))
                 if small.uncertainty is not None:
-                    whole = full_size_uncertainty(small.uncertainty, photo.gray.shape, levels=output_type == "pil")
+                    whole = full_size_uncertainty(small.uncertainty, shown.gray.shape, levels=output_type == "pil")
                     as_asked: dict[str, Callable[[Any], Any]] = {
                         "pil": Image.fromarray, "np": np.asarray, "pt": torch.from_numpy,
                     }  # fmt: skip
@@ -242,6 +251,22 @@ class ColorPipeline:
         return ColorPipelineOutput(
             images, infos, maps if uncertainty else None, suggestions if uncertainty else None, savers
         )
+
+    def colors_at(
+        self, photo: Source, x: float, y: float, radius: float | None = None, generator: Seed = None,
+        noise_key: NoiseKey = None,
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Up to five colors that a photo's draws have around a place, "#rrggbb", the most typical first.
+
+        x, y, radius: as of a hint; generator, noise_key: as of a call. Raises ValueError for a place outside the photo.
+        """
+        photo = photo_from(photo)
+        height, width = photo.gray.shape
+        radius = max(width, height) * RADIUS_SHARE if radius is None else radius
+        Hints((width, height), [Point(x, y, "gray", radius)])  # raises where the photo has no such place
+        (noise,) = noise_sources([photo], seeds_from(generator, 1), [noise_key])
+        gray64, draws = self._cascade(self.batch_size).draws(photo, noise)
+        return colors_at(gray64, draws.chroma[0].float().cpu(), (x, y), radius, (width, height))
 
     def small_photos(
         self,
@@ -261,9 +286,9 @@ class ColorPipeline:
         small: list[SmallPhoto] = []
         while len(small) < len(photos):
             part = slice(len(small), len(small) + size)
-            cascade = Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
             try:
-                colored = cascade.run(photos[part], noise[part], guides[part], request, partial(self._step, request))
+                step = partial(self._step, request)
+                colored = self._cascade(size).run(photos[part], noise[part], guides[part], request, step)
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
@@ -289,6 +314,9 @@ class ColorPipeline:
             notes += (f"memory ran out at full resolution: strips of {full.strip_rows} rows were used "
                       "(the picture is the same)",)
         return full, notes
+
+    def _cascade(self, size: int) -> Cascade:
+        return Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
 
     def _save(
         self, photo: Photo, picture: SmallPicture, strength: float, kept: Kept | None, path: Path, quality: int

@@ -26,6 +26,7 @@ class Request:
     """How many pictures of each photo, and how. Raises OptionError where one excludes another.
 
     num_samples: pictures per photo; preview: one pass of stage 1 in place of the cascade
+    candidate: number of the draw that is the one picture; None: it is chosen
     palette: chroma of the colors that pictures lean to, (K, 2), see `stages.hints.palette`
     strength: factor on the chroma of the finished pictures, 0 to 2
     uncertainty: also a map of the first picture; rank_with: what draws are put in order by, see `reranker`
@@ -39,6 +40,7 @@ class Request:
     callback: StepCallback | None = None
     palette: Tensor | None = None
     strength: float = 1.0
+    candidate: int | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
@@ -46,6 +48,14 @@ class Request:
             raise OptionError(f"strength must be a number from 0 to {MOST_STRENGTH}; got {self.strength!r}")
         if type(self.num_samples) is not int or self.num_samples < 1:
             raise OptionError(f"num_samples must be a whole number from 1; got {self.num_samples!r}")
+        if self.candidate is not None:
+            if type(self.candidate) is not int or self.candidate < 0:
+                raise OptionError(f"candidate must be a whole number from 0; got {self.candidate!r}")
+            chosen = {"num_samples": self.num_samples > 1, "pool": self.options.pool is not None,
+                      "rank_with": self.rank_with is not None, "preview": self.preview}  # fmt: skip
+            if unused := [name for name, given in chosen.items() if given]:
+                raise OptionError(f"candidate is the one draw wanted, so there is nothing for {', '.join(unused)} to "
+                                  "choose. Leave one of them out")  # fmt: skip
         if not self.preview:
             return
         if self.num_samples > 1:

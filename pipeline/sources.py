@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.images.photo import Photo
 from pipeline.images.read import load_photo
+from pipeline.open_photo import cache_of
 from stages.seeds import NoiseSource, noise_key
 
 __all__ = ["NoiseKey", "Seed", "Source", "listed", "noise_keys_from", "noise_sources", "photo_from", "seeds_from"]
@@ -61,8 +62,12 @@ def seeds_from(generator: Seed | Sequence[Seed], count: int) -> list[int]:
 
 def noise_sources(photos: Sequence[Photo], seeds: Sequence[int], keys: Sequence[NoiseKey]) -> list[NoiseSource]:
     """Where the noise of each photo comes from: the key given, else the photo's own."""
+
+    def own(photo: Photo) -> str:
+        return cache_of([photo]).within(photo.depth)("noise key", lambda: noise_key(photo.gray, photo.depth))
+
     return [
-        NoiseSource(seed, noise_key(photo.gray, photo.depth) if key is None else key)
+        NoiseSource(seed, own(photo) if key is None else key)
         for photo, seed, key in zip(photos, seeds, keys, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 # torch takes more than a second to import: nothing up here may load it.
 
-__all__ = ["add_options", "why_wrong"]
+__all__ = ["add_options", "palette_of", "why_wrong"]
 
 OF_ONE_PHOTO = ("hint", "hints", "keep")
 MOST_STRENGTH = 2  # pipeline.request, a test sees
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a known color of a place, in pixels of the upright photo; may be given again")
     add("--hints", type=Path, metavar="FILE",
         help="known colors: a hints file (.json) or an RGBA picture of strokes (default: NAME.hints.json beside NAME)")
-    add("--palette", type=_palette, default=(), metavar="COLORS",
+    add("--palette", type=palette_of, default=(), metavar="COLORS",
         help="colors that pictures lean to, such as navy,#c08040,gray")
     add("--reference", type=Path, metavar="FILE",
         help="a picture in color: what is like its places leans to their colors")
@@ -66,7 +66,8 @@ def _hint(text: str) -> tuple[float | str, ...]:
     return x, y, _color(parts[2]), *radius
 
 
-def _palette(text: str) -> tuple[str, ...]:
+def palette_of(text: str) -> tuple[str, ...]:
+    """Colors between commas. Raises argparse.ArgumentTypeError for what is no color."""
     return tuple(map(_color, _parts(text)))
 
 

@@ -85,6 +85,13 @@ class StandIn1(StandIn, CoarseColorizer[Encoding]):
         return merge(encoding.gray64, 0.2 * torch.tanh(self.mix(encoding.gray64.expand(-1, 3, -1, -1))))
 
 
+class Featured(StandIn1):
+    """Can tell which places are alike."""
+
+    def features(self, encoding: Encoding) -> Tensor:
+        return encoding.gray64[..., ::4, ::4]
+
+
 class StandIn2(StandIn, ColorUpsampler):
     @torch.no_grad()
     def upsample(self, gray64: Tensor, coarse64: Tensor) -> Tensor:

@@ -26,12 +26,13 @@ LEVELS = {
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,
     "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5, "pipeline.kept": 5,
-    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.sources": 6,
-    "pipeline.output": 6, "pipeline.request": 6, "pipeline.leaning": 7, "pipeline.guides": 7, "pipeline.cascade": 8,
-    "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
+    "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.open_photo": 6,
+    "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.leaning": 7, "pipeline.guides": 8,
+    "pipeline.reduced": 7,
+    "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
     "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12,
-    "pipeline.cli": 13, "pipeline.app": 13, "pipeline.demo": 13,
+    "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
 # What using the cascade never needs.
@@ -41,10 +42,12 @@ KEPT_APART = {
     "accelerate": {"stages.training.loop"},
     "datasets": {"stages.training.data", "stages.evaluation.photos"},
     "diffusers": set(),
-    "gradio": {"pipeline.app"},
+    "fastapi": {f"pipeline.app.{name}" for name in ("api", "downloads", "page", "pictures", "problems", "server")},
     "matplotlib": {"pipeline.demo"},
     "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
     "sklearn": {"pipeline.demo"},
+    "starlette": {f"pipeline.app.{name}" for name in ("forms", "guard", "problems", "worker")},
+    "uvicorn": {"pipeline.app.server"},
     "xformers": {"stages.nn.attention"},
 }
 OURS = {"stages", "pipeline", "train_scripts", "tests", "benchmarks"}
@@ -166,7 +169,7 @@ def test_no_circles():
     ("pipeline.color_pipeline", "from pipeline.cli import main"),
     ("pipeline.color_pipeline", "from stages.training.loop import train"),
     ("pipeline.color_pipeline", "from accelerate import Accelerator"),
-    ("pipeline.color_pipeline", "if True:\n    import gradio"),
+    ("pipeline.color_pipeline", "if True:\n    import fastapi"),
     ("pipeline.cli", "from stages.training.data import Pictures"),
 ])  # fmt: skip
 def test_a_wrong_import_is_seen(module, source):
@@ -199,7 +202,7 @@ def test_using_the_cascade_loads_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
-    heavy = {"xformers", "datasets", "gradio", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton"}
+    heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then

@@ -327,7 +327,7 @@ def test_real_stages_call_back_and_run_in_bfloat16(real_pipe, monkeypatch):
 
 def test_import_loads_nothing_heavy():
     code = ("import sys, pipeline; before = 'torch' in sys.modules; pipeline.ColorPipeline; "
-            "heavy = {'xformers', 'datasets', 'gradio', 'accelerate', 'diffusers', 'huggingface_hub'}; "
+            "heavy = {'xformers', 'datasets', 'fastapi', 'accelerate', 'diffusers', 'huggingface_hub'}; "
             "print(before, sorted(heavy & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False []"

@@ -19,6 +19,7 @@ class Settings:
     page: of files of several pages: its number from 1, or "all", each a picture; None refuses such files
     max_pixels: of pictures that are read, see `load_photo`
     palette: colors that pictures lean to, as people write them; strength: factor on the chroma at the end
+    candidate: number of the draw that is the one picture; None: it is chosen
     """
 
     samples: int = 1
@@ -34,6 +35,7 @@ class Settings:
     max_pixels: int | None = None
     palette: tuple[str, ...] = ()
     strength: float = 1.0
+    candidate: int | None = None
 
     def record(self, suffix: str) -> dict[str, Any]:
         """As the manifest keeps them for an output of this suffix: `format` shows in the name, `quality`
@@ -43,6 +45,8 @@ class Settings:
         kept["palette"] = list(self.palette)  # as JSON gives it back
         if self.strength == 1:
             del kept["strength"]
+        if self.candidate is None:
+            del kept["candidate"]
         for name in ("page", "overlay", "palette"):  # younger than other manifests, which have no such entries
             if not kept[name]:
                 del kept[name]

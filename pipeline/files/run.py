@@ -122,6 +122,7 @@ class _Run:
         self.request = Request(
             settings.samples, settings.preview, settings.uncertainty or settings.overlay, settings.options, rank_with,
             listeners.step, palette_chroma(settings.palette) if settings.palette else None, settings.strength,
+            settings.candidate,
         ).checked_for(pipe.coarse, pipe.superres)
         self.weights = pipe.fingerprint(rank_with)
         self.report = Report()

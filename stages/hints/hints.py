@@ -81,7 +81,15 @@ class Hints:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
-    def _from_json(cls, record: object, folder: Path) -> Hints:
+    def from_record(cls, record: object) -> Hints:
+        """The hints of a file's content, read from JSON; without strokes, which are a file of their own.
+
+        Raises ValueError for anything but the format above.
+        """
+        return cls._from_json(record, None)
+
+    @classmethod
+    def _from_json(cls, record: object, folder: Path | None) -> Hints:
         fields = _fields(record, "a hints file", {"format", "size", "points"}, {"strokes"})
         if type(fields["format"]) is not int or fields["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}; got {fields['format']!r}. A newer version may read it.")
@@ -93,6 +101,9 @@ class Hints:
         read = tuple(Point(**_fields(point, "a point", {"x", "y", "color"}, {"radius"})) for point in points)
         hints = cls(tuple(size), read)  # before the strokes are opened: their size is checked with it
         if "strokes" in fields:
+            if folder is None:
+                raise ValueError(f"strokes {fields['strokes']!r} are a picture beside the hints file, which is not at "
+                                 "hand; leave them out")  # fmt: skip
             hints = replace(hints, strokes=_strokes(fields["strokes"], folder, hints.size))
         return hints
 

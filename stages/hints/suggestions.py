@@ -24,12 +24,12 @@ from stages.color.resample import resize
 from stages.color.spaces import lab_from_rgb, merge
 from stages.hints.spread import GRID, SpreadSettings, likeness
 
-__all__ = ["Suggestion", "suggestions"]
+__all__ = ["Suggestion", "colors_at", "suggestions"]
 
 MOST, LEAST_GAIN = 5, 0.01
 SMALLEST, LARGEST = 1 / 64, 1 / 16  # radius, in longer sides
 ALIKE = 0.5  # likeness of what lies within the radius of a place
-APART = 5.0  # CIEDE2000 of a third color from the first two
+APART = 5.0  # CIEDE2000 of a third and any further color from those before it
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,20 @@ def suggestions(
     return found
 
 
+def colors_at(
+    gray: Tensor, draws: Tensor, place: tuple[float, float], radius: float, size: tuple[int, int], most: int = 5
+) -> tuple[str, ...]:
+    """Colors that draws have around a place, "#rrggbb" at the photograph's luma, the most typical first.
+
+    gray, draws, size: as for `suggestions`; place: (x, y), radius: in pixels of the photograph
+    """
+    column, row = (min(GRID - 1, int(at * GRID / side)) for at, side in zip(place, size, strict=True))
+    _, away = _around(row * GRID + column, size)
+    disk = (away <= max(radius, float(away.min()))).double()
+    luma, chroma = resize(gray.double(), (GRID, GRID)), resize(draws.double(), (GRID, GRID))
+    return _colors(luma, chroma, disk / disk.sum(), most)
+
+
 def _given(alike: Tensor, hints: Tensor | None, noise: float) -> Tensor:
     """The covariance that hints leave of `alike`, (cells, cells)."""
     weight = alike.new_zeros(len(alike)) if hints is None else resize(hints[:, :1].to(alike), (GRID, GRID)).flatten()
@@ -127,19 +141,19 @@ def _radius(alike: Tensor, away: Tensor, side: int) -> float:
     return min(max(halfway, SMALLEST * side), LARGEST * side)
 
 
-def _colors(luma: Tensor, draws: Tensor, disk: Tensor) -> tuple[str, ...]:
+def _colors(luma: Tensor, draws: Tensor, disk: Tensor, most: int = 3) -> tuple[str, ...]:
     """Of draws (N, 2, GRID, GRID), the means over a disk (cells,), weights that sum to 1: the most typical, the one
-    that stands for most of the others, and one more where it is another color (k-medoids, greedy).
+    that stands for most of the others, and more up to `most` where they are other colors (k-medoids, greedy).
     """
     rgb = merge((luma.flatten() @ disk).reshape(1, 1, 1), (draws.flatten(2) @ disk)[..., None, None])
     lab = lab_from_rgb(rgb)
     apart = ciede2000(lab[:, None].expand(-1, len(lab), -1, -1, -1), lab[None].expand(len(lab), -1, -1, -1, -1))
     apart = apart.flatten(1).reshape(len(lab), len(lab))
     chosen = [int(apart.sum(0).argmin())]
-    while len(chosen) < min(3, len(lab)):
+    while len(chosen) < min(most, len(lab)):
         nearest = apart[chosen].amin(0)
         lowered = (nearest[:, None] - apart).clamp_min(0).sum(0)
-        lowered[nearest < (APART if len(chosen) == 2 else 1e-9)] = -1
+        lowered[nearest < (APART if len(chosen) > 1 else 1e-9)] = -1
         if float(lowered.max()) < 0:
             break
         chosen.append(int(lowered.argmax()))
