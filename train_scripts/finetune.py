@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="pipeline folder to write")
     parser.add_argument("--config", type=Path, default=CONFIGS / "finetune.toml", help="default: %(default)s")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="log, samples, checkpoints (default: OUT-run)")
+    parser.add_argument("--test", type=Path, metavar="FOLDER", help="compare on these pictures, not on those held out")
     parser.add_argument("--seed", type=int, default=0, help="of the draws that are compared (default: %(default)s)")
     args = parser.parse_args(argv)
     args.run = args.run or args.out.with_name(args.out.name + "-run")
@@ -79,6 +80,7 @@ def finetune(args: argparse.Namespace) -> None:
         raise CheckpointError(f"the packaged stage 1 must be of kind diffusion; got {before.kind!r}")
     if args.out.exists() and not (args.out / "model_index.json").is_file():
         raise CheckpointError(f"{args.out} is there and holds no pipeline; name a folder that is new")
+    tested = None if args.test is None else photos_of(own_pictures(args.test, config), args.test)
     with Termination() as termination:
         final = train(
             config, first_stage(config, args.config, start), pictures, args.run, report, stop=termination.came
@@ -92,7 +94,7 @@ def finetune(args: argparse.Namespace) -> None:
     learned, held_out = pictures.split()
     if before.tuned is not None:
         distill(after, before.tuned, photos_of(learned, args.pictures), args.seed)
-    compare(before, after, photos_of(held_out, args.pictures), args, final)
+    compare(before, after, tested or photos_of(held_out, args.pictures), args, final)
     ColorPipeline(after, pipe.color, pipe.superres, pipe.sharpness).save_pretrained(args.out, dtype=torch.float16)
     print(f"written: {args.out}, {args.run / 'results.json'}, {args.run / 'sheet.png'}")
 

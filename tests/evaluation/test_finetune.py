@@ -91,8 +91,9 @@ def test_pictures_become_weights(packaged, pictures, capsys):
 
     # A second time nothing is trained again.
     digest = mine.fingerprint()
-    assert finetune.main(arguments(packaged, pictures)) == 0
+    assert finetune.main([*arguments(packaged, pictures), "--test", str(pictures)]) == 0
     assert ColorPipeline.from_pretrained(packaged / "mine").fingerprint() == digest
+    assert json.loads((run / "results.json").read_text())["photos"]["count"] == 20
 
 
 def test_what_can_not_work_is_said_before_the_work(packaged, pictures, data, capsys):
