@@ -20,13 +20,20 @@ def small(picture: torch.Tensor) -> torch.Tensor:
     return picture_from_rgb(resize(picture[None], (64, 64)))
 
 
-def test_references_are_scored_beside_a_low_pass(data: Path, weights: Path, tmp_path: Path) -> None:
+def test_references_need_a_stage_with_features(
+    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate_reference.main(["--data", str(data), "--out", str(tmp_path), "--photos", "2"]) == 2
+    assert "reference can not be honored by kind 'stand-in'" in capsys.readouterr().err
+
+
+def test_references_are_scored_beside_a_low_pass(data: Path, tmp_path: Path) -> None:
     results = scores(evaluate_reference, data, tmp_path / "out", "--photos", "3")
     rows = {(row["reference"], row["name"]): row for row in results["rows"]}
     names = ["no reference", "matched", *(f"low pass of {n}x{n}" for n in evaluate_reference.LOW_PASSES)]
     assert list(rows) == [(kind, name) for kind in ("copy", "neighbor", "other") for name in names]
     assert all(row["pairs"] == 3 for row in rows.values())
-    photos, pipe = load_photos(data, "photos256", "validation", 3), ColorPipeline.from_pretrained(weights)
+    photos, pipe = load_photos(data, "photos256", "validation", 3), ColorPipeline.from_pretrained()
     differences = []
     for i, gray in enumerate(photos.gray()):
         other = photos.pictures[(i + 1) % 3].permute(1, 2, 0).numpy()
