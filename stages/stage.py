@@ -73,8 +73,11 @@ class Stage(nn.Module):
     def fit_to(self, batches: Iterable[Tensor]) -> None:
         """What a stage takes from photographs (B, 3, S, S) before it is trained: nothing, for most."""
 
-    def after_averaging(self) -> None:
-        """Makes buffers fit weights that have just been averaged: nothing, for most."""
+    @torch.no_grad()
+    def average_buffers(self, latest: Stage) -> None:
+        """What becomes of buffers where weights have just been averaged: those of the latest stage, for most."""
+        for kept, buffer in zip(self.buffers(), latest.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def load_pretrained_backbone(self) -> None:
         """Starts from public weights of another task. Raises CheckpointError where the kind has none."""

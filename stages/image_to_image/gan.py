@@ -35,6 +35,7 @@ from stages.nn.gan.pix2pixhd import Pix2PixHD, Pix2PixHDConfig
 from stages.nn.gan.spectral import power_iteration
 from stages.nn.gan.unet import GANUNet, GANUNetConfig
 from stages.precision import checked_finite
+from stages.stage import Stage
 
 __all__ = ["GAN", "GANConfig", "SPACES"]
 
@@ -126,7 +127,8 @@ class GAN(ImageToImage):
         parts = self._parts(rgb)
         return self._judged(parts[:-1]) if player == "discriminator" else self._generated(parts[-1])
 
-    def after_averaging(self) -> None:
+    def average_buffers(self, latest: Stage) -> None:
+        """All are of spectral normalization, and follow the average by power iterations of their own."""
         power_iteration(self)
 
     def _parts(self, rgb: Tensor) -> list[Tensor]:

@@ -21,6 +21,7 @@ from stages.color.spaces import chroma_from_rgb, coarse_from_rgb, gray_from_rgb,
 from stages.faces import Critic
 from stages.nn.gan.discriminator import Discriminator, DiscriminatorConfig
 from stages.nn.gan.spectral import power_iteration
+from stages.stage import Stage
 
 __all__ = ["PatchCritic", "PatchCriticConfig"]
 
@@ -60,7 +61,8 @@ class PatchCritic(Critic):
         """The mean logit over patches and scales: see `Scores`."""
         return torch.stack([logits.mean((1, 2, 3)) for logits in self._logits(gray64, coarse64)]).mean(0)
 
-    def after_averaging(self) -> None:
+    def average_buffers(self, latest: Stage) -> None:
+        """All are of spectral normalization, and follow the average by power iterations of their own."""
         power_iteration(self.discriminator)
 
     def _logits(self, gray64: Tensor, coarse64: Tensor) -> list[Tensor]:

@@ -54,6 +54,4 @@ class Averaged:
         keep = self.keep(batch_size, seen)
         for mean, parameter in zip(self.stage.parameters(), stage.parameters(), strict=True):
             mean.lerp_(parameter, 1 - keep)
-        for kept, buffer in zip(self.stage.buffers(), stage.buffers(), strict=True):
-            kept.copy_(buffer)
-        self.stage.after_averaging()
+        self.stage.average_buffers(stage)
