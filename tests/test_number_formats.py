@@ -104,6 +104,7 @@ LAST_LAYERS = {
     ("coarse", "pic"): "pixels.write", ("color", "coltran"): "write", ("superres", "coltran"): "write",
     ("superres", "diffusion"): "denoiser.network.write", ("superres", "sr3"): "denoiser.network.write",
     **{which: "denoiser.network.write" for which in KINDS if which[0] == "image_to_image"},
+    ("image_to_image", "gan"): "generator",
 }  # fmt: skip
 PREVIEW_LAYERS = {"diffusion": "encoder.preview", "coltran": "core.parallel", "pic": "embedding.layers"}
 
