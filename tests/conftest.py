@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def training_leaves_nothing_behind():
+    """accelerate keeps precision and devices once chosen, also in the environment; the loop sets denormals to zero."""
+    before = dict(os.environ)
+    yield
+    if (torch := sys.modules.get("torch")) is not None:  # many tests do without, and it takes a second to import
+        torch.set_flush_denormal(False)
+    if (state := sys.modules.get("accelerate.state")) is not None:
+        state.AcceleratorState._reset_state(True)
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
