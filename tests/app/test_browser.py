@@ -187,6 +187,7 @@ def test_a_visit_from_upload_to_download(page: Page, address: str, scans: dict[s
     assert dragged != hinted
 
     count = pictures(page)
+    page.locator("#picker-any").focus()  # a color has no undo of its own
     page.keyboard.press("Control+z")
     after(page, count)
     assert page.locator(".hint button").bounding_box() == box, "one step takes a whole drag back"

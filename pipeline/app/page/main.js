@@ -131,7 +131,7 @@ const keys = {
 };
 addEventListener("keydown", (event) => {
   const { photo } = desk, { key, target } = event, typing = target.closest?.("textarea, dialog[open], input");
-  if (!photo || (typing && !["checkbox", "range"].includes(target.type))) return;
+  if (!photo || (typing && !["checkbox", "color", "range"].includes(target.type))) return;
   const version = /^[1-4]$/.test(key) ? photo.versions?.[key - 1] : null;
   if ((event.ctrlKey || event.metaKey) && /^[zy]$/i.test(key)) {
     travel(event.shiftKey || /y/i.test(key) ? "redo" : "undo");
