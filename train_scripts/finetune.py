@@ -80,7 +80,7 @@ def finetune(args: argparse.Namespace) -> None:
         raise CheckpointError(f"the packaged stage 1 must be of kind diffusion; got {before.kind!r}")
     if args.out.exists() and not (args.out / "model_index.json").is_file():
         raise CheckpointError(f"{args.out} is there and holds no pipeline; name a folder that is new")
-    tested = None if args.test is None else photos_of(own_pictures(args.test, config), args.test)
+    tested = None if args.test is None else photos_of(own_pictures(args.test, config).sets[0], args.test)
     with Termination() as termination:
         final = train(
             config, first_stage(config, args.config, start), pictures, args.run, report, stop=termination.came
@@ -93,7 +93,7 @@ def finetune(args: argparse.Namespace) -> None:
     )  # fmt: skip
     learned, held_out = pictures.split()
     if before.tuned is not None:
-        distill(after, before.tuned, photos_of(learned, args.pictures), args.seed)
+        distill(after, before.tuned, photos_of(learned.sets[0], args.pictures), args.seed)
     compare(before, after, tested or photos_of(held_out, args.pictures), args, final)
     ColorPipeline(after, pipe.color, pipe.superres, pipe.sharpness).save_pretrained(args.out, dtype=torch.float16)
     print(f"written: {args.out}, {args.run / 'results.json'}, {args.run / 'sheet.png'}")
@@ -113,10 +113,9 @@ def own_pictures(folder: Path, config: Config) -> Mixture:
     return dataclasses.replace(pictures, holdouts=(len(pictures) // 5,))
 
 
-def photos_of(pictures: Pictures | Mixture, folder: Path) -> Photos:
+def photos_of(pictures: Pictures, folder: Path) -> Photos:
     """The squares in the middle of pictures, as an evaluation takes them; told apart by their pixels."""
-    (only,) = (pictures,) if isinstance(pictures, Pictures) else pictures.sets
-    whole = picture_from_rgb(only.squares())
+    whole = picture_from_rgb(pictures.squares())
     return Photos(str(folder), whole, [hashlib.sha256(one.numpy().tobytes()).digest() for one in whole])
 
 
