@@ -119,18 +119,6 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture(autouse=True)
-def as_in_a_process_of_its_own():
-    """accelerate keeps precision and devices once chosen, also in the environment; the loop sets denormals to zero."""
-    before = dict(os.environ)
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    torch.set_flush_denormal(False)
-    os.environ.clear()
-    os.environ.update(before)
-
-
 # ---------------------------------------------------------------------- continuing
 
 
