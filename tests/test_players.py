@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import (
-    as_in_a_process_of_its_own,  # noqa: F401  (a fixture of every test here too)
     flipped,
     in_two_processes,
     log_of,
