@@ -6,6 +6,7 @@ import io
 import struct
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from pipeline.images.photo import ImageError
 from pipeline.images.read import load_photo
+from pipeline.images.write import save_photo
 
 HEIGHT, WIDTH = 300, 400
 
@@ -188,3 +190,29 @@ def test_a_blank_page_is_no_bomb(tmp_path):
     Image.new("L", (6000, 6000), 255).save(tmp_path / "blank.png")
     assert 36_000_000 / (tmp_path / "blank.png").stat().st_size > 600
     assert load_photo(tmp_path / "blank.png").gray.shape == (6000, 6000)
+
+
+def test_files_that_are_read_and_written_side_by_side_are_told_their_own(tmp_path):
+    """Eight threads at once: every broken file has the words it has alone, and every good one none."""
+    rng = np.random.default_rng(0)
+    good = Image.fromarray(rng.integers(0, 256, (300, 300), dtype=np.uint8))
+    paths = [tmp_path / f"{number}.{suffix}" for number in range(12) for suffix in ("png", "jpg", "tif")]
+    for number, path in enumerate(paths):
+        good.save(path)
+        if number % 2:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2 + 100 * number])
+
+    def said(path: Path) -> str | tuple[str, ...]:
+        try:
+            photo = load_photo(path)
+            save_photo(path.with_name(f"{path.name}.out.png"), np.zeros((300, 300, 3), np.uint8), photo)
+            return photo.notes
+        except ImageError as error:
+            return str(error)
+
+    alone = [said(path) for path in paths]
+    assert sum(isinstance(one, str) for one in alone) == len(paths) // 2
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(said, paths)) == alone

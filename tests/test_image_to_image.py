@@ -365,7 +365,7 @@ def test_pictures_that_can_not_be_read_are_lines(weights, tmp_path, capsys):
     code = run(*paths, "-o", out, "--weights", weights, "--task", "jpeg")
     said = capsys.readouterr()
     assert code == 1 and said.out == "1 translated, 1 failed\n"
-    assert said.err == f"{paths[0]}: not an image; JPEG, PNG, TIFF and WebP files are read\n"
+    assert said.err == f"{paths[0]}: not an image; JPEG, PNG, TIFF, WebP, AVIF and HEIC files are read\n"
 
 
 def test_colors_that_are_not_finite_are_lines(tmp_path, capsys):

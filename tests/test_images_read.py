@@ -271,8 +271,8 @@ def test_not_readable(tmp_path):
     refused(tmp_path, "directory")
     for name, data, words in [
         ("empty.jpg", b"", "empty"), ("text.jpg", b"dear diary", "not an image"),
-        ("nul.png", bytes(100), "not an image"), ("page.pdf", b"%PDF-1.7", "a PDF file; JPEG, PNG, TIFF and"),
-        ("drawing.svg", b"<svg xmlns='x'/>", "SVG"), ("photo.heic", b"\0\0\0\x18ftypheic", "HEIF"),
+        ("nul.png", bytes(100), "not an image"), ("page.pdf", b"%PDF-1.7", "a PDF file; JPEG, PNG, TIFF, WebP"),
+        ("drawing.svg", b"<svg xmlns='x'/>", "SVG"),
     ]:  # fmt: skip
         path = tmp_path / name
         path.write_bytes(data)

@@ -22,6 +22,7 @@ _PNG_XMP = b"XML:com.adobe.xmp\0"
 _LONGEST = 64 << 20  # of a block that is held in memory
 _BLOCK = 8 << 20
 _SEGMENT = 65533  # bytes that a JPEG segment holds
+JPEG_XMP_ROOM = _SEGMENT - len(XMP_HEAD)  # bytes of a packet in one segment
 
 
 @dataclass(frozen=True)

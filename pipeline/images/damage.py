@@ -16,21 +16,19 @@ from __future__ import annotations
 import logging
 import re
 import struct
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from pipeline.images.alone import alone, together
 from pipeline.images.notes import note
 from pipeline.images.photo import ImageError
 from pipeline.images.vips import _reason, forget_messages
 
 Loaded = tuple[pyvips.Image, NDArray[Any]]
-# libvips keeps one buffer of messages for all threads: one file at a time, so that each is told its own.
-_one_at_a_time = threading.Lock()
 _BASELINE = (0xC0, 0xC1)
 # Tags that pixels depend on: a doubt about one of them is damage.
 _LAYOUT = "Image|Bits|Samples|Compression|Photometric|Planar|Rows|Strip|Tile|Predictor|Fill|Color|Extra|YCbCr|Reference"
@@ -50,7 +48,7 @@ def strictly(file: BinaryIO, kind: str, page: int, check: Callable[[pyvips.Image
 
     page: counted from 0; check: called before anything is decoded, may raise
     """
-    options = {"page": page} if kind in ("tiff", "webp") else {}
+    options = {"page": page} if kind in ("tiff", "webp", "heif") else {}
 
     def load(source: pyvips.Source, level: str = "warning") -> Loaded:
         forget_messages()
@@ -63,7 +61,9 @@ def strictly(file: BinaryIO, kind: str, page: int, check: Callable[[pyvips.Image
         file.seek(0)
         return load(pyvips.Source.new_from_descriptor(file.fileno()), level)
 
-    with _one_at_a_time, _overheard() as words:
+    with suppress(pyvips.Error, UnicodeDecodeError), together():
+        return from_file()
+    with alone(), _overheard() as words:
         try:
             return from_file()
         except (pyvips.Error, UnicodeDecodeError) as error:  # its messages may quote bytes of the file

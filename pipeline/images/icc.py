@@ -10,6 +10,7 @@ import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import ImageCms
 
+from pipeline.images.alone import together
 from pipeline.images.notes import note
 from pipeline.images.vips import _vips
 
@@ -56,11 +57,12 @@ def _srgb_from(pixels: NDArray[Any], profile: bytes | str, space: str) -> NDArra
 
     profile: an ICC profile, or the name of one that libvips brings along
     """
-    wide = pixels.dtype != np.uint8
-    spaces = {"gray": "grey16" if wide else "b-w", "rgb": "rgb16" if wide else "srgb", "cmyk": "cmyk"}
-    image = _vips(pixels).copy(interpretation=spaces[space])
-    named = {"input_profile": profile} if isinstance(profile, str) else {"embedded": True}
-    if isinstance(profile, bytes):
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    result = image.icc_transform("srgb", intent="relative", black_point_compensation=True, depth=16, **named)
-    return result.numpy()
+    with together():
+        wide = pixels.dtype != np.uint8
+        spaces = {"gray": "grey16" if wide else "b-w", "rgb": "rgb16" if wide else "srgb", "cmyk": "cmyk"}
+        image = _vips(pixels).copy(interpretation=spaces[space])
+        named = {"input_profile": profile} if isinstance(profile, str) else {"embedded": True}
+        if isinstance(profile, bytes):
+            image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+        result = image.icc_transform("srgb", intent="relative", black_point_compensation=True, depth=16, **named)
+        return result.numpy()

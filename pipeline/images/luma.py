@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.images.icc import _color_space, _is_srgb, _srgb_from, _usable_profile
@@ -13,7 +12,6 @@ from pipeline.images.metadata import Metadata
 from pipeline.images.photo import MAX_PIXELS, MAX_RATIO, RATIO_FROM, ImageError, Photo
 from pipeline.images.vips import _strips
 from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED
-from stages.color.tint import has_one_tint
 
 _LUMA = np.array([LUMA_RED, LUMA_GREEN, LUMA_BLUE])
 
@@ -54,13 +52,13 @@ def photo_of(
 
     color = pixels[..., :bands]
     if space == "gray":
-        gray, is_color = _gray_from_levels(color[..., 0], profile), False
+        gray, sample = _gray_from_levels(color[..., 0], profile), None
         rgb = gray[..., None].repeat(3, axis=2) if keep_rgb else color
     else:
         rgb = color
         if space == "cmyk" or (profile and not _is_srgb(profile)):
             rgb = _srgb_from(color, profile or "cmyk", "cmyk" if space == "cmyk" else "rgb")
-        gray, is_color = _luma(rgb), _more_than_a_tint(rgb)
+        gray, sample = _luma(rgb), _sample(rgb)
 
     if keep_rgb and rgb.dtype.kind != "f":
         rgb = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
@@ -73,7 +71,7 @@ def photo_of(
         xmp=metadata.xmp,
         iptc=metadata.iptc,
         dpi=(dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi,
-        is_color=is_color,
+        sample=sample,
         rgb=_upright(rgb.astype(np.float32), orientation) if keep_rgb else None,
     )
 
@@ -116,9 +114,7 @@ def _luma(rgb: NDArray[Any]) -> NDArray[np.float32]:
     return gray
 
 
-def _more_than_a_tint(rgb: NDArray[Any]) -> bool:
-    """Whether (H, W, 3) is a picture in color: see `has_one_tint`."""
-    peak = 1.0 if rgb.dtype.kind == "f" else float(np.iinfo(rgb.dtype).max)
-    stride = -(-max(rgb.shape[:2]) // 1024)  # enough pixels to tell
-    some = rgb[::stride, ::stride].astype(np.float32) / peak
-    return not has_one_tint(torch.from_numpy(some.transpose(2, 0, 1).copy()))
+def _sample(rgb: NDArray[Any]) -> NDArray[Any]:
+    """Enough pixels of (H, W, 3) to tell whether it is in color."""
+    stride = -(-max(rgb.shape[:2]) // 1024)
+    return rgb[::stride, ::stride].copy()

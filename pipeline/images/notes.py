@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,9 +12,19 @@ _notes: ContextVar[dict[str, None] | None] = ContextVar("notes", default=None)
 
 def note(text: str) -> None:
     """Tells whoever reads or writes a picture, see `collected`; outside of that it is a warning."""
+    _tell(text, 4)
+
+
+def pass_on(notes: Iterable[str]) -> None:
+    """Tells notes that a block has collected to whoever collects around it; else they are warnings of the caller."""
+    for text in notes:
+        _tell(text, 4)
+
+
+def _tell(text: str, level: int) -> None:
     notes = _notes.get()
     if notes is None:
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=level)
     else:
         notes[" ".join(text.split())] = None
 

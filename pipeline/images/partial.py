@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pyvips  # type: ignore[import-untyped]
 
 from pipeline.images.photo import FORMATS, ImageError
-from pipeline.images.vips import _reason, forget_messages
+from pipeline.images.vips import _reason
 
 _KEPT = 100  # bytes of a name: with what is added it must stay below the 255 that file systems allow
 _PART = re.compile(rf"\..+({'|'.join(map(re.escape, FORMATS))})\.[0-9a-f]{{8}}\.part", re.IGNORECASE | re.DOTALL)
@@ -23,7 +23,6 @@ _PART = re.compile(rf"\..+({'|'.join(map(re.escape, FORMATS))})\.[0-9a-f]{{8}}\.
 def _appearing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that gets the name `path` when all of it is on the disk, and none if that fails."""
     temporary = path.with_name(f".{_cut(path.stem)}{path.suffix}.{secrets.token_hex(4)}.part")
-    forget_messages()
     try:
         with open(temporary, "x+b") as file:
             yield file

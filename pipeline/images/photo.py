@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from stages.color.tint import has_one_tint
 
 # Read from the header, before anything is decoded: pixels, and pixels to a byte of the file where there are more than
 # RATIO_FROM. A blank page has 660 to a byte as PNG, at most 512 as JPEG; only bilevel ones reach more.
@@ -14,6 +17,7 @@ MAX_PIXELS, MAX_RATIO, RATIO_FROM = 300_000_000, 1000, 32_000_000
 FORMATS = {  # suffix -> format of the file written
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".webp": "webp",
 }  # fmt: skip
+READ_ONLY = (".avif", ".heic", ".heif")  # suffixes of what is read and not written: PNG holds what they hold
 _PEAK = {8: 255, 16: 65535}
 
 
@@ -32,9 +36,11 @@ class Photo:
     xmp: the XMP packet, its orientation reset to 1
     iptc: Photoshop's image resources (8BIM …), which hold the IPTC data
     dpi: horizontal and vertical pixels per inch of the upright picture, None where the input does not say
-    is_color: the input shows more than one tint; the stages use its luma all the same
-    format: "jpeg", "png", "tiff", "webp", or "" for a picture that was not a file
+    sample: (h, w, 3) levels of some pixels of an input in color, see `is_color`; None for a gray one
+    format: "jpeg", "png", "tiff", "webp", "avif", "heic", or "" for a picture that was not a file
     rgb: (H, W, 3) float32 in [0, 1], upright, where `load_photo` was asked to keep it; else None
+    sha256: of the file that it was read from; None for a picture that was not a file
+    page: of that file, where one was asked for
     notes: what was odd about its file but harmless, and what of it was not read, in words
     """
 
@@ -43,9 +49,21 @@ class Photo:
     alpha: NDArray[Any] | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
-    is_color: bool = False
+    sample: NDArray[Any] | None = None
     format: str = ""
     xmp: bytes | None = None
     iptc: bytes | None = None
     rgb: NDArray[np.float32] | None = None
+    sha256: str | None = None
+    page: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_color(self) -> bool:
+        """The input shows more than one tint (`has_one_tint`); the stages use its luma all the same."""
+        # Only when asked: photographs are read beside the networks, which threads of torch would slow down.
+        if self.sample is None:
+            return False
+        peak = 1.0 if self.sample.dtype.kind == "f" else float(np.iinfo(self.sample.dtype).max)
+        rgb = self.sample.astype(np.float32) / peak
+        return not has_one_tint(torch.from_numpy(rgb.transpose(2, 0, 1).copy()))

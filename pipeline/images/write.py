@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from pipeline.images.alone import alone, together
+from pipeline.images.containers import Blocks, put_blocks
 from pipeline.images.luma import _LUMA
 from pipeline.images.metadata import write_metadata
-from pipeline.images.notes import collected, note
+from pipeline.images.notes import collected, note, pass_on
 from pipeline.images.partial import _appearing
 from pipeline.images.photo import _PEAK, FORMATS, ImageError, Photo
 from pipeline.images.vips import _UNKNOWN_DPI, _strips, _vips
 
+Written = TypeVar("Written")
 _KEEP = "icc"  # what libvips may write beside the pixels: it would make up EXIF of its own
 
 
@@ -50,6 +53,14 @@ def quantize(rgb: NDArray[Any], depth: int) -> NDArray[Any]:
     return result
 
 
+def format_of(path: Path) -> str:
+    """The format that the suffix chooses. Raises ImageError for an unknown one."""
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: the suffix must be one of {', '.join(FORMATS)}")
+    return kind
+
+
 def written_as(path: str | os.PathLike[str], photo: Photo) -> Photo:
     """The photo with the depth that the file's format holds: JPEG and WebP 8 bits, which is a note where it had 16."""
     if FORMATS.get(Path(path).suffix.lower()) not in ("jpeg", "webp") or photo.depth == 8:
@@ -71,9 +82,7 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
     raises ImageError: unknown suffix, transparency into JPEG, picture too large for the format, disk errors
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ImageError(f"{path}: the suffix must be one of {', '.join(FORMATS)}")
+    kind = format_of(path)
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"rgb must be (H, W, 3) uint8 or uint16; got {rgb.shape} {rgb.dtype}")
     if rgb.shape[:2] != photo.gray.shape:
@@ -82,27 +91,39 @@ def save_photo(path: str | os.PathLike[str], rgb: NDArray[Any], photo: Photo, *,
     if max(rgb.shape) > longest:
         raise ImageError(f"{path}: {kind} holds at most {longest} pixels a side; write PNG or TIFF")
 
-    image = _output_image(path, kind, rgb, photo)
-    with collected() as notes, _appearing(path) as file:
+    def write(file: BinaryIO) -> bool:
+        image = _output_image(path, kind, rgb, photo)
         _write(image, file, kind, quality)
-        if kind == "tiff" and _is_big(image):
+        return _is_big(image)
+
+    with collected() as notes, _appearing(path) as file:
+        is_big = _heard(file, write)
+        if kind == "tiff" and is_big:
             if photo.exif or photo.xmp or photo.iptc:
                 note("BigTIFF, which a picture of 3.5 GB needs, is written without EXIF, XMP and IPTC")
         else:
             write_metadata(file, kind, photo)
-    for text in notes:
-        warnings.warn(text, stacklevel=2)
+    pass_on(notes)
 
 
-def save_map(path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None) -> None:
+def save_map(
+    path: str | os.PathLike[str], levels: NDArray[np.uint8], dpi: tuple[float, float] | None = None,
+    xmp: bytes | None = None,
+) -> None:  # fmt: skip
     """Write a map as a PNG without a profile, complete or not at all; raises ImageError.
 
-    levels: (H, W), or (H, W, 3); dpi: of its photo
+    levels: (H, W), or (H, W, 3); dpi: of its photo; xmp: a packet for the file
     """
     x, y = dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
-    image = _vips(levels if levels.ndim == 3 else levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
-    with _appearing(Path(path)) as file:
+
+    def write(file: BinaryIO) -> None:
+        image = _vips(levels if levels.ndim == 3 else levels[..., None]).copy(xres=x / 25.4, yres=y / 25.4)
         image.pngsave_target(pyvips.Target.new_to_descriptor(file.fileno()))
+
+    with _appearing(Path(path)) as file:
+        _heard(file, write)
+        if xmp is not None:
+            put_blocks(file, "png", Blocks(xmp=xmp))
 
 
 def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyvips.Image:
@@ -131,6 +152,18 @@ def _output_image(path: Path, kind: str, rgb: NDArray[Any], photo: Photo) -> pyv
 def _is_big(image: pyvips.Image) -> bool:
     """Whether the pixels come near the 4 GB that an ordinary TIFF file can address."""
     return image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > 3_500_000_000
+
+
+def _heard(file: BinaryIO, write: Callable[[BinaryIO], Written]) -> Written:
+    """Writes an empty file; where that fails, once more, so that the error is told in words of its own."""
+    try:
+        with together():
+            return write(file)
+    except pyvips.Error:
+        file.seek(0)
+        file.truncate()
+        with alone():
+            return write(file)
 
 
 def _write(image: pyvips.Image, file: BinaryIO, kind: str, quality: int) -> None:
