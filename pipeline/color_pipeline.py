@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +31,8 @@ from pipeline.kept import Kept
 from pipeline.known_colors import Guide
 from pipeline.output import ColorPipelineOutput, ImageInfo, SmallPhoto, SmallPicture, Suggestion
 from pipeline.placement import why_not
+from pipeline.provenance.maker import Maker, shown_as
+from pipeline.provenance.record import with_record
 from pipeline.reduced import reduced
 from pipeline.request import OutputType, Request, StepCallback, reranker
 from pipeline.sources import (
@@ -109,6 +111,13 @@ class ColorPipeline:
         elif rank_with is not None:
             raise OptionError(f"what ranks must be a stage, whose weights can be told apart; got {rank_with!r}")
         return fingerprints | {name: digest_of(stage) for name, stage in named.items()}
+
+    def maker(self, request: Request) -> Maker:
+        """What makes the records of the pictures that the pipeline, as it is now, colors for this request."""
+        run: dict[str, Any] = {"device": self.device.type, "dtype": str(self.dtype).removeprefix("torch.")}
+        if self.device.type == "cpu":
+            run["threads"] = torch.get_num_threads()
+        return Maker(request, cache(partial(self.fingerprint, request.rank_with)), run)
 
     # where and how it runs
 
@@ -211,6 +220,7 @@ class ColorPipeline:
         ranking = None if rank_with is None else reranker(rank_with, self.device)
         request = Request(num_samples, preview, uncertainty, options, ranking, callback_on_step_end,
                           None if palette is None else palette_chroma(palette), strength, candidate)  # fmt: skip
+        maker = self.maker(request)
         sources = listed(gray)
         several = isinstance(gray, list | tuple) or (isinstance(gray, Tensor | np.ndarray) and gray.ndim == 4)
         count = len(sources)
@@ -221,7 +231,7 @@ class ColorPipeline:
         infos: list[ImageInfo] = []
         maps: list[Any] = []
         suggestions: list[list[Suggestion]] = []
-        savers: list[Callable[[Path, int], None]] = []
+        savers: list[Callable[[Path, int, bool | None], None]] = []
         for start in range(0, count, self.batch_size):
             group = slice(start, start + self.batch_size)
             masks = given[1][group]
@@ -232,11 +242,12 @@ class ColorPipeline:
             colored = self.small_photos(photos, noise, request, guides)
             for place, (photo, small) in enumerate(zip(photos, colored, strict=True)):
                 shown, kept = reduced(photo, guides[place].kept, max_side)
-                for picture in small.pictures:
+                for number, picture in enumerate(small.pictures, 1):
                     depth = {"pil": 8, "np": photo.depth, "pt": None}[output_type]
                     full, notes = self.full_size(shown, picture, depth, strength, kept)
                     images.append(Image.fromarray(full.rgb) if output_type == "pil" else full.rgb)
-                    savers.append(partial(self._save, photo, picture, strength, guides[place].kept))
+                    record = partial(maker.record, photo, picture.info, number, guide=guides[place])
+                    savers.append(partial(self._save, photo, picture, record, strength, guides[place].kept))
                     seed = seeds[start + place] if uncertainty else picture.info.seed
                     infos.append(replace(picture.info, photo=start + place, seed=seed, notes=notes))
                 if small.uncertainty is not None:
@@ -319,10 +330,13 @@ class ColorPipeline:
         return Cascade(self.coarse, self.color, self.superres, self.device, self.dtype, size, self.sharpness)
 
     def _save(
-        self, photo: Photo, picture: SmallPicture, strength: float, kept: Kept | None, path: Path, quality: int
-    ) -> None:
+        self, photo: Photo, picture: SmallPicture, record: Callable[..., dict[str, Any]], strength: float,
+        kept: Kept | None, path: Path, quality: int, provenance: bool | None,
+    ) -> None:  # fmt: skip
         photo = written_as(path, photo)
         full, _ = self.full_size(photo, picture, photo.depth, strength, kept)
+        if provenance is not False:
+            photo = with_record(photo, record(file=shown_as("picture", path, quality)))
         save_photo(path, full.rgb, photo, quality=quality)
 
     def _step(self, request: Request, stage: str) -> StageStep | None:

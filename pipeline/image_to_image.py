@@ -108,7 +108,7 @@ class ImageToImagePipeline:
             draw=draw, colors=colors, options=options, callback=callback,
         )  # fmt: skip
         photo = replace(photo, rgb=None)  # saving needs no colors but those of the result
-        savers: list[Callable[[Path, int], None]] = [partial(save_result, photo, one) for one in results]
+        savers: list[Callable[[Path, int, bool | None], None]] = [partial(_save, photo, one) for one in results]
         if output_type == "pt":
             return ColorPipelineOutput(list(results.clone()), info, savers=savers)
         depth = 8 if output_type == "pil" else photo.depth
@@ -183,6 +183,12 @@ class ImageToImagePipeline:
                 f"{', '.join(learned)}; got {task!r}"
             )
         return task
+
+
+def _save(photo: Photo, rgb: Tensor, path: Path, quality: int, provenance: bool | None) -> None:
+    if provenance:
+        raise OptionError("pictures from pictures carry no record of how they were made; leave out provenance")
+    save_result(photo, rgb, path, quality)
 
 
 def save_result(photo: Photo, rgb: Tensor, path: Path, quality: int) -> None:

@@ -63,20 +63,26 @@ class ColorPipelineOutput:
         there, as the mean CIEDE2000 difference of 32 draws at temperature 1, and of gray, from it. "np" and "pt":
         float32 (H, W); "pil": 8-bit gray, see `full_size_uncertainty`
     suggestions: beside the maps, for each photo up to five places to ask a person about, in the order of asking
-    savers: one for each picture, called with a path and a quality; what they keep are photos and small pictures
+    savers: one for each picture, called with a path, a quality, and whether the file gets a record; what they keep are
+        photos and small pictures
     """
 
     images: list[Any]  # Any: PIL images, arrays or tensors, by `output_type`
     info: list[ImageInfo]
     uncertainty: list[Any] | None = None
     suggestions: list[list[Suggestion]] | None = None
-    savers: list[Callable[[Path, int], None]] = field(default_factory=list, repr=False)
+    savers: list[Callable[[Path, int, bool | None], None]] = field(default_factory=list, repr=False)
 
-    def save(self, path: str | Path, picture: int = 0, quality: int = 95, overwrite: bool = False) -> None:
+    def save(
+        self, path: str | Path, picture: int = 0, quality: int = 95, overwrite: bool = False, *,
+        provenance: bool | None = None,
+    ) -> None:  # fmt: skip
         """Write a picture as the command would: with the depth, alpha, resolution and metadata of its photo.
 
         path: the suffix chooses the format: .jpg, .png, .tif, .webp; quality: of JPEG and WebP, 1 to 100
         picture: its place in `images`; overwrite: replace a file that is there
+        provenance: the file says that its colors are synthesized, and how to make it again; None: where the pipeline
+            keeps such records, as ColorPipeline does
         What the format can not carry is a warning. Raises FileExistsError, IndexError, ImageError (a ValueError).
         """
         if not 0 <= picture < len(self.savers):
@@ -85,4 +91,4 @@ class ColorPipelineOutput:
             raise ValueError(f"quality must be a whole number from 1 to 100; got {quality!r}")
         if not overwrite and Path(path).exists():
             raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
-        self.savers[picture](Path(path), quality)
+        self.savers[picture](Path(path), quality, provenance)
