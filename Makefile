@@ -5,6 +5,7 @@
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
 #   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=)
+#   make soak-folder           stops a folder of 300 photos and its two workers 30 times
 PYTHON ?= python3
 VENV := .venv
 PHOTO ?=
@@ -15,7 +16,7 @@ CLIENTS ?= 50
 SECONDS ?= 120
 FUZZED ?= 500
 
-.PHONY: demo test test-app load fuzz soak clean
+.PHONY: demo test test-app load fuzz soak soak-folder clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m pipeline.demo --out demo $(if $(PHOTO),"$(PHOTO)")
@@ -36,6 +37,9 @@ fuzz: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/kills.py --count $(ROUNDS) --seed $(SEED)
+
+soak-folder: $(VENV)/.test
+	$(VENV)/bin/python tests/fuzz/kills.py --count 30 --photos 300 --workers 2 --seed $(SEED)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

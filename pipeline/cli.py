@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.files.report import Outcome
     from pipeline.files.run import Listeners
 
-from pipeline import serve, steering, translate
+from pipeline import info, like, serve, steering, translate
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    options.arguments = sys.argv[1:] if argv is None else argv
     if options.run is None:  # no command was named
         parser.print_help(sys.stderr)
         return 2
@@ -60,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
                     "with other settings.",
     )
     _add_options(colorize)
-    colorize.set_defaults(run=_colorize)
+    colorize.set_defaults(run=_colorize, parser=colorize)
     translate.add_command(commands, _placement)
+    info.add_command(commands)
     serve.add_commands(commands, _placement, run_colorize)
     return parser
 
@@ -107,8 +109,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--rank-with", metavar="FOLDER",
         help="put candidates in order by the scores of this critic or stage 1 (kind coltran or pic), the best first")
     add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
+    add("--no-provenance", action="store_true",
+        help="do not write into the outputs that their colors are synthesized, and by what")
+    add("--like", type=Path, metavar="FILE",
+        help="make this output once more, as its record says: the same photo, weights and options, the same bytes")
     add("--overwrite", action="store_true",
         help="color everything again and replace files in the way (an input is never replaced)")
+    add("--include", action="append", default=[], metavar="GLOB", help="of folders, photos that fit; may be repeated")
+    add("--exclude", action="append", default=[], metavar="GLOB", help="of folders, none that fit; may be repeated")
+    add("--dry-run", action="store_true", help="write nothing, only say what would become of each photo")
+    add("--threads", type=_positive, metavar="N",
+        help="of the networks on a CPU, in each worker (default: all cores); last digits of colors depend on it")
+    add("--workers", type=_positive, metavar="N",
+        help="processes at work (default: one for each card; on a CPU as many as --threads leaves cores for)")
+    add("--as-worker", type=int, help=argparse.SUPPRESS)
+    add("--sheet", type=Path, metavar="FILE", help="write a page of HTML with each photo before and after")
     add("--report", type=Path, metavar="FILE", help="write what became of each input, one line of JSON each")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
 
@@ -131,14 +146,24 @@ def run_colorize(pipe: ColorPipeline, arguments: Sequence[str], listeners: Liste
 
 
 def _colorize(options: argparse.Namespace) -> int:
+    if options.like is not None:
+        return _repeat(options)
     if reason := _why_wrong(options):
         return _misuse(reason)
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
 
     from pipeline.color_pipeline import ColorPipeline
+    from pipeline.files import worker
     from pipeline.files.broken import OutputLost
     from pipeline.files.interruptions import Interruptions
     from pipeline.files.lock import Locked
+    from pipeline.files.names import Chosen
     from pipeline.files.run import Listeners, color_file, color_files
+    from pipeline.files.sheet import Sheet
+    from pipeline.files.team import WorkerError, team_for
     from pipeline.files.terminal import ReportFile, Terminal, print_summary
     from pipeline.progress import StepBar
     from pipeline.request import reranker
@@ -149,35 +174,47 @@ def _colorize(options: argparse.Namespace) -> int:
     if reason := _why_wrong_output(options, to_file):
         return _misuse(reason)
     try:
-        pipe = ColorPipeline.from_pretrained(options.weights).to(*_placement(options.device, options.dtype))
+        place = _placement(options.device, options.dtype)
+        team = None if options.as_worker is not None else team_for(options, place[0].type)
+        if options.as_worker is not None and place[0].type == "cuda":
+            place = torch.device("cuda", options.as_worker % torch.cuda.device_count()), place[1]
+        if team is not None:  # the command itself colors nothing
+            place = torch.device("cpu"), torch.float32
+        pipe = ColorPipeline.from_pretrained(options.weights).to(*place)
         judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
         rank_with = None if judge is None else reranker(judge, pipe.device)
         settings = _settings(options)
         guidance = _guidance(options)
+        if options.as_worker is not None:
+            return worker.serve(pipe, options.output, settings, options.overwrite, rank_with, guidance)
         report_file = None if options.report is None else ReportFile(options.report)
+        sheet = None if options.sheet is None else Sheet(options.sheet)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
     show = options.progress or sys.stderr.isatty()
     terminal = Terminal(show)
     # Stages that draw row by row may need minutes for one photo.
-    steps = StepBar(leave=False) if show and pipe.coarse.autoregressive else None
+    steps = StepBar(leave=False) if show and team is None and pipe.coarse.autoregressive else None
 
     def each(outcome: Outcome) -> None:
-        terminal.each(outcome)
-        if report_file is not None:
-            report_file.each(outcome)
+        for listener in (terminal, report_file, sheet):
+            if listener is not None:
+                listener.each(outcome)
 
     code = 0
     with Interruptions(terminal.say) as interruptions:
         hears = Listeners(terminal.say, each, terminal.update, steps, interruptions)
-        choices: dict[str, Any] = {"overwrite": options.overwrite, "rank_with": rank_with, "guidance": guidance,
-                                   "listeners": hears}  # fmt: skip
+        choices: dict[str, Any] = {
+            "overwrite": options.overwrite, "rank_with": rank_with, "guidance": guidance, "listeners": hears,
+            "dry": options.dry_run,
+        }  # fmt: skip
         try:
             if to_file:
                 report = color_file(pipe, options.paths[0], options.output, settings, **choices)
             else:
-                report = color_files(pipe, options.paths, options.output, settings, **choices)
-        except (OptionError, Locked) as error:
+                chosen = Chosen(tuple(options.include), tuple(options.exclude))
+                report = color_files(pipe, options.paths, options.output, settings, **choices, chosen=chosen, team=team)
+        except (OptionError, Locked, WorkerError) as error:
             return _misuse(str(error))
         except OutputLost as lost:
             report, code = lost.report, 1
@@ -188,11 +225,13 @@ def _colorize(options: argparse.Namespace) -> int:
             terminal.close()
             if report_file is not None:
                 report_file.close()
-    print_summary(report)
+            if sheet is not None:
+                sheet.close()
+    print_summary(report, options.dry_run)
     if interruptions.signal is not None:
         terminal.say(GOES_ON)
         return 128 + interruptions.signal
-    if code == 0 and report.colored + report.skipped + len(report.failed) == 0:
+    if code == 0 and report.colored + report.planned + report.skipped + len(report.failed) == 0:
         terminal.say(f"no photograph was found in {', '.join(map(str, options.paths))}")
         return 1
     return 1 if report.failed else code
@@ -216,7 +255,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         samples=options.samples, seed=options.seed, dtype=options.dtype, preview=options.preview,
         uncertainty=options.uncertainty, overlay=options.uncertainty_overlay, format=options.format,
         quality=options.quality, page=options.page, palette=options.palette, strength=options.strength,
-        candidate=options.candidate,
+        candidate=options.candidate, provenance=not options.no_provenance,
         max_pixels=None if options.max_megapixels is None else options.max_megapixels * 1_000_000,
         options=SampleOptions(
             steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
@@ -230,6 +269,12 @@ def _guidance(options: argparse.Namespace) -> Guidance:
     from pipeline.files.guidance import Guidance
 
     return Guidance(tuple(options.hint), options.hints, options.keep).with_reference(options.reference)
+
+
+def _repeat(options: argparse.Namespace) -> int:
+    to_file = _names_a_file(options.output)
+    reason = like.why_not(options, to_file) or _why_wrong_output(options, to_file)
+    return _misuse(reason) if reason else like.run(options, _placement, _misuse)
 
 
 def _names_a_file(output: Path) -> bool:

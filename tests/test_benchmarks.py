@@ -17,7 +17,7 @@ from benchmarks import cpu
 from benchmarks.cpu import judged, line, parts
 from benchmarks.training import convolution_backward_flop
 from pipeline import ColorPipeline, cascade, sources
-from pipeline.files import outputs, run
+from pipeline.files import coloring, outputs
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge, rgb_from_coarse
 from stages.diffusion.noise import draw_noise
@@ -110,11 +110,11 @@ def test_parts_add_up_to_the_call(monkeypatch):
     pipe, clock = ColorPipeline(Ticking(Empty()), Steady(Empty()), Enlarging(Empty())), Ticking.clock
     clock[0] = 0
     monkeypatch.setattr(cpu, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    before = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, run.load_photo, outputs.save_photo]
+    before = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, coloring.load_photo, outputs.save_photo]
     spent = parts(pipe, lambda: pipe(np.zeros((20, 30), np.uint8), generator=0, uncertainty=True))
     of_picture, of_map = (draws // cascade.CANDIDATES for draws in (8, cascade.UNCERTAINTY_DRAWS))
     assert (spent["draws"], spent["uncertainty map"]) == (of_picture, of_map) and of_map > of_picture > 0
     assert sum(spent.values()) == clock[0] == of_picture + of_map
     assert {"read", "encode", "order", "stage 2", "stage 3", "merge"} <= set(spent)
-    after = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, run.load_photo, outputs.save_photo]
+    after = [cascade.spread_order, cascade.Cascade._draws, sources.load_photo, coloring.load_photo, outputs.save_photo]
     assert before == after and "encode" not in vars(pipe.coarse)  # the clocks are gone

@@ -14,7 +14,7 @@ from tiny_stages import small
 
 from pipeline import cli
 from pipeline.color_pipeline import ColorPipeline
-from pipeline.files import run
+from pipeline.files import coloring
 from pipeline.files.names import find_inputs, plan
 from pipeline.files.records import Report, Settings
 from pipeline.images.read import load_photo
@@ -105,14 +105,14 @@ def test_every_sample_photo_keeps_its_luma(trichrome, tmp_path, data_folder):
 
 def test_notes_are_lines_of_their_photo(trichrome, tmp_path, monkeypatch):
     photo = write(tmp_path / "a.png")
-    real = run.load_photo
+    real = coloring.load_photo
 
     def load_photo(path, **options):
         read = real(path, **options)
         read.notes = ("its profile is broken: ignored",)
         return read
 
-    monkeypatch.setattr(run, "load_photo", load_photo)
+    monkeypatch.setattr(coloring, "load_photo", load_photo)
     code, _, said = trichrome(photo, "-o", tmp_path / "out")
     assert code == 0 and said == [f"{photo}: note: its profile is broken: ignored"]
 

@@ -15,7 +15,7 @@ from command import tree, write
 from PIL import Image
 
 from pipeline.color_pipeline import ColorPipeline
-from pipeline.files import run
+from pipeline.files import coloring
 from pipeline.files.manifest import MANIFEST, RECIPE
 from stages.seeds import NoiseSource, noise_key
 
@@ -165,7 +165,7 @@ def test_groups_for_a_card_give_the_same_files(trichrome, tmp_path, monkeypatch)
     assert trichrome.pipe.stages["stage2"].batches == [4, 4]
     one, four = tree(tmp_path / "one"), tree(tmp_path / "four")
     assert set(one) == set(four) and len(one) == 5
-    monkeypatch.setattr(run, "GROUP_PIXELS", 1)
+    monkeypatch.setattr(coloring, "GROUP_PIXELS", 1)
     trichrome.pipe.stages["stage2"].batches.clear()
     trichrome(tmp_path / "in", "-o", tmp_path / "memory")
     assert trichrome.pipe.stages["stage2"].batches == [4] * 5

@@ -28,10 +28,10 @@ LEVELS = {
     "pipeline.images": 5, "pipeline.progress": 5, "pipeline.placement": 5, "pipeline.kept": 5,
     "pipeline.full_resolution": 6, "pipeline.known_colors": 6, "pipeline.folder": 6, "pipeline.open_photo": 6,
     "pipeline.output": 6, "pipeline.request": 6, "pipeline.sources": 7, "pipeline.leaning": 7, "pipeline.guides": 8,
-    "pipeline.reduced": 7,
+    "pipeline.reduced": 7, "pipeline.provenance": 8,
     "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
-    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12,
+    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.info": 12, "pipeline.like": 12,
     "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
@@ -44,6 +44,7 @@ KEPT_APART = {
     "diffusers": set(),
     "fastapi": {f"pipeline.app.{name}" for name in ("api", "downloads", "page", "pictures", "problems", "server")},
     "matplotlib": {"pipeline.demo"},
+    "pillow_heif": {"pipeline.images.heif"},
     "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
     "sklearn": {"pipeline.demo"},
     "starlette": {f"pipeline.app.{name}" for name in ("forms", "guard", "problems", "worker")},
@@ -202,7 +203,8 @@ def test_using_the_cascade_loads_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
-    heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton"}
+    heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton",
+             "pillow_heif"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then

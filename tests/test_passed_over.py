@@ -157,7 +157,7 @@ def test_a_full_or_broken_disk_ends_the_run_at_once(trichrome, tmp_path, monkeyp
     monkeypatch.setattr(trichrome.pipe, "small_photos", counted)
     monkeypatch.setattr(partial.os, "fsync", full)
     code, out, said = trichrome(source, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl")
-    assert code == 1 and len(colored) == 1
+    assert code == 1 and len(colored) <= 2, "the next one is at hand while this one is written"
     assert out[0].startswith("0 colored, 0 skipped (finished before), 1 failed")
     assert said == [f"the output folder {tmp_path / 'out'} can not be written to: {os.strerror(number)}; stopped, the "
                     "same command goes on from here"]  # fmt: skip
@@ -191,7 +191,7 @@ def test_a_vanished_output_folder_ends_the_run_and_is_not_made_again(trichrome, 
 
     monkeypatch.setattr(trichrome.pipe, "small_photos", vanishing)
     code, _, said = trichrome(source, "-o", out)
-    assert code == 1 and len(colored) == 2 and not out.exists()
+    assert code == 1 and len(colored) <= 3 and not out.exists()
     assert said[-1].startswith(f"the output folder {out} can not be written to: it is not there any more; stopped")
 
 
@@ -224,7 +224,7 @@ def test_an_output_folder_that_can_not_be_made(trichrome, tmp_path):
 def test_what_is_ignored_is_counted_and_named(trichrome, tmp_path):
     source = tmp_path / "in"
     write(source / "a.png")
-    for name in ("b.gif", "c.txt", "d.heic", "e.pdf", "empty/f.doc", ".hidden.png"):
+    for name in ("b.gif", "c.txt", "d.psd", "e.pdf", "empty/f.doc", ".hidden.png"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(b"x")
     (source / "bare/deeper").mkdir(parents=True)

@@ -21,9 +21,10 @@ class Locked(Exception):
 
 
 @contextmanager
-def locked(out: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """The folder for the block. Raises Locked while another process has it.
+def locked(out: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """The folder for the block; gives the handle of its lock: a child that inherits it holds the folder too.
 
+    Raises Locked while another process has it.
     say: is told where the file system knows no locks, and the folder is used without
     """
     path = out / LOCK
@@ -35,7 +36,7 @@ def locked(out: Path, say: Callable[[str], None]) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
         try:
-            yield
+            yield handle
         finally:
             with suppress(OSError):  # the folder may be gone; elsewhere an open file can not be removed
                 path.unlink()

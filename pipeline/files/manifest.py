@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from pipeline.files.records import Job
+from pipeline.provenance.record import RECIPE
 from stages.checkpoint import sha256_of
 
 MANIFEST = ".trichrome.jsonl"
 MANIFEST_FORMAT = 1
-# Of coloring: raised whenever the same photo, settings and weights would give other bytes than before.
-# 1: one noise for all photos of a seed; 2: each photo has its own.
-RECIPE = 2
 
 
 class Manifest:
@@ -26,6 +25,7 @@ class Manifest:
         self.last: dict[str, dict[str, Any]] = {}
         self.unreadable = 0
         self._newline = b""
+        self._one_line = threading.Lock()
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -47,7 +47,10 @@ class Manifest:
 
     def append(self, record: dict[str, Any]) -> None:
         """One line, in one write, on the disk when this returns."""
-        record = {"format": MANIFEST_FORMAT, **record}
+        with self._one_line:
+            self._append({"format": MANIFEST_FORMAT, **record})
+
+    def _append(self, record: dict[str, Any]) -> None:
         line = self._newline + json.dumps(record).encode() + b"\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -104,7 +107,8 @@ class Manifest:
         return _is_same(self.out / output, entry)
 
 
-def _stamp(path: Path) -> dict[str, Any]:
+def stamp(path: Path) -> dict[str, Any]:
+    """Size, time of change and SHA-256 of a file."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
 

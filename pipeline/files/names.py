@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.files.guidance import HINTS, hints_files
 from pipeline.files.records import Job, Report, Settings
-from pipeline.images.photo import FORMATS
+from pipeline.images.photo import FORMATS, READ_ONLY
 from pipeline.images.read import page_count
 
 SUFFIX_OF = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp"}
@@ -18,14 +19,37 @@ OTHER_FORMAT = "of formats that are not read"
 HIDDEN = "hidden"
 NOT_FOLLOWED = "links to folders, which are not followed"
 NO_PHOTO = "folders without a photograph"
+NOT_CHOSEN = "left out by --include and --exclude"
 OF_HINTS = "of hints, which their photos take"
 LOST_HINTS = "of hints without their photo"
 
 
-def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True)
+class Chosen:
+    """Which photos of folders are taken, by globs; those named directly always are.
+
+    A glob with a slash is of the path below the folder given, another one of the name; * reaches over slashes.
+    include: one of these must fit, where there are any; exclude: none of these may
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, place: Path) -> bool:
+        """place: below the folder that was given"""
+
+        def fits(globs: Iterable[str]) -> bool:
+            return any(fnmatchcase(place.as_posix() if "/" in glob else place.name, glob) for glob in globs)
+
+        return (not self.include or fits(self.include)) and not fits(self.exclude)
+
+
+def find_inputs(
+    paths: Iterable[Path], out: Path, report: Report, chosen: Chosen = Chosen()  # noqa: B008  (frozen)
+) -> list[tuple[Path, Path]]:
     """The photos behind the paths given: (file, its place relative to the output folder), sorted by place.
 
-    A file is taken whatever its suffix. A folder is searched to the bottom for the suffixes of `FORMATS`, hidden files
+    A file is taken whatever its suffix. A folder is searched to the bottom for the suffixes that are read, hidden files
     and folders and the output folder left out; its structure is kept. Of several folders each keeps its own name too.
     A path that does not exist or can not be read is added to `report.failed`, what else is passed over to
     `report.ignored`. A file met twice counts once.
@@ -70,7 +94,11 @@ def find_inputs(paths: Iterable[Path], out: Path, report: Report) -> list[tuple[
                 if reason := _why_ignored(name):
                     report.ignored += [(file, reason)] if not name.startswith(".trichrome.") else []
                     continue
-                photos.setdefault(os.path.realpath(file), (file, top / file.relative_to(path)))
+                place = file.relative_to(path)
+                if chosen.takes(place):
+                    photos.setdefault(os.path.realpath(file), (file, top / place))
+                else:
+                    report.ignored.append((file, NOT_CHOSEN))
                 holding.update((here, *here.parents))
         empty = set(searched) - holding
         report.ignored += [(folder, NO_PHOTO) for folder in searched if folder in empty and folder.parent not in empty]
@@ -95,7 +123,7 @@ def _to_search(here: Path, folders: list[str], target: str, report: Report) -> l
 def _why_ignored(name: str) -> str | None:
     if name.startswith("."):
         return HIDDEN
-    return None if Path(name).suffix.lower() in FORMATS else OTHER_FORMAT
+    return None if Path(name).suffix.lower() in (*FORMATS, *READ_ONLY) else OTHER_FORMAT
 
 
 def plan(inputs: Sequence[tuple[Path, Path]], out: Path, settings: Settings, report: Report) -> list[Job]:
@@ -171,6 +199,8 @@ def _pages(job: Job, settings: Settings) -> list[Job]:
 
 def _renamed(place: Path, wanted: str) -> Path:
     suffix = place.suffix.lower()
+    if suffix in READ_ONLY:
+        return place.with_suffix(".png" if wanted == "keep" else SUFFIX_OF[wanted])
     if suffix not in FORMATS:  # a file without a known suffix, named on the command line
         return place.with_name(place.name + (".png" if wanted == "keep" else SUFFIX_OF[wanted]))
     if wanted == "keep" or FORMATS[suffix] == wanted:

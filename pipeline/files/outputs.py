@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.files.broken import OutputLost, check_still_there
-from pipeline.files.manifest import Manifest, _stamp
+from pipeline.files.manifest import Manifest, stamp
 from pipeline.files.records import Job, Loaded, Refused, Settings
 from pipeline.full_resolution import UNCERTAINTY_WHITE, full_size_uncertainty
+from pipeline.images.notes import collected
 from pipeline.images.overlay import overlaid
+from pipeline.images.photo import Photo
 from pipeline.images.write import save_map, save_photo, written_as
+from pipeline.output import ImageInfo, SmallPhoto
+from pipeline.provenance.maker import Maker, shown_as
+from pipeline.provenance.record import with_record
 
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
-    from pipeline.output import SmallPhoto
 
 
 def check_way(job: Job, out: Path, manifest: Manifest | None, overwrite: bool) -> None:
@@ -40,51 +46,86 @@ def check_way(job: Job, out: Path, manifest: Manifest | None, overwrite: bool) -
                           "--overwrite replaces it")  # fmt: skip
 
 
-def write_outputs(
-    pipe: ColorPipeline, loaded: Loaded, small: SmallPhoto, out: Path, settings: Settings, manifest: Manifest | None
-) -> list[str]:
-    """All outputs of one photo and their two lines in the manifest; returns the notes on them.
+class PhotoFiles:
+    """The files of one photo and their two lines in the manifest, written step by step, see `steps`.
 
-    Raises OutputLost where the folder, and not this photo, is at fault.
+    Every step raises OutputLost where the folder, and not this photo, is at fault.
+    maker: of the records that the files carry; None: they carry none
+    notes: what is worth knowing of them, in their order
     """
-    job, photo = loaded.job, loaded.photo
-    notes = dict.fromkeys(loaded.notes)
-    with _warnings_to(notes):
-        photo = written_as(job.pictures[0], photo)
-    source = {"path": str(job.source.resolve()), **_stamp(job.source)}
-    with _writing(out):
-        if manifest is not None:
-            manifest.append({
-                "event": "begin", "input": source, "outputs": [{"path": output.as_posix()} for output in job.outputs],
-            })  # fmt: skip
-    written: list[dict[str, object]] = []
-    first = None
-    for output, picture in zip(job.pictures, small.pictures, strict=True):
-        full, said = pipe.full_size(photo, picture, photo.depth, settings.strength, loaded.guide.kept)
-        notes.update(dict.fromkeys(said))
-        first = full.rgb if first is None else first
-        with _writing(out), _warnings_to(notes):
-            (out / output).parent.mkdir(parents=True, exist_ok=True)
-            save_photo(out / output, full.rgb, photo, quality=settings.quality)
-            written.append(
-                {"path": output.as_posix(), "candidate": picture.info.candidate, **_stamp(out / output)}
-            )
-    with _writing(out):
-        if small.uncertainty is not None:
-            levels = full_size_uncertainty(small.uncertainty, photo.gray.shape, levels=True)
+
+    def __init__(
+        self, loaded: Loaded, out: Path, settings: Settings, manifest: Manifest | None, maker: Maker | None,
+        run: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self.job, self.out, self.settings, self.manifest, self.maker = loaded.job, out, settings, manifest, maker
+        self.loaded, self.run = loaded, run
+        self.notes = dict.fromkeys(loaded.notes)
+        with collected() as notes:
+            self.photo = written_as(self.job.pictures[0], loaded.photo)
+        self.notes.update(notes)
+        self._written: list[dict[str, object]] = []
+
+    def begin(self) -> None:
+        outputs = [{"path": output.as_posix()} for output in self.job.outputs]
+        with _writing(self.out):
+            if self.manifest is not None:
+                self.manifest.append({"event": "begin", "input": self.loaded.source, "outputs": outputs})
+
+    def picture(self, number: int, info: ImageInfo, rgb: NDArray[Any]) -> None:
+        """number: of the picture among those of the photo, from 1; rgb: (H, W, 3) levels"""
+        output = self.job.pictures[number - 1]
+        with _writing(self.out), collected() as notes:
+            (self.out / output).parent.mkdir(parents=True, exist_ok=True)
+            photo = self._recorded(self.photo, info, number, "picture", output)
+            save_photo(self.out / output, rgb, photo, quality=self.settings.quality)
+            self._written.append({"path": output.as_posix(), "candidate": info.candidate, **stamp(self.out / output)})
+        self.notes.update(notes)
+
+    def maps(self, info: ImageInfo, levels: NDArray[np.uint8], rgb: NDArray[Any]) -> None:
+        """The map of the first picture (H, W), and the same over that picture, (H, W, 3) levels."""
+        job, bare = self.job, dataclasses.replace(self.photo, xmp=None)
+        with _writing(self.out):
             if job.uncertainty is not None:
-                save_map(out / job.uncertainty, levels, photo.dpi)
-            if job.overlay is not None and first is not None:
-                narrow = first if first.dtype == np.uint8 else np.rint(first / 257).astype(np.uint8)
-                save_map(out / job.overlay, overlaid(narrow, levels, UNCERTAINTY_WHITE), photo.dpi)
-        for output in job.outputs[len(job.pictures) :]:
-            written.append({"path": output.as_posix(), "candidate": None, **_stamp(out / output)})
-        if manifest is not None:
-            manifest.append({
-                "event": "done", "input": source, "key": loaded.key, "outputs": written, "device": str(pipe.device),
-                "dtype": str(pipe.dtype).removeprefix("torch."), "notes": list(notes),
-            })  # fmt: skip
-    return list(notes)
+                told = self._recorded(bare, info, 1, "uncertainty", job.uncertainty)
+                save_map(self.out / job.uncertainty, levels, bare.dpi, told.xmp)
+            if job.overlay is not None:
+                narrow = rgb if rgb.dtype == np.uint8 else np.rint(rgb / 257).astype(np.uint8)
+                told = self._recorded(bare, info, 1, "overlay", job.overlay)
+                save_map(self.out / job.overlay, overlaid(narrow, levels, UNCERTAINTY_WHITE), bare.dpi, told.xmp)
+            for output in job.outputs[len(job.pictures) :]:
+                self._written.append({"path": output.as_posix(), "candidate": None, **stamp(self.out / output)})
+
+    def done(self) -> None:
+        with _writing(self.out):
+            if self.manifest is not None:
+                self.manifest.append({
+                    "event": "done", "input": self.loaded.source, "key": self.loaded.key, "outputs": self._written,
+                    **self.run, "notes": list(self.notes),
+                })  # fmt: skip
+
+    def _recorded(self, photo: Photo, info: ImageInfo, number: int, what: str, output: Path) -> Photo:
+        if self.maker is None:
+            return photo
+        file = shown_as(what, output, self.settings.quality)
+        record = self.maker.record(photo, info, number, file, self.loaded.guide)
+        return with_record(photo, record)
+
+
+def steps(pipe: ColorPipeline, files: PhotoFiles, small: SmallPhoto) -> Iterator[Callable[[], None]]:
+    """The steps that write a photo: the pipeline's work is done between them, the writing when they are called."""
+    yield files.begin
+    first: NDArray[Any] | None = None
+    for number, picture in enumerate(small.pictures, 1):
+        strength, kept = files.settings.strength, files.loaded.guide.kept
+        full, said = pipe.full_size(files.photo, picture, files.photo.depth, strength, kept)
+        files.notes.update(dict.fromkeys(said))
+        first = full.rgb if first is None and small.uncertainty is not None else first
+        yield partial(files.picture, number, picture.info, full.rgb)
+    if small.uncertainty is not None and first is not None:
+        levels = full_size_uncertainty(small.uncertainty, files.photo.gray.shape, levels=True)
+        yield partial(files.maps, small.pictures[0].info, levels, first)
+    yield files.done
 
 
 @contextmanager
@@ -97,15 +138,6 @@ def _writing(out: Path) -> Iterator[None]:
     except Exception as error:
         check_still_there(out, error)
         raise
-
-
-@contextmanager
-def _warnings_to(notes: dict[str, None]) -> Iterator[None]:
-    """Warnings of the block become notes, one line each, instead of lines of Python source on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    notes.update((" ".join(str(warning.message).split()), None) for warning in caught)
 
 
 def reason_of(error: Exception, source: Path) -> str:

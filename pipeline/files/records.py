@@ -20,6 +20,7 @@ class Settings:
     max_pixels: of pictures that are read, see `load_photo`
     palette: colors that pictures lean to, as people write them; strength: factor on the chroma at the end
     candidate: number of the draw that is the one picture; None: it is chosen
+    provenance: outputs carry the record of their coloring
     """
 
     samples: int = 1
@@ -36,6 +37,7 @@ class Settings:
     palette: tuple[str, ...] = ()
     strength: float = 1.0
     candidate: int | None = None
+    provenance: bool = True
 
     def record(self, suffix: str) -> dict[str, Any]:
         """As the manifest keeps them for an output of this suffix: `format` shows in the name, `quality`
@@ -47,7 +49,8 @@ class Settings:
             del kept["strength"]
         if self.candidate is None:
             del kept["candidate"]
-        for name in ("page", "overlay", "palette"):  # younger than other manifests, which have no such entries
+        # Younger than other manifests, which have no such entries.
+        for name in ("page", "overlay", "palette", "provenance"):
             if not kept[name]:
                 del kept[name]
         if FORMATS[suffix.lower()] in ("png", "tiff"):
@@ -77,21 +80,30 @@ class Job:
 @dataclass(frozen=True)
 class Loaded:
     """A job under way: its photo, notes on its file, what the manifest will call finished, and what guides its colors.
+
+    source: the manifest's entry of the input
+    said: on what was colored before and now is replaced
     """
 
     job: Job
     photo: Photo
     notes: tuple[str, ...]
     key: dict[str, Any]
+    source: dict[str, Any]
+    said: str | None = None
     guide: Guide = field(default_factory=Guide)
 
 
 @dataclass
 class Report:
-    """What happened. `failed` and `ignored` are (path, one-line reason); `notes` likewise, of photos that went well."""
+    """What happened, or would: `planned`.
+
+    `failed` and `ignored` are (path, one-line reason); `notes` likewise, of photos that went well.
+    """
 
     colored: int = 0
     skipped: int = 0
+    planned: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[tuple[Path, str]] = field(default_factory=list)
     ignored: list[tuple[Path, str]] = field(default_factory=list)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Status = Literal["colored", "skipped", "failed", "ignored"]
+Status = Literal["colored", "skipped", "failed", "ignored", "planned"]
 NAMED = 3  # of the ignored of one kind in the summary; the report has them all
 
 
@@ -17,7 +17,7 @@ NAMED = 3  # of the ignored of one kind in the summary; the report has them all
 class Outcome:
     """Of one input: what it became, and why not.
 
-    outputs: the files, of "colored" and "skipped"; notes: of "colored"; reason: of "failed" and "ignored"
+    outputs: the files, of "colored", "skipped" and "planned"; notes: of "colored"; reason: of "failed" and "ignored"
     """
 
     input: Path
@@ -31,7 +31,7 @@ class Outcome:
         """For a person."""
         name = f"{self.input}" if self.page is None else f"{self.input}, page {self.page}"
         if self.outputs:
-            what = "skipped (finished before)" if self.status == "skipped" else self.status
+            what = {"skipped": "skipped (finished before)", "planned": "would be colored"}.get(self.status, self.status)
             return f"{name}: {what}: {', '.join(map(str, self.outputs))}"
         return f"{name}: {self.status}: {self.reason}"
 

@@ -88,9 +88,10 @@ def _why_no_report(path: Path) -> str | None:
     return None
 
 
-def print_summary(report: Report) -> None:
+def print_summary(report: Report, dry: bool = False) -> None:
     """On stdout; what was passed over has a line of its own."""
-    print(f"{report.colored} colored, {report.skipped} skipped (finished before), "
+    what = f"{report.planned} would be colored" if dry else f"{report.colored} colored"
+    print(f"{what}, {report.skipped} skipped (finished before), "
           f"{len(report.failed)} failed, {report.seconds:.1f} s")  # fmt: skip
     if sentence := ignored_sentence(report.ignored):
         print(shown(sentence))

@@ -173,7 +173,8 @@ def test_fields_are_options_of_the_command(monkeypatch, capsys):
     options = set(re.findall(r"--([a-z][a-z-]*)", capsys.readouterr().out))
     assert set(OPTIONS) | set(FILES) - {"file"} <= options
     of_the_server = {"help", "output", "device", "dtype", "weights", "rank-with", "report", "progress", "overwrite",
-                     "max-megapixels"}  # fmt: skip
+                     "max-megapixels", "no-provenance", "like", "include", "exclude", "dry-run", "threads", "workers",
+                     "sheet"}  # fmt: skip
     assert options - set(OPTIONS) - set(FILES) == of_the_server, "every other option is a field"
 
 

@@ -1,6 +1,7 @@
 """Stops the command in the middle of its writes, and looks at what is left.
 
     python tests/fuzz/kills.py --count 100
+    python tests/fuzz/kills.py --count 30 --photos 300 --workers 2
 
 A round: photographs are colored into a folder, a signal comes while a file is half written. Then every file that has
 its name is complete, none is doubled or lost, and the same command goes on to the same bytes as one that was let be.
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from pipeline.files.manifest import MANIFEST
 
 COMMAND = [sys.executable, str(Path(__file__).resolve().parent / "plain.py")]
 EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+WORKER = "of a worker"  # SIGKILL, which its command survives
 SECONDS = 120  # for one command
 
 
@@ -39,62 +42,94 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else {}
 
 
-def start(source: Path, out: Path) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, str(source), "-o", str(out), "--preview"], stderr=subprocess.PIPE,
+def start(source: Path, out: Path, workers: int = 1) -> subprocess.Popen:
+    more = [] if workers == 1 else ["--threads", "1", "--workers", str(workers)]
+    return subprocess.Popen([*COMMAND, str(source), "-o", str(out), "--preview", *more], stderr=subprocess.PIPE,
                             stdout=subprocess.DEVNULL, text=True)  # fmt: skip
 
 
-def strike(source: Path, out: Path, number: signal.Signals, delay: float) -> tuple[int, bool, str]:
+def children(process: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def strike(
+    source: Path, out: Path, kind: signal.Signals | str, delay: float, workers: int
+) -> tuple[int, bool, str]:
     """(exit code, whether a file was half written when the signal came, stderr)."""
-    child = start(source, out)
+    child = start(source, out, workers)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(child.stderr or ()))  # a full pipe would stop it
+    reader.start()
     limit = time.monotonic() + SECONDS
     while child.poll() is None and time.monotonic() < limit and not list(out.glob(".*.part")):
         time.sleep(0.002)
     time.sleep(delay)
     writing = bool(list(out.glob(".*.part")))
-    child.send_signal(number)
-    _, said = child.communicate(timeout=SECONDS)
-    return child.returncode, writing, said
+    if child.poll() is None:
+        if isinstance(kind, signal.Signals):
+            child.send_signal(kind)
+        elif at_work := children(child.pid):
+            os.kill(at_work[0], signal.SIGKILL)
+    code = child.wait(SECONDS)
+    reader.join(SECONDS)
+    return code, writing, "".join(said)
 
 
-def faults(expected: dict[str, bytes], out: Path, code: int, number: signal.Signals, said: str) -> list[str]:
+def faults(expected: dict[str, bytes], out: Path, code: int, kind: signal.Signals | str, said: str) -> list[str]:
     """What is wrong after a signal."""
     found = files_of(out)
     pictures = {name: data for name, data in found.items() if not name.startswith(".")}
     wrong = [f"{name} is not what it should be" for name, data in pictures.items() if expected.get(name) != data]
-    if code not in (EXITS[number], 0):  # 0: the last photo was at hand
-        wrong.append(f"exit code {code} after {number.name}")
-    if number != signal.SIGKILL and (parts := [name for name in found if name.endswith(".part")]):
+    if code not in ((EXITS[kind], 0) if isinstance(kind, signal.Signals) else (0,)):  # 0: the last photo was at hand
+        wrong.append(f"exit code {code}")
+    if kind != signal.SIGKILL and (parts := [name for name in found if name.endswith(".part")]):
         wrong.append(f"left {parts}")
+    if kind == WORKER and pictures.keys() != expected.keys():
+        wrong.append(f"{len(expected.keys() - pictures.keys())} photos went with the worker")
     if "Traceback" in said or "Exception ignored" in said:
         wrong.append(said)
     return wrong
 
 
-def rounds(count: int, seed: int = 0, signals: Sequence[signal.Signals] = tuple(EXITS)) -> tuple[list[str], int]:
-    """(findings, how many signals came while a file was half written) of `count` rounds."""
+def finished(source: Path, out: Path, workers: int) -> tuple[int, str]:
+    """The command, run to its end: (exit code, stderr). The workers of a killed one may hold the folder a moment."""
+    limit = time.monotonic() + SECONDS
+    while True:
+        child = start(source, out, workers)
+        _, said = child.communicate(timeout=SECONDS)
+        if child.returncode != 2 or "is in use by another" not in said or time.monotonic() > limit:
+            return child.returncode, said
+        time.sleep(0.2)
+
+
+def rounds(
+    count: int, seed: int = 0, kinds: Sequence[signal.Signals | str] = tuple(EXITS), photos: int = 2, workers: int = 1
+) -> tuple[list[str], int]:
+    """(findings, how many signals came while a file was half written) of `count` rounds.
+
+    photos: many are small ones, and a signal may come at any moment of the run; workers: processes at work
+    """
     rng = np.random.default_rng(seed)
     findings, hits = [], 0
     with tempfile.TemporaryDirectory() as place:
         source, whole = Path(place) / "in", Path(place) / "whole"
         source.mkdir()
-        large_photos(source)
+        large_photos(source, photos, 1600 if photos <= 2 else 200)
         begun = time.monotonic()
-        start(source, whole).communicate(timeout=SECONDS)
+        finished(source, whole, workers)
         expected = {name: data for name, data in files_of(whole).items() if not name.startswith(".")}
         assert len(expected) == len(list(source.iterdir())), "the command without signals"
-        write = (time.monotonic() - begun) / 10
+        longest = (time.monotonic() - begun) / (10 if photos <= 2 else 1.5)
         for number in range(count):
-            out, kind = Path(place) / f"out{number}", signals[number % len(signals)]
-            code, writing, said = strike(source, out, kind, float(rng.uniform(0, write)))
+            out, kind = Path(place) / f"out{number}", kinds[number % len(kinds)]
+            code, writing, said = strike(source, out, kind, float(rng.uniform(0, longest)), workers)
             hits += writing
             wrong = faults(expected, out, code, kind, said)
-            again = start(source, out)
-            _, said = again.communicate(timeout=SECONDS)
+            again, said = finished(source, out, workers)
             left = files_of(out)
-            if again.returncode or {name: data for name, data in left.items() if name != MANIFEST} != expected:
-                wrong.append(f"the next run: exit {again.returncode}, {sorted(left)}: {said}")
-            findings += [f"round {number}, {kind.name}: {fault}" for fault in wrong]
+            if again or {name: data for name, data in left.items() if name != MANIFEST} != expected:
+                wrong.append(f"the next run: exit {again}, {sorted(left.keys() ^ expected.keys())}: {said}")
+            findings += [f"round {number}, {getattr(kind, 'name', kind)}: {fault}" for fault in wrong]
             for path in out.iterdir():
                 os.unlink(path)
     return findings, hits
@@ -104,8 +139,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--photos", type=int, default=2, help="2 large ones, or more that are small")
+    parser.add_argument("--workers", type=int, default=1, help="processes at work, which are killed too")
     options = parser.parse_args()
-    findings, hits = rounds(options.count, options.seed)
+    kinds: tuple[signal.Signals | str, ...] = tuple(EXITS) if options.workers == 1 else (*EXITS, WORKER)
+    findings, hits = rounds(options.count, options.seed, kinds, options.photos, options.workers)
     print(f"{options.count} rounds, {hits} signals during a write, {len(findings)} findings")
     print("\n".join(findings))
     return 1 if findings else 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline import cli
 from pipeline.color_pipeline import ColorPipeline
+from pipeline.files import team
 from stages.color.resample import resize
 from stages.color.spaces import merge
 from stages.faces import (
@@ -79,5 +80,7 @@ def plain_pipeline() -> ColorPipeline:
 
 
 if __name__ == "__main__":
+    given = sys.argv[2:] if sys.argv[1] == "colorize" else sys.argv[1:]  # as its own worker it is given all of it
+    team.COMMAND = [sys.executable, __file__]
     with mock.patch.object(ColorPipeline, "from_pretrained", lambda source=None, **_: plain_pipeline()):
-        sys.exit(cli.main(["colorize", *sys.argv[1:], "--device", "cpu"]))
+        sys.exit(cli.main(["colorize", *given, "--device", "cpu"]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
 import pytest
-from kills import COMMAND, files_of, large_photos, rounds, start
+from kills import COMMAND, WORKER, files_of, large_photos, rounds, start
 
 from pipeline.files.lock import LOCK
 
@@ -15,6 +16,12 @@ def test_five_rounds():
     findings, hits = rounds(5)
     assert findings == []
     assert hits >= 3, "signals must come during writes"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs 2 cores")
+def test_two_workers_one_of_which_is_killed():
+    findings, _ = rounds(2, kinds=(WORKER, signal.SIGKILL), photos=12, workers=2)
+    assert findings == []
 
 
 @pytest.fixture
