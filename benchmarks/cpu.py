@@ -21,6 +21,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -192,15 +193,16 @@ def dtype_of(options: argparse.Namespace) -> torch.dtype:
 def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
     """Seconds of one call, part by part; what is left is reducing the photo, and Python."""
     from pipeline import cascade, sources
-    from pipeline.files import outputs, run
+    from pipeline.files import coloring, outputs
 
     spent: dict[str, float] = {}
-    running: list[str] = []
+    here = threading.local()  # reading and writing have threads of their own
 
     def clocked(owner: Any, name: str, part: str | Callable[..., str]) -> None:
         whole = getattr(owner, name)
 
         def measured(*args: Any, **kwargs: Any) -> Any:
+            running: list[str] = here.__dict__.setdefault("running", [])
             if running:  # within another part, whose seconds these are
                 return whole(*args, **kwargs)
             running.append(part if isinstance(part, str) else part(*args, **kwargs))
@@ -217,7 +219,7 @@ def parts(pipe: ColorPipeline, call: Callable[[], object]) -> dict[str, float]:
         return "uncertainty map" if purpose == "uncertainty" else "draws"
 
     with ExitStack() as patches:
-        for module in (sources, run):
+        for module in (sources, coloring):
             clocked(module, "load_photo", "read")
         clocked(pipe.coarse, "encode", "encode")
         clocked(pipe.coarse, "preview", "preview")
