@@ -76,7 +76,8 @@ class PhotoFiles:
         """number: of the picture among those of the photo, from 1; rgb: (H, W, 3) levels"""
         output = self.job.pictures[number - 1]
         with _writing(self.out), collected() as notes:
-            (self.out / output).parent.mkdir(parents=True, exist_ok=True)
+            for folder in reversed(output.parents[:-1]):  # below the output folder, which may be gone
+                (self.out / folder).mkdir(exist_ok=True)
             photo = self._recorded(self.photo, info, number, "picture", output)
             save_photo(self.out / output, rgb, photo, quality=self.settings.quality)
             self._written.append({"path": output.as_posix(), "candidate": info.candidate, **stamp(self.out / output)})
