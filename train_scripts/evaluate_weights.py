@@ -1,6 +1,6 @@
 """Are these weights better than those? Two pipelines on the same photographs.
 
-    git worktree add ../before v2
+    git worktree add ../before REVISION
     python train_scripts/evaluate_weights.py --against ../before/pipeline/weights --set photos128
 
 Rows of both: the preview, scored at 64x64, and the default output, at the photographs' size. Each row of these weights
