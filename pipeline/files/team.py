@@ -42,8 +42,9 @@ def team_for(options: Namespace, device: str) -> Team | None:
     if count is None:
         count = {"cuda": torch.cuda.device_count(), "cpu": max(1, cores // threads)}.get(device, 1)
     if device == "cpu" and count > 1 and count * threads > cores:
+        fit = f"--threads {cores // count}" if count <= cores else f"at most --workers {cores}"
         raise ValueError(f"{count} workers of {threads} threads each are more than the {cores} cores there are, and "
-                         f"several times slower; with --workers {count} give --threads {max(1, cores // count)}")
+                         f"several times slower; give {fit}")
     return None if count == 1 else Team(count, options.arguments, AHEAD[device])
 
 
