@@ -49,7 +49,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test,train,app]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,train,app,video]'
 	touch $@
 
 $(VENV)/.test-app: $(VENV)/.test $(VENV)/.demo

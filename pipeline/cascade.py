@@ -110,6 +110,15 @@ class Cascade:
             draws = self._draws(encoding, sources, candidates, SampleOptions(), "stage1", None, once)
         return encoding.gray64[:1].float().cpu(), draws
 
+    @torch.no_grad()
+    def put_right(self, photo: Photo, rgb256: Tensor, guide: Guide) -> Tensor:
+        """A picture of a photo at its luma after what the guide knows of places, whoever made it: (3, 256, 256)."""
+        with self._autocast():
+            known = self._known(self._encoding([photo]), [photo], [guide])
+        if known is None:
+            return rgb256
+        return known.obeyed(rgb256[None].to(self.device), self._gray256([photo])[:1], torch.zeros(1).long())[0].cpu()
+
     def _suggestions(
         self, encoding: Encoding, photo: int, of: Photo, picture: Tensor, draws: Tensor, known: KnownColors | None
     ) -> list[Suggestion]:

@@ -315,6 +315,10 @@ class ColorPipeline:
                 torch.cuda.empty_cache()
         return small
 
+    def put_right(self, photo: Photo, rgb256: Tensor, guide: Guide) -> Tensor:
+        """A small picture of a photo, (3, 256, 256) at its luma, after the hints and kept colors of a guide."""
+        return self._cascade(self.batch_size).put_right(photo, rgb256, guide)
+
     def full_size(
         self, photo: Photo, picture: SmallPicture, depth: int | None, strength: float = 1.0, kept: Kept | None = None
     ) -> tuple[FullSize, tuple[str, ...]]:

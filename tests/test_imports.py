@@ -31,7 +31,8 @@ LEVELS = {
     "pipeline.reduced": 7, "pipeline.provenance": 8,
     "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
-    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.info": 12, "pipeline.like": 12,
+    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.like": 12,
+    "pipeline.video": 12, "pipeline.info": 13,
     "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
@@ -40,6 +41,8 @@ NOT_FOR_THE_PIPELINE = {"stages.training", "stages.photographs", "stages.evaluat
 # Heavy or optional libraries, and the only modules that may import them.
 KEPT_APART = {
     "accelerate": {"stages.training.loop"},
+    "av": {"pipeline.video.encoding", "pipeline.video.film", "pipeline.video.record"},
+    "cv2": {"pipeline.video.flow"},
     "datasets": {"stages.training.data", "stages.evaluation.photos"},
     "diffusers": set(),
     "fastapi": {f"pipeline.app.{name}" for name in ("api", "downloads", "page", "pictures", "problems", "server")},
@@ -204,7 +207,7 @@ def test_using_the_cascade_loads_nothing_heavy():
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
     heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton",
-             "pillow_heif"}
+             "pillow_heif", "av", "cv2"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then

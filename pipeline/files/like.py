@@ -26,6 +26,9 @@ def record_to_repeat(like: Path, output: Path) -> dict[str, Any]:
     """The record of `like`, intact and of a picture that `output` can become. Raises RecordError, ImageError."""
     record = read_record(like)
     checked(record, like)
+    if record["file"]["shows"] in ("frame", "video"):
+        raise RecordError(f"{like} is of a video, where colors hang on the frames around; "
+                          "run trichrome video again")  # fmt: skip
     if record["file"]["shows"] != "picture":
         raise RecordError(f"{like} shows an {record['file']['shows']} map, not a picture; name the picture of it")
     if record["recipe"] != RECIPE:

@@ -1,0 +1,190 @@
+"""The command `trichrome video`: its options, messages and exit codes; the work is in run.py.
+
+Exit codes: 0 it is colored, 1 it can not be read, colored or written, 2 wrong usage, a missing extra, or an output in
+use, 130 and 143 interrupted by SIGINT or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.steering import palette_of
+from pipeline.video.errors import check_extra
+
+if TYPE_CHECKING:
+    from pipeline.video.settings import Summary, VideoSettings
+
+# torch takes more than a second to import: nothing up here may load it.
+
+__all__ = ["add_command"]
+
+GOES_ON = "interrupted; the same command goes on where this one stopped"
+Placement = Callable[[str, str], tuple[Any, Any]]
+"""Words of --device and --dtype -> torch.device and torch.dtype."""
+
+
+def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse does not name its type
+    """Adds `video` to the subcommands of `trichrome`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "video", help="color a video, or a folder of frames",
+        description="Color a video or a folder of frames so that the colors hold still. Sound, times, size, rotation "
+                    "and luma stay. Run again after an interruption, it goes on where it stopped.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("path", type=Path, metavar="PATH", help="video, or folder of frames in the order of their numbers")
+    add("-o", "--output", required=True, type=Path, metavar="OUT",
+        help="video to write: .mp4, .m4v, .mov or .mkv; of a folder of frames a folder")
+    add("--hints", action="append", type=_hints, default=[], metavar="FRAME=FILE",
+        help="known colors of a frame, counted from 0: a hints file (.json) or a picture of strokes; repeatable")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
+    add("--steps", type=int, metavar="N", help="sampling steps of stage 1 (default: its own)")
+    add("--pool", type=int, metavar="N", help="draws of which a scene takes the most central (default: stage 1's own)")
+    add("--superres-steps", type=int, metavar="N", help="steps of stage 3 (default: its own)")
+    add("--temperature", type=float, metavar="T", help="of stage 1's draws: less is surer and less varied")
+    add("--chroma-gain", type=float, metavar="G", help="factor on the chroma of stage 1's draws (default: its own)")
+    add("--sharpness", type=float, metavar="S", help="of the edges of color, 0 to 2 (default: the pipeline's own)")
+    add("--strength", type=float, default=1.0, metavar="S", help="factor on all chroma, 0 to 2 (default 1)")
+    add("--palette", type=palette_of, default=(), metavar="COLORS", help="colors that all frames lean to")
+    add("--reference", type=Path, metavar="FILE", help="a picture in color that all frames lean to")
+    add("--codec", choices=["h264", "hevc", "ffv1"], help="default: h264, of 10 bits hevc; ffv1, without loss, in .mkv")
+    add("--crf", type=int, choices=range(0, 52), default=16, metavar="N",
+        help="quality of h264 and hevc, 0 to 51, less is better (default %(default)s)")
+    add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q",
+        help="of frames that are JPEG or WebP, 1 to 100 (default %(default)s)")
+    add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks")
+    add("--threads", type=int, metavar="N", help="of the networks on a CPU (default: all cores)")
+    add("--no-provenance", action="store_true", help="do not write that colors are synthesized, and by what")
+    add("--overwrite", action="store_true", help="replace files in the way (an input is never replaced)")
+    add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
+    parser.set_defaults(run=partial(_video, placement=placement))
+
+
+def _video(options: argparse.Namespace, placement: Placement) -> int:
+    if len(dict(options.hints)) < len(options.hints):
+        return _misuse("--hints names a frame twice; put its hints into one file")
+    if options.threads is not None and options.threads < 1:
+        return _misuse(f"--threads must be a whole number from 1; got {options.threads}")
+    try:
+        check_extra()
+        import torch
+
+        from pipeline.color_pipeline import ColorPipeline
+
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        settings = _settings(options)
+        pipe = ColorPipeline.from_pretrained(options.weights).to(*placement(options.device, options.dtype))
+    except (ValueError, OSError) as error:
+        return _misuse(str(error))
+
+    from pipeline.files.interruptions import Interruptions
+    from pipeline.files.lock import Locked
+    from pipeline.video.run import color_video
+    from pipeline.video.settings import Telling
+    from stages.options import OptionError
+
+    bars = _Bars(options.progress or sys.stderr.isatty())
+    with Interruptions(bars.say, "after the frame at hand") as interruptions:
+        try:
+            summary = color_video(pipe, options.path, options.output, settings,
+                                  Telling(bars.say, bars.update, interruptions))  # fmt: skip
+        except (OptionError, Locked) as error:
+            return _misuse(str(error))
+        except (ValueError, OSError) as error:
+            bars.say(f"trichrome video: error: {error}")
+            return 1
+        finally:
+            bars.close()
+    if not summary.finished:
+        bars.say(GOES_ON)
+        return 128 + (interruptions.signal or 2)
+    print(_sentence(summary, options.output))
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> VideoSettings:
+    """Raises OptionError for values out of range, ValueError and OSError for files that are none."""
+    from pipeline.files.guidance import Guidance
+    from pipeline.request import Request
+    from pipeline.video.settings import VideoSettings
+    from stages.hints.palette import palette_chroma
+    from stages.options import SampleOptions
+
+    if not options.path.exists():
+        raise ValueError(f"{options.path}: no such file or folder")
+    guidance = Guidance().with_reference(options.reference)
+    request = Request(
+        options=SampleOptions(
+            steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
+            chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
+        ),
+        palette=palette_chroma(options.palette) if options.palette else None, strength=options.strength,
+    )  # fmt: skip
+    return VideoSettings(
+        request, options.seed, guidance.reference, guidance.reference_sha256, dict(options.hints), options.codec,
+        options.crf, options.quality, not options.no_provenance, options.overwrite,
+    )  # fmt: skip
+
+
+class _Bars:
+    """Progress on stderr, a bar for each thing that is done, with the time that is left. show: the bars"""
+
+    def __init__(self, show: bool) -> None:
+        self.show, self.what = show, ""
+        self.bar: Any = None  # Any: tqdm has no types
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        if not self.show:
+            return
+        if what != self.what:
+            from tqdm import tqdm
+
+            self.close()
+            self.what = what
+            self.bar = tqdm(desc=what, total=total, initial=done, unit="frame", file=sys.stderr, dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, line: str) -> None:
+        from pipeline.files.report import shown
+
+        if self.bar is None:
+            print(shown(line), file=sys.stderr, flush=True)
+        else:
+            self.bar.write(shown(line), file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _hints(text: str) -> tuple[int, Path]:
+    number, _, file = text.partition("=")
+    if not (number.isascii() and number.isdigit() and file):
+        raise argparse.ArgumentTypeError(f"expected FRAME=FILE, such as 120=frame.hints.json, got {text!r}")
+    if not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"{file}: no such file")
+    return int(number), Path(file)
+
+
+def _sentence(summary: Summary, output: Path) -> str:
+    if summary.frames == 0:
+        return f"{output} is finished already, by the same settings"
+    scenes = "1 scene" if summary.scenes == 1 else f"{summary.scenes} scenes"
+    before = summary.frames - summary.colored
+    earlier = f", {before} of them before" if before else ""
+    return f"{summary.frames} frames colored in {scenes}{earlier}, {summary.seconds:.1f} s"
+
+
+def _misuse(message: str) -> int:
+    from pipeline.files.report import shown
+
+    print(f"trichrome video: error: {shown(message)}", file=sys.stderr)
+    return 2
