@@ -4,7 +4,7 @@
 #   make test-app              the web page in a real browser: Debian's chromium, which it installs where it may
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
-#   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=)
+#   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=), and a video 90 times
 #   make soak-folder           stops a folder of 300 photos and its two workers 30 times
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,7 @@ fuzz: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/kills.py --count $(ROUNDS) --seed $(SEED)
+	$(VENV)/bin/python tests/fuzz/kills.py --count 30 --video --seed $(SEED)
 
 soak-folder: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/kills.py --count 30 --photos 300 --workers 2 --seed $(SEED)

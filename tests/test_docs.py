@@ -80,6 +80,14 @@ def test_the_reference_of_the_command_has_every_option(monkeypatch, capsys):
     assert set(re.findall(r"--[a-z][a-z-]*", "".join(table))) - {"--version"} == options
 
 
+def test_the_page_of_videos_has_every_option(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "500")
+    assert cli.main(["video", "--help"]) == 0
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
+    table = re.findall(r"^\| .*? \|", (ROOT / "docs/use/video.md").read_text(), re.MULTILINE)
+    assert set(re.findall(r"--[a-z][a-z-]*", "".join(table))) == options
+
+
 def test_the_reference_of_the_call_has_every_argument():
     arguments = sorted(inspect.signature(ColorPipeline.__call__).parameters.keys() - {"self", "unknown"})
     section = (ROOT / "docs/use/python.md").read_text().split("\n## ")[1]

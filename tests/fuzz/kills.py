@@ -2,9 +2,11 @@
 
     python tests/fuzz/kills.py --count 100
     python tests/fuzz/kills.py --count 30 --photos 300 --workers 2
+    python tests/fuzz/kills.py --count 30 --video
 
 A round: photographs are colored into a folder, a signal comes while a file is half written. Then every file that has
 its name is complete, none is doubled or lost, and the same command goes on to the same bytes as one that was let be.
+A video is stopped three times, at any moment, before it is let be.
 """
 
 from __future__ import annotations
@@ -135,13 +137,71 @@ def rounds(
     return findings, hits
 
 
+def moving(path: Path) -> Path:
+    """A video of four scenes, with sound."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))
+    import clips  # needs the extra `video`
+
+    scenes = (clips.pan(40, (48, 64), 1, seed) for seed in range(4))
+    return clips.write_film(path, clips.levels([gray for scene in scenes for gray in scene]), sound=True)
+
+
+def video_rounds(count: int, seed: int = 0, stops: int = 3) -> tuple[list[str], int]:
+    """(findings, how many signals came while frames were colored) of `count` rounds. stops: signals in each"""
+    from pipeline.video.work import work_folder  # needs the extra `video`
+
+    rng = np.random.default_rng(seed)
+    findings, hits = [], 0
+    with tempfile.TemporaryDirectory() as place:
+        film, whole = moving(Path(place) / "in.mkv"), Path(place) / "whole.mp4"
+
+        def run(out: Path) -> subprocess.Popen:
+            return subprocess.Popen([*COMMAND, "video", str(film), "-o", str(out)], stderr=subprocess.PIPE,
+                                    stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+
+        begun = time.monotonic()
+        assert run(whole).wait(SECONDS) == 0, "the command without signals"
+        longest = time.monotonic() - begun
+        for number in range(count):
+            out, kinds = Path(place) / f"out{number}.mp4", list(EXITS)
+            wrong: list[str] = []
+            for stop in range(stops):
+                kind, child = kinds[(number + stop) % len(kinds)], run(out)
+                try:
+                    child.wait(rng.uniform(0, longest))
+                except subprocess.TimeoutExpired:
+                    hits += work_folder(out).exists()
+                    child.send_signal(kind)
+                _, said = child.communicate(timeout=SECONDS)
+                if child.returncode not in (EXITS[kind], 0, -kind):  # -kind: before Python hears signals
+                    wrong.append(f"exit code {child.returncode}: {said}")
+                if "Exception ignored" in said:
+                    wrong.append(said)
+                if out.exists() and out.read_bytes() != whole.read_bytes():
+                    wrong.append("the output has its name and is not what it should be")
+            child = run(out)
+            _, said = child.communicate(timeout=SECONDS)
+            if child.returncode or out.read_bytes() != whole.read_bytes():
+                wrong.append(f"the last run: exit {child.returncode}: {said}")
+            wrong += [f"left {path.name}" for path in Path(place).iterdir() if path not in (film, whole, out)]
+            findings += [f"round {number}: {fault}" for fault in wrong]
+            out.unlink(missing_ok=True)
+    return findings, hits
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=int, default=2, help="2 large ones, or more that are small")
     parser.add_argument("--workers", type=int, default=1, help="processes at work, which are killed too")
+    parser.add_argument("--video", action="store_true", help="a video in place of photos")
     options = parser.parse_args()
+    if options.video:
+        findings, hits = video_rounds(options.count, options.seed)
+        print(f"{options.count} rounds, {hits} signals during the work, {len(findings)} findings")
+        print("\n".join(findings))
+        return 1 if findings else 0
     kinds: tuple[signal.Signals | str, ...] = tuple(EXITS) if options.workers == 1 else (*EXITS, WORKER)
     findings, hits = rounds(options.count, options.seed, kinds, options.photos, options.workers)
     print(f"{options.count} rounds, {hits} signals during a write, {len(findings)} findings")

@@ -57,7 +57,7 @@ def test_colors_that_the_cube_does_not_hold_go_toward_gray():
     gray = torch.tensor([[[0.02, 0.98, 0.5]]])
     rgb = merge(gray, torch.tensor([[[0.4] * 3], [[-0.4] * 3]]))
     coding = Coding("bt709", 10, False)
-    cb, cr = (coding.chroma(gray, rgb).astype(float) - 512) / 896
+    cb, cr = torch.from_numpy((coding.chroma(gray, rgb).astype(float) - 512) / 896)
     red, green, blue = WEIGHTS["bt709"]
     r, b = gray[0] + 2 * (1 - red) * cr, gray[0] + 2 * (1 - blue) * cb
     g = (gray[0] - red * r - blue * b) / green
