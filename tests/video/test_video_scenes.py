@@ -15,7 +15,7 @@ def of(grays):
 def test_the_distance_of_two_exposures_is_their_difference():
     gray = clips.texture(64, 64)
     assert np.isclose(distance(signature(gray), signature(gray + 0.05)), 0.05)
-    assert distance(signature(gray), signature(np.roll(gray[::-1], 0, 1)[::-1])) == 0
+    assert distance(signature(gray), signature(gray.copy())) == 0
     mixed = gray.copy()
     mixed[:16, :16] = np.random.default_rng(0).permutation(gray[:16, :16].ravel()).reshape(16, 16)
     assert distance(signature(gray), signature(mixed)) == 0, "where levels are inside a part does not count"
@@ -26,7 +26,8 @@ def test_cuts_are_found_and_pans_are_none():
     assert of(first) == [range(0, 12)]
     assert of([*first, *second, *third]) == [range(0, 12), range(12, 24), range(24, 36)]
     assert of(first[:1]) == [range(0, 1)] and of([]) == []
-    assert of([first[0], second[0]]) == [range(0, 1), range(1, 2)]
+    assert of([*first[:3], *second[:3]]) == [range(0, 3), range(3, 6)]
+    assert of([first[0], second[0]]) == [range(0, 2)], "three frames at least"
 
 
 def test_a_flash_a_flicker_and_a_fade_are_no_cuts():
@@ -42,6 +43,6 @@ def test_a_flash_a_flicker_and_a_fade_are_no_cuts():
 def test_what_is_usual_is_no_cut():
     """Every frame is far from the one before; the first of them begins a scene, the others go on like this."""
     still = clips.texture(64, 64)
-    wild = [np.clip(still + 0.05 * k, 0, None) for k in (0, 2, 4, 6, 8, 10, 12)]
+    wild = [still + 0.1 * k for k in range(7)]
     assert of([still] * 5 + wild) == [range(0, 6), range(6, 12)]
-    assert of(wild + [wild[-1] + 0.5] * 2) == [range(0, 1), range(1, 7), range(7, 9)]
+    assert of(wild + [wild[-1] + 0.5] * 2) == [range(0, 7), range(7, 9)]
