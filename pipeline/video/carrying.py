@@ -12,6 +12,9 @@ from pipeline.video.flow import Link, sampled
 __all__ = ["Colors", "carried", "continued", "known", "mixed"]
 
 STALE = 0.1  # of luma: so far from that at which a color was chosen, its trust falls to exp(-1/2)
+# Of a color that is carried, at each key frame: every sampling between pixels blurs a little, and what is fresh has the
+# edges of the last stage and, since the cascade was told, the means of what is carried.
+RENEWED = 0.1
 LEAST = 0.02  # weight of what is trusted by nobody, so that there is a color everywhere
 
 
@@ -37,7 +40,8 @@ def known(gray: Tensor, colors: Colors, link: Link) -> Tensor:
 
 
 def continued(gray: Tensor, colors: Colors, trust: Tensor, fresh: Tensor) -> Colors:
-    """Carried colors where they hold, elsewhere fresh chroma (2, 256, 256) of the frame."""
+    """Carried colors where they hold, but for the share RENEWED, elsewhere fresh chroma (2, 256, 256) of the frame."""
+    trust = (1 - RENEWED) * trust
     return Colors(torch.lerp(fresh, colors.chroma, trust), torch.lerp(gray, colors.origin, trust))
 
 

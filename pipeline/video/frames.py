@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.files.guidance import hints_beside, hints_files
 from pipeline.images import FORMATS, Photo, load_photo
 from pipeline.images.photo import READ_ONLY
 from pipeline.video.errors import VideoError
@@ -39,8 +40,10 @@ class FrameFolder:
     @classmethod
     def opened(cls, path: Path) -> FrameFolder:
         """Raises VideoError where the folder holds no picture."""
-        suffixes = (*FORMATS, *READ_ONLY)
-        files = [one for one in path.iterdir() if one.suffix.lower() in suffixes and not one.name.startswith(".")]
+        suffixes, there = (*FORMATS, *READ_ONLY), list(path.iterdir())
+        of_hints = hints_files(path, [one.name for one in there])
+        files = [one for one in there if one.suffix.lower() in suffixes
+                 and not one.name.startswith(".") and one.name not in of_hints]  # fmt: skip
         if not files:
             raise VideoError(f"{path} holds no frames: pictures whose names end in {', '.join(suffixes)}")
         return cls(path, tuple(sorted(files, key=_order)))
@@ -54,6 +57,11 @@ class FrameFolder:
                 raise VideoError(f"{file} has another size than the frames before it; color it by itself")
             size = photo.gray.shape
             yield PhotoFrame(number, photo)
+
+    def hints(self) -> dict[int, Path]:
+        """The hints files beside frames, by their numbers."""
+        beside = {number: hints_beside(file) for number, file in enumerate(self.files)}
+        return {number: path for number, path in beside.items() if path is not None}
 
     def names(self) -> list[str]:
         """Of the outputs, one for each frame: theirs, PNG where their format is not written. Raises VideoError."""

@@ -71,6 +71,7 @@ class _Run:
         self.maker, self.guide = pipe.maker(request), Guide(reference=settings.reference)
         self.coloring, self.flow = KeyColoring(pipe, request, settings.seed, settings.reference), Flow()
         self.frames: Film | FrameFolder
+        files = dict(settings.hints)
         if source.is_dir():
             if output.suffix.lower() in SUFFIXES:
                 raise VideoError(f"{source} is a folder of frames, which become a folder of frames; name one with -o, "
@@ -78,6 +79,7 @@ class _Run:
             self.frames = FrameFolder.opened(source)
             self.digest = _digest_of(self.frames)
             output.mkdir(parents=True, exist_ok=True)
+            files = self.frames.hints() | files
         else:
             if output.suffix.lower() not in SUFFIXES or output.is_dir():
                 raise VideoError(f"-o {output} must name a file that ends in {', '.join(SUFFIXES)}")
@@ -87,7 +89,8 @@ class _Run:
             check_container(self.frames, output)
             if self.frames.interlaced:
                 telling.say(f"{source}: note: it is interlaced, and colored as if it were not; deinterlace it first")
-        self.hints = {number: Guidance(hints=path).key(path) for number, path in settings.hints.items()}
+        self.hints_files = files
+        self.hints = {number: Guidance(hints=path).key(path) for number, path in files.items()}
         self.work = Work(work_folder(output), ".nut" if isinstance(self.frames, Film) else ".done")
 
     def color(self) -> Summary:
@@ -118,7 +121,7 @@ class _Run:
             if scene.stop <= first:
                 continue
             begin = max(scene.start, first)
-            hints = {frame: path for frame, path in self.settings.hints.items() if frame in scene}
+            hints = {frame: path for frame, path in self.hints_files.items() if frame in scene}
             keys = self._keys(scene, hints) if hints else None
             start = self.work.start(begin) if begin > scene.start and keys is None else None
             colored = color_scene(islice(frames, scene.stop - begin), self.coloring, self.flow, start, keys, hints)
@@ -173,12 +176,12 @@ class _Run:
 
     def _check_hints(self) -> None:
         """Before hours are spent. Raises VideoError."""
-        if not self.settings.hints:
+        if not self.hints_files:
             return
         count = self.scenes[-1].stop
         first = next(self.frames.frames())
         blank = Photo(np.zeros_like(first.gray()), 8)
-        for number, path in self.settings.hints.items():
+        for number, path in self.hints_files.items():
             if number >= count:
                 raise VideoError(f"hints for frame {number}: {self.source} has frames 0 to {count - 1}")
             guide_of(path, PhotoFrame(number, blank))

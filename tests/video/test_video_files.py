@@ -177,6 +177,24 @@ def test_frames_become_frames_of_the_same_luma(pipe, tmp_path):
     assert record["noise_key"] != read_record(tmp_path / "out/shot5.png")["noise_key"], "another scene"
 
 
+def test_hints_beside_a_frame_are_taken_and_are_no_frame(pipe, tmp_path):
+    source = written_frames(tmp_path / "in", two_scenes(4))
+    color_video(pipe, source, tmp_path / "plain", settings())
+    strokes = Image.new("RGBA", (64, 48))
+    strokes.paste((200, 80, 80, 255), (10, 10, 30, 30))
+    Hints((64, 48), strokes=strokes).save(source / "shot5.png.hints.json")
+    assert len(list(source.iterdir())) == 10
+    assert color_video(pipe, source, tmp_path / "out", settings()).frames == 8
+
+    def shown(folder, number):
+        return np.asarray(Image.open(tmp_path / folder / f"shot{number}.png")).astype(int)
+
+    assert np.array_equal(shown("out", 0), shown("plain", 0)), "another scene"
+    for number in (4, 5, 7):
+        change = np.abs(shown("out", number) - shown("plain", number)).max(2)
+        assert change[15:25, 15:25].mean() > 5
+
+
 @pytest.mark.parametrize("change, said", [
     (lambda folder: Image.new("L", (9, 9)).save(folder / "shot3.png"), "another size"),
     (lambda folder: (folder / "shot2.tif").write_bytes((folder / "shot2.png").read_bytes()[:99]), "shot2.tif"),

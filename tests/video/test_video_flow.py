@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.video.carrying import Colors, carried, continued, known, mixed
+from pipeline.video.carrying import RENEWED, Colors, carried, continued, known, mixed
 from pipeline.video.flow import SIDE, Flow, Link, sampled
 from pipeline.video.intervals import LONGEST, SHORTEST, intervals
 
@@ -81,10 +81,10 @@ def test_trust_decides_between_carried_and_fresh():
     assert torch.allclose(trust, torch.ones(()))
     stale = known(gray + 0.3, told, link_of(1.0))
     assert (stale < 0.02).all(), "a color of the dark is none in the light"
-    for share, wanted in ((1.0, 0.2), (0.0, -0.1), (0.5, 0.05)):
+    for share in (0.0, 0.5, 1.0):
         mixture = continued(gray + 0.1, told, torch.full((1, 4, 4), share), torch.full((2, 4, 4), -0.1))
-        assert torch.allclose(mixture.chroma, torch.tensor(wanted))
-        assert torch.allclose(mixture.origin, torch.tensor(0.6 - 0.1 * share))
+        assert torch.allclose(mixture.chroma, torch.tensor(-0.1 + 0.3 * (1 - RENEWED) * share))
+        assert torch.allclose(mixture.origin, torch.tensor(0.6 - 0.1 * (1 - RENEWED) * share))
 
 
 def test_between_key_frames_colors_change_evenly_and_by_trust():
