@@ -33,7 +33,7 @@ UNSEEN = 1 / 512  # of chroma: a change that is nowhere larger is carried no fur
 
 
 class Keys(Mapping[int, Start]):
-    """Key frames of a scene in a folder: a scene of minutes has hundreds, of two megabytes each.
+    """Key frames of a scene in a folder: a scene of minutes has hundreds, of three megabytes each.
 
     complete: whether `close` has been called, now or by an earlier run
     """

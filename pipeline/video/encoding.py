@@ -54,8 +54,9 @@ def check_container(film: Film, output: Path) -> None:
                 target.add_stream_from_template(stream)
             except (ValueError, av.FFmpegError) as error:
                 name = stream.codec_context.name
-                raise VideoError(f"{output.suffix} can not hold the sound of {film.path}, which is {name}; name the "
-                                 f"output {output.stem}.mkv") from error  # fmt: skip
+                raise VideoError(f"{output.suffix} can not hold the sound of {film.path}, which is {name}; name an "
+                                 "output .mkv or .mov, or convert the sound first, for example by ffmpeg -c:v copy "
+                                 "-c:a aac") from error  # fmt: skip
 
 
 def planes_of(
@@ -84,9 +85,7 @@ class Segment:
         context.width, context.height = film.size
         context.pix_fmt = self.pixels = f"yuv{film.sampling}p" + ("" if film.coding.depth == 8 else "10le")
         context.time_base = self.stream.time_base = film.time_base
-        context.color_range, context.color_primaries, context.color_trc, context.colorspace = film.tags
-        if film.sample_aspect:
-            context.sample_aspect_ratio = film.sample_aspect
+        _describe(context, film)
         context.max_b_frames, context.gop_size = 0, 1 if codec == "ffv1" else KEY_EVERY
         context.options = {
             "h264": {"crf": str(crf), "preset": "medium"},
@@ -120,6 +119,7 @@ def join(film: Film, segments: Sequence[Path], codec: str, comment: str | None, 
         pictures = stack.enter_context(av.open(str(segments[0]))).streams.video[0]
         video = target.add_stream_from_template(pictures)
         video.time_base = film.time_base
+        _describe(video.codec_context, film)  # NUT knows nothing of it
         if codec == "hevc" and kind != ".mkv":
             video.codec_context.codec_tag = "hvc1"  # Apple's players know no other name
         if film.rotation:
@@ -139,6 +139,12 @@ def join(film: Film, segments: Sequence[Path], codec: str, comment: str | None, 
             streams.append(_of_sound(source, sounds))
         for packet in heapq.merge(*streams, key=_time):  # so that sound lies beside its pictures
             target.mux(packet)
+
+
+def _describe(context: Any, film: Film) -> None:
+    context.color_range, context.color_primaries, context.color_trc, context.colorspace = film.tags
+    if film.sample_aspect:
+        context.sample_aspect_ratio = film.sample_aspect
 
 
 @contextmanager

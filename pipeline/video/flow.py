@@ -53,9 +53,11 @@ class Flow:
         near: the link of a frame beside this one to the same key
         """
         levels, key_levels = _levels(frame), _levels(key)
-        begin = (None, None) if near is None or near.ways is None else near.ways
-        there = self._search.calc(levels, key_levels, None if begin[0] is None else begin[0].copy())
-        back = self._search.calc(key_levels, levels, None if begin[1] is None else begin[1].copy())
+        # Always from somewhere: without a beginning the search takes what an earlier one has left in its buffers.
+        nowhere = np.zeros((SIDE, SIDE, 2), np.float32)
+        begin = (nowhere, nowhere) if near is None or near.ways is None else near.ways
+        there = self._search.calc(levels, key_levels, begin[0].copy())
+        back = self._search.calc(key_levels, levels, begin[1].copy())
         displacement = torch.from_numpy(there).permute(2, 0, 1)
         return Link(displacement, _trust(frame, key, displacement, torch.from_numpy(back).permute(2, 0, 1)),
                     (there, back))  # fmt: skip

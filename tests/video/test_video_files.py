@@ -342,7 +342,7 @@ def test_a_container_that_can_not_hold_the_sound_is_refused_at_once(pipe, tmp_pa
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        tone: Any = container.add_stream("wmav2", rate=44100)
+        tone: Any = container.add_stream("wavpack", rate=44100)
         tone.layout = "mono"
         for packet in stream.encode(av.VideoFrame(64, 48, "yuv420p")):
             container.mux(packet)
@@ -351,7 +351,7 @@ def test_a_container_that_can_not_hold_the_sound_is_refused_at_once(pipe, tmp_pa
         container.mux(tone.encode(heard))
         container.mux(stream.encode(None))
         container.mux(tone.encode(None))
-    with pytest.raises(VideoError, match="wmav2; name the output out.mkv"):
+    with pytest.raises(VideoError, match="which is wavpack; name an output .mkv"):
         color_video(pipe, path, tmp_path / "out.mp4", settings())
 
 

@@ -43,6 +43,14 @@ def test_a_pan_has_the_flow_that_it_has(flow):
     assert (again.displacement - link.displacement).abs().mean() < 0.1
 
 
+def test_the_search_remembers_nothing(flow):
+    pairs = [[square(gray) for gray in clips.pan(2, (SIDE, SIDE), 5, seed)] for seed in range(4)]
+    alone = [Flow().link(*pair).displacement for pair in pairs]
+    for pair, wanted in zip(pairs, alone, strict=True):
+        flow.link(*pairs[3], near=flow.link(pairs[3][1], pairs[3][0]))
+        assert torch.equal(flow.link(*pair).displacement, wanted)
+
+
 def test_another_picture_is_not_trusted_and_grain_and_flicker_are(flow):
     gray, other = clips.texture(SIDE, SIDE, 1), clips.texture(SIDE, SIDE, 2)
     assert flow.link(square(gray), square(other)).trust.mean() < 0.35
