@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +128,19 @@ class Film:
                     luma = _luma(frame, self.coding)
                     yield FilmFrame(number, luma, frame.pts, frame.duration, self.coding, self.turns)
 
+    def notes(self, codec: str) -> list[str]:
+        """What goes another way than one would think, in words."""
+        notes = []
+        if self.interlaced:
+            notes.append("it is interlaced, and colored as if it were not; deinterlace it first")
+        if codec == "ffv1" and self.sample_aspect not in (0, 1):
+            notes.append(f"its pixels are not square ({self.sample_aspect}), which FFV1 does not tell here; H.264 does")
+        return notes
+
     @property
     def turns(self) -> int:
         """Quarter turns, counterclockwise, that set a stored picture upright."""
         return self.rotation // 90
-
-    @cached_property
-    def metadata(self) -> dict[str, str]:
-        """What the container says of itself: title, date, comment."""
-        with _container(self.path) as container:
-            return dict(container.metadata)
 
 
 @contextmanager

@@ -87,8 +87,8 @@ class _Run:
             self.digest = sha256_of(source)
             self.codec = codec_of(self.frames, output, settings.codec)
             check_container(self.frames, output)
-            if self.frames.interlaced:
-                telling.say(f"{source}: note: it is interlaced, and colored as if it were not; deinterlace it first")
+            for note in self.frames.notes(self.codec):
+                telling.say(f"{source}: note: {note}")
         self.hints_files = files
         self.hints = {number: Guidance(hints=path).key(path) for number, path in files.items()}
         self.work = Work(work_folder(output), ".nut" if isinstance(self.frames, Film) else ".done")

@@ -92,7 +92,6 @@ def test_every_level_of_luma_and_all_else_is_kept(pipe, tmp_path, pixels, depth,
     assert np.ptp(planes(frames[0])[1]) > 2, "it is in color"
     assert sounds(tmp_path / "out.mkv") == sounds(film) != []
     with av.open(str(tmp_path / "out.mkv")) as container:
-        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
         said = {name.lower(): value for name, value in container.metadata.items()}
     assert said["title"] == "Arrival" and said["comment"].splitlines()[0] == "reel 2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
@@ -115,18 +114,18 @@ def test_what_is_turned_is_seen_upright_and_colored_where_it_is(pipe, tmp_path):
 def test_mp4_has_the_codec_of_its_depth(pipe, tmp_path, depth, codec, tag):
     lumas = clips.levels(two_scenes(4), depth)
     pixels = "yuv420p" if depth == 8 else "yuv420p10le"
-    film = clips.write_film(tmp_path / "in.mkv", lumas, pixels, sound=True)
+    film = clips.write_film(tmp_path / "in.mkv", lumas, pixels, codec="libx264", sound=True)
     assert codec_of(Film.opened(film), tmp_path / "out.mp4", None) == codec
     color_video(pipe, film, tmp_path / "out.mp4", settings(crf=4))
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.codec_tag) == (codec, tag)
-        assert stream.codec_context.pix_fmt == pixels
+        assert stream.codec_context.pix_fmt == pixels and stream.sample_aspect_ratio == Fraction(4, 3)
         frames = list(container.decode(stream))
         assert [round(1000 * frame.time) for frame in frames] == [40 * k for k in range(8)]
     unit = 2 ** (depth - 8)
-    for frame, luma in zip(frames, lumas, strict=True):
-        assert np.abs(planes(frame)[0].astype(float) - luma).mean() < 1.5 * unit
+    for frame, source in zip(frames, decoded(film), strict=True):
+        assert np.abs(planes(frame)[0].astype(float) - planes(source)[0]).mean() < 1.5 * unit
     assert len(sounds(tmp_path / "out.mp4")) == len(sounds(film))
 
 
