@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Keys(Mapping[int, Start]):
         self.numbers.append(number)
         self.draw = start.draw
         self.put(number, start.colors)
-        planes = {"gray": gray256.numpy()}
+        planes: dict[str, Any] = {"gray": gray256.numpy()}
         for name, link in (("back", back), ("on", on)):
             if link is not None:
                 planes[name] = torch.cat([link.displacement, link.trust]).numpy()

@@ -12,19 +12,20 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.full_resolution import full_size_rgb
 from pipeline.video.errors import VideoError
-from pipeline.video.film import Film, FilmFrame
+from pipeline.video.film import Film, FilmFrame, levels_of
 
 __all__ = ["CODECS", "Segment", "check_container", "codec_of", "join", "planes_of"]
 
@@ -63,7 +64,7 @@ def planes_of(
     film: Film, frame: FilmFrame, rgb256: Tensor, strength: float, device: torch.device | str
 ) -> NDArray[Any]:
     """The two planes of chroma of a frame, as they are stored: (2, h, w) levels. strength: factor on the chroma"""
-    gray = film.coding.gray(frame.luma)
+    gray: NDArray[Any] = film.coding.gray(frame.luma)
     if film.sampling != "444":
         gray = (gray[:, ::2] + gray[:, 1::2]) / 2
     if film.sampling == "420":
@@ -80,7 +81,7 @@ class Segment:
     def __init__(self, path: Path, film: Film, codec: str, crf: int) -> None:
         self.film = film
         self.container: OutputContainer = av.open(str(path), "w", format="nut")
-        self.stream: Any = self.container.add_stream(CODECS[codec], rate=film.frame_rate)  # Any: by the codec
+        self.stream = cast(VideoStream, self.container.add_stream(CODECS[codec], rate=film.frame_rate))
         context = self.stream.codec_context
         context.width, context.height = film.size
         context.pix_fmt = self.pixels = f"yuv{film.sampling}p" + ("" if film.coding.depth == 8 else "10le")
@@ -98,8 +99,7 @@ class Segment:
         width, height = self.film.size
         picture = av.VideoFrame(width, height, self.pixels)
         for plane, levels in zip(picture.planes, (frame.luma, *chroma), strict=True):
-            rows = np.frombuffer(plane, levels.dtype).reshape(plane.height, -1)
-            rows[:, : plane.width] = levels
+            levels_of(plane, self.film.coding.dtype)[:] = levels
         picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self.film.time_base
         with _told("a segment"):
             self.container.mux(self.stream.encode(picture))

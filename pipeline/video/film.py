@@ -21,7 +21,7 @@ from pipeline.video.errors import VideoError
 from pipeline.video.intervals import Frame
 from pipeline.video.planes import Coding
 
-__all__ = ["Film", "FilmFrame"]
+__all__ = ["Film", "FilmFrame", "levels_of"]
 
 # Pixel format -> bits and subsampling of the output; of gray video that which every player knows.
 _FORMATS = {
@@ -125,7 +125,7 @@ class Film:
                                      "anew, for example by ffmpeg -fflags +genpts -i … -c copy")  # fmt: skip
                 last = frame.pts
                 if number >= first:
-                    luma = _luma(frame, self.coding)
+                    luma = levels_of(frame.planes[0], self.coding.dtype).copy()
                     yield FilmFrame(number, luma, frame.pts, frame.duration, self.coding, self.turns)
 
     def notes(self, codec: str) -> list[str]:
@@ -182,7 +182,6 @@ def _matrix(frame: VideoFrame, path: Path) -> str:
                      "and BT.709; convert it to BT.709 first")  # fmt: skip
 
 
-def _luma(frame: VideoFrame, coding: Coding) -> NDArray[Any]:
-    plane = frame.planes[0]
-    levels = np.frombuffer(plane, coding.dtype).reshape(plane.height, -1)
-    return levels[:, : plane.width].copy()
+def levels_of(plane: Any, dtype: type[np.unsignedinteger]) -> NDArray[Any]:  # Any: NumPy does not know its type
+    """The pixels of a plane, (H, W), in the memory that they are in."""
+    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]

@@ -22,9 +22,9 @@ __all__ = ["read_record", "video_record"]
 
 
 def video_record(
-    maker: Maker, guide: Guide, sha256: str, seed: int, hints: Mapping[int, str], file: Mapping[str, Any]
+    maker: Maker, guide: Guide, sha256: str, seed: int, hints: Mapping[int, Any], file: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """sha256: of the input; hints: SHA-256 of each file of hints, by its frame; file: how the output is coded"""
+    """sha256: of the input; hints: SHA-256 of the files of hints, by their frame; file: how the output is coded"""
     settings = settings_of(maker.request, guide)
     if hints:
         settings["hints"] = {str(frame): digest for frame, digest in sorted(hints.items())}
