@@ -16,7 +16,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [
     DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "research" / "hints.md",
-    DOCS / "model-card.md",
+    DOCS / "model-card.md", DOCS / "use" / "video.md",
 ]  # fmt: skip
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
 # How names of figures of image-to-image networks end.
@@ -311,6 +311,20 @@ def reference() -> str:
     return lines(head, body) + "\n\n" + source("reference_choice", "reference")
 
 
+def video() -> str:
+    record = stored("video")
+    body = [
+        [f"{row['clip']}, {row['photo']}", f"{row['flicker']:.2f}", f"{row['flicker_of_originals']:.2f}",
+         f"{row['flicker_of_independent_frames']:.2f}", f"{row['flicker_bound']:.2f}",
+         f"{row['drift']:.2f} of {row['drift_bound']:g}"] for row in record["clips"]
+    ]  # fmt: skip
+    head = ["clip", "flicker", "of the photograph's own colors", "of frames one by one", "at most", "drift, at most"]
+    speed, threads = record["speed"], record["threads"]
+    said = (f"{speed['size']}, {speed['frames']} frames, {threads} threads of {record['processor']}: "
+            f"{speed['frames_per_second']:.1f} frames a second, at least {speed['bound']:g} are wanted.")
+    return "\n\n".join([lines(head, body), said, source("video")])
+
+
 def hints() -> str:
     """By number of hints, CIEDE2000 as a share of the classic's, and obedience; at 64x64 and 256x256."""
     tables = []
@@ -359,7 +373,7 @@ TABLES = {
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image, "hints": hints, "hint_regions": hint_regions,
-    "weights": weights,
+    "weights": weights, "video": video,
 }  # fmt: skip
 
 
