@@ -21,12 +21,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruptions:
     """Watches for the block, in the main thread only; elsewhere signals are left to the program.
 
-    say: gets a sentence at the first signal
+    say: gets a sentence at the first signal; stops: what it says of when the run stops
     signal: the number of the first signal, None before it
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
-        self.say = say
+    def __init__(
+        self, say: Callable[[str], None] = lambda line: None, stops: str = "after the photo at hand"
+    ) -> None:
+        self.say, self.stops = say, stops
         self.signal: int | None = None
         self._previous: dict[signal.Signals, Any] = {}  # Any: as the signal module gives it
 
@@ -62,7 +64,7 @@ class Interruptions:
             if self.signal is not None:
                 os._exit(128 + number[0])  # a half-written file keeps its name .….part; the next run removes it
             self.signal = number[0]
-            self.say("interrupted: stops after the photo at hand; once more stops at once")
+            self.say(f"interrupted: stops {self.stops}; once more stops at once")
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -80,7 +80,8 @@ def plain_pipeline() -> ColorPipeline:
 
 
 if __name__ == "__main__":
-    given = sys.argv[2:] if sys.argv[1] == "colorize" else sys.argv[1:]  # as its own worker it is given all of it
+    # As its own worker it is given all of the command.
+    given = sys.argv[1:] if sys.argv[1] in ("colorize", "batch") else ["colorize", *sys.argv[1:]]
     team.COMMAND = [sys.executable, __file__]
     with mock.patch.object(ColorPipeline, "from_pretrained", lambda source=None, **_: plain_pipeline()):
-        sys.exit(cli.main(["colorize", *given, "--device", "cpu"]))
+        sys.exit(cli.main([*given, "--device", "cpu"]))
