@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
@@ -37,15 +38,19 @@ class Cluster:
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what it prints of actors on stdout; its logs have it
         import ray
 
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS}
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=self.address or "local", logging_level=logging.ERROR, log_to_driver=False,
-                     ignore_reinit_error=False, **({} if self.address else local))  # fmt: skip
+                     **({} if self.address else local))  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"at {self.address}" if self.address else "on this machine"
             raise WorkerError(f"Ray can not be used {where}: {' '.join(str(error).split())}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
         try:
             self._make_room(ray.cluster_resources())
         except BaseException:

@@ -69,6 +69,8 @@ class Place:
 
     def found(self) -> list[Found]:
         """All files in it to the bottom, sorted by place; of a file itself. Raises OSError where there is nothing."""
+        if self.local is not None:
+            return _found_here(self.local)
         (info,) = self.fs.get_file_info([self.path])
         if info.type == pafs.FileType.NotFound:
             raise FileNotFoundError(f"{self.name}: no such file or folder")
@@ -80,6 +82,8 @@ class Place:
         return sorted(files, key=lambda file: file.place)
 
     def is_folder(self) -> bool:
+        if self.local is not None:
+            return self.local.is_dir()
         (info,) = self.fs.get_file_info([self.path])
         return bool(info.type == pafs.FileType.Directory)
 
@@ -93,6 +97,8 @@ class Place:
             raise OutputLost(f"the output folder {self.name} can not be made: {error}") from error
 
     def read(self, path: str) -> bytes:
+        if self.local is not None:
+            return Path(path).read_bytes()
         with self.fs.open_input_stream(path) as stream:
             return bytes(stream.read())
 
@@ -106,26 +112,42 @@ class Place:
         """
         folder, base = posixpath.split(posixpath.join(self.path, name))
         temporary = posixpath.join(folder, f".{_cut(base)}.{secrets.token_hex(4)}.part")
-        if self.local is not None and not self.local.is_dir():  # or another folder would be made in its place
-            raise OutputLost.of(self.local, "it is not there any more")
         try:
-            if self.fs.type_name not in _OBJECT_STORES:
-                self.fs.create_dir(folder)
-            try:
-                with open(file, "rb") as source, self.fs.open_output_stream(temporary) as target:
-                    shutil.copyfileobj(source, target, _BLOCK)
-                if self.local is not None:
-                    _on_disk(temporary)
-                self.fs.move(temporary, posixpath.join(folder, base))
-            except BaseException:
-                self._removed(temporary)
-                raise
+            if self.local is not None:
+                self._put_here(file, Path(temporary), base)
+            else:
+                self._put_there(file, temporary, base)
         except OSError as error:
             if self.local is None:
                 raise OutputLost(f"the output {self.name} can not be written to: {error}") from error
             check_still_there(self.local, error)
             raise
         return file.stat().st_size
+
+    def _put_here(self, file: Path, temporary: Path, base: str) -> None:
+        if self.local is None or not self.local.is_dir():  # or another folder would be made in its place
+            raise OutputLost.of(Path(self.path), "it is not there any more")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(file, "rb") as source, open(temporary, "xb") as target:
+                shutil.copyfileobj(source, target, _BLOCK)
+                target.flush()
+                os.fsync(target.fileno())
+            os.replace(temporary, temporary.with_name(base))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _put_there(self, file: Path, temporary: str, base: str) -> None:
+        folder = posixpath.dirname(temporary)
+        if self.fs.type_name not in _OBJECT_STORES:
+            self.fs.create_dir(folder)
+        try:
+            with open(file, "rb") as source, self.fs.open_output_stream(temporary) as target:
+                shutil.copyfileobj(source, target, _BLOCK)
+            self.fs.move(temporary, posixpath.join(folder, base))
+        except BaseException:
+            self._removed(temporary)
+            raise
 
     def without_parts(self, files: Iterable[Found]) -> tuple[list[Found], int]:
         """The files but for those that killed writers have left, which are removed; and how many these were."""
@@ -140,7 +162,10 @@ class Place:
 
     def _removed(self, path: str) -> None:
         try:
-            self.fs.delete_file(path)
+            if self.local is not None:
+                os.unlink(path)
+            else:
+                self.fs.delete_file(path)
         except OSError:  # it is gone, or the next run sees to it
             pass
 
@@ -168,6 +193,23 @@ def _by_fsspec(name: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
+def _found_here(path: Path) -> list[Found]:
+    """By the system's own calls: pyarrow refuses names that are no Unicode."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    def found(file: Path, place: str) -> Found:
+        status = file.stat()
+        return Found(str(file), place, status.st_size, status.st_mtime_ns)
+
+    if not path.is_dir():
+        return [found(path, path.name)]
+    files = (Path(folder, name) for folder, _, names in os.walk(path, onerror=refused) for name in names)
+    regular = (file for file in files if file.is_file())
+    return sorted((found(file, file.relative_to(path).as_posix()) for file in regular), key=lambda one: one.place)
+
+
 def _found(info: pafs.FileInfo, place: str) -> Found:
     return Found(info.path, place, info.size or 0, info.mtime_ns or 0)
 
@@ -178,11 +220,3 @@ def _cut(name: str) -> str:
     while len(os.fsencode(stem)) > 100:
         stem = stem[:-1]
     return stem + suffix
-
-
-def _on_disk(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

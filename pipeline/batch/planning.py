@@ -179,9 +179,9 @@ def _without_clashes(
 
 
 def _inside(place: Place, out: Place) -> list[Found]:
-    """The files in it, but for those of the output folder."""
+    """The files in it, but for those of an output folder inside."""
     found = place.found()
-    if place.fs != out.fs:
+    if place.fs != out.fs or not out.path.startswith(place.path.rstrip("/") + "/"):
         return found
     top = out.path.rstrip("/") + "/"
     return [file for file in found if not file.path.startswith(top)]

@@ -27,6 +27,7 @@ from pipeline.images.read import _format_of
 __all__ = ["ADDED", "Piece", "column_of", "members_of", "number_format", "pieces"]
 
 ADDED = ("notes", "error")  # columns that every output has
+_END = 1024  # zeros that a tar file ends with
 _BATCH = 16  # rows that are read at a time
 _SUFFIX = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "avif": ".avif", "heic": ".heic"}
 _PICTURES = {suffix.removeprefix(".") for suffix in (*FORMATS, *READ_ONLY)}
@@ -151,10 +152,31 @@ def _row(
 def _samples(unit: Unit, settings: Settings, column: str | None, folder: Path) -> Iterator[Piece]:
     assert unit.source is not None
     seen: set[str] = set()
-    with Place(unit.source).fs.open_input_stream(unit.path) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-        for number, (key, members) in enumerate(_grouped(tar)):
-            yield _sample(key, members, number, unit, settings, column, folder, seen)
-            seen.add(key)
+    with Place(unit.source).fs.open_input_stream(unit.path) as stream:
+        watched = _Watched(stream)
+        with tarfile.open(fileobj=watched, mode="r|") as tar:
+            for number, (key, members) in enumerate(_grouped(tar)):
+                yield _sample(key, members, number, unit, settings, column, folder, seen)
+                seen.add(key)
+        if not watched.ends_well():
+            raise tarfile.ReadError("it ends without the zeros that end a tar file: some of it is missing")
+
+
+class _Watched:
+    """A stream whose end can be judged, which tarfile does not do."""
+
+    def __init__(self, stream: Any) -> None:  # Any: pyarrow has no types
+        self._stream, self._tail = stream, b""
+
+    def read(self, size: int) -> bytes:
+        block = bytes(self._stream.read(size))
+        self._tail = (self._tail + block)[-_END:]
+        return block
+
+    def ends_well(self) -> bool:
+        while self.read(1 << 16):
+            pass
+        return self._tail == bytes(_END)
 
 
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:

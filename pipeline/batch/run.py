@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.batch.journal import Journal
-from pipeline.batch.places import Place
+from pipeline.batch.memory import Memory
+from pipeline.batch.places import Found, Place
 from pipeline.batch.planning import Shape, form_of, photos_of, shards_of, units_of_photos
-from pipeline.batch.units import Entry, Unit
+from pipeline.batch.units import Form, Unit
 from pipeline.batch.work import Task
 from pipeline.files.broken import OutputLost, check_output
 from pipeline.files.coloring import Coloring
@@ -28,7 +28,6 @@ from pipeline.files.names import Chosen
 from pipeline.files.records import Job, Report, Settings
 from pipeline.files.team import TRIES, WorkerError
 from pipeline.files.telling import Listeners, Telling
-from pipeline.images.partial import remove_parts
 from pipeline.provenance.record import RECIPE, software
 
 if TYPE_CHECKING:
@@ -101,21 +100,27 @@ class _Batch:
         self.start = time.monotonic()
 
     def plan(self, inputs: Sequence[Place], chosen: Chosen) -> None:
+        """The units, and the memory of them."""
         form, found = form_of(inputs, self.out, self.shape)
         self.to = self.shape.write or form
         here = all(place.local is not None for place in inputs)
         self.direct = form == self.to == "folder" and here and self.out.local is not None
+        self.units = self._units(form, inputs, found, chosen)
+        self.memory = Memory(self.units, self.out, self.to, self.direct, self.coloring, self._key(), self.overwrite)
+
+    def _units(
+        self, form: Form, inputs: Sequence[Place], found: Sequence[Sequence[Found]], chosen: Chosen
+    ) -> list[Unit]:
         if form != "folder":
             if self.settings.page == "all":
                 raise ValueError("--page all: of photos in folders; a row or sample is one picture. Name one page")
-            self.units = shards_of(form, inputs, found, self.out, self.to, self.shape, chosen, self.report)
-            return
+            return shards_of(form, inputs, found, self.out, self.to, self.shape, chosen, self.report)
         jobs, stamps = photos_of(inputs, found, self.out, self.settings, chosen, self.report)
         at_a_time = max(1, min(AT_A_TIME, len(jobs) // PARTS))
         size = at_a_time if self.to == "folder" else self.shape.per_shard
         guidance = None if self.direct else self.guidance
-        source = None if here else inputs[0].name
-        self.units = units_of_photos(jobs, stamps, source, size, guidance, self.report)
+        source = None if inputs[0].local is not None else inputs[0].name
+        return units_of_photos(jobs, stamps, source, size, guidance, self.report)
 
     def task(self, opened: Callable[[], tuple[ColorPipeline, Scores | None]], threads: int) -> Task:
         return Task(opened, self.settings, self.guidance, self.out, self.to, self.direct, self.overwrite,
@@ -137,17 +142,20 @@ class _Batch:
             if local is not None:
                 check_output(local)
                 stack.enter_context(locked(local, say))
-            if removed := self._remember():
+            if removed := self.memory.look():
                 say(f"{self.out.name}: removed {removed} unfinished files of a run that was stopped")
             return stack.pop_all()
 
     def rehearsed(self) -> Report:
         """Tells what would be done, as "planned"; what is wrong inside a file shows when it is read."""
         if not self.direct:
-            self._remember(dry=True)
-            for unit in self._wanted():
-                for job in unit.jobs if unit.by_photo(self.to) else (self._shown(unit),):
-                    self.telling.planned(job, unit.rows or len(unit.jobs) if job not in unit.jobs else 1)
+            self.memory.look(dry=True)
+            for unit in self.memory.wanted():
+                if unit.by_photo(self.to):
+                    for job in unit.jobs:
+                        self.telling.planned(job)
+                else:
+                    self.telling.planned(unit.as_job(self.to), unit.rows or len(unit.jobs) or 1)
             return self.finished()
         self.coloring.manifest = Manifest(self.telling.out)
         for job in (job for unit in self.units for job in unit.jobs):
@@ -158,65 +166,9 @@ class _Batch:
                 self.telling.failed(job, error)
         return self.finished()
 
-    def _remember(self, dry: bool = False) -> int:
-        """Looks at what an earlier run has left; removes, and counts, what it has not finished."""
-        if self.direct:
-            removed = self._without_parts()
-            self.coloring.manifest = manifest = Manifest(self.telling.out)
-            unreadable, name = manifest.unreadable, str(manifest.path)
-        else:
-            files, removed = self.out.found() if self.out.is_folder() else [], 0
-            if not dry:
-                files, removed = self.out.without_parts(files)
-            self.journal = Journal(self.out, files)
-            unreadable, name = self.journal.unreadable, f"{self.out.name}/.trichrome"
-        if unreadable:
-            self.listeners.say(f"{name}: {unreadable} unreadable lines left out of account")
-        return removed
-
-    def _without_parts(self) -> int:
-        if not self.direct:
-            return self.out.without_parts(self.out.found())[1]
-        outputs = (output for unit in self.units for job in unit.jobs for output in job.outputs)
-        return sum(map(remove_parts, {self.telling.out, *((self.telling.out / output).parent for output in outputs)}))
-
-    def _wanted(self) -> Iterator[Unit]:
-        """What is left to do of the units; tells of what was finished before, or is in the way."""
-        if self.direct:  # each actor looks at its own
-            yield from self.units
-            return
-        key = json.loads(json.dumps(self._key()))
-        for unit in self.units:
-            entries = unit.entries(self.to)
-            if not unit.by_photo(self.to):
-                if self._is_wanted(entries[0], key, self._shown(unit)):
-                    yield unit
-                continue
-            left = [
-                place for place, (job, entry) in enumerate(zip(unit.jobs, entries, strict=True))
-                if self._is_wanted(entry, key, job)
-            ]  # fmt: skip
-            if left:
-                yield replace(unit, jobs=tuple(unit.jobs[k] for k in left), stamps=tuple(unit.stamps[k] for k in left))
-
-    def _is_wanted(self, entry: Entry, key: Mapping[str, Any], job: Job) -> bool:
-        if self.overwrite:
-            return True
-        if (record := self.journal.finished(entry, key)) is not None:
-            if record["colored"]:
-                self.telling.skipped(job, record["colored"])
-            for name, reason in record["failed"]:
-                self.telling.failed(Job(Path(name), ()), reason)
-            return False
-        if (other := self.journal.in_the_way(entry)) is not None:
-            self.telling.failed(job, f"{self.telling.out / other} is there already and is not what this program wrote; "
-                                     "--overwrite replaces it")  # fmt: skip
-            return False
-        return True
-
     def color(self, pool: Pool, task: Task) -> None:
         """Raises OutputLost, WorkerError."""
-        left = {unit.name: unit for unit in self._wanted()}
+        left = {unit.name: unit for unit in self.memory.wanted()}
         self.total = len(left)
         if not left:
             return
@@ -234,7 +186,7 @@ class _Batch:
         except OutputLost as lost:
             lost.report = self.finished()
             raise
-        self._without_parts()  # of actors that were killed
+        self.memory.tidy()  # of actors that were killed
 
     def _by(self, pool: Pool, task: Task, left: dict[str, Unit], tries: int) -> None:
         """What is answered is no longer left."""
@@ -255,7 +207,7 @@ class _Batch:
         for line in answer.get("said", ()):
             self.listeners.say(line)
         if "failed" in answer:
-            self.telling.failed(self._shown(unit), answer["failed"])
+            self.telling.failed(unit.as_job(self.to), answer["failed"])
             return
         jobs = {(str(job.source), job.page): job for job in unit.jobs} if self.direct else {}
         for outcome in answer["outcomes"]:
@@ -280,14 +232,8 @@ class _Batch:
 
     def _given_up(self, left: Mapping[str, Unit]) -> None:
         for unit in left.values():
-            for job in unit.jobs if unit.by_photo(self.to) else (self._shown(unit),):
+            for job in unit.jobs if unit.by_photo(self.to) else (unit.as_job(self.to),):
                 self.telling.failed(job, f"its actor ended {TRIES} times with it at hand, for want of memory perhaps")
-
-    def _shown(self, unit: Unit) -> Job:
-        """A unit as one photo, to tell of."""
-        (entry,) = unit.entries(self.to)
-        name = unit.shown() if unit.form != "folder" else Path(unit.name)
-        return Job(name, (Path(entry.name),))
 
     def finished(self) -> Report:
         self.report.seconds = time.monotonic() - self.start

@@ -89,6 +89,11 @@ class Unit:
         jobs, stamps = tuple(map(job_from, record.pop("jobs"))), tuple(record.pop("stamps"))
         return cls(**record, jobs=jobs, stamps=stamps)
 
+    def as_job(self, to: Form) -> Job:
+        """As one photo, to tell of."""
+        (entry,) = self.entries(to)
+        return Job(Path(self.name) if self.form == "folder" else self.shown(), (Path(entry.name),))
+
     def shown(self, piece: str | None = None) -> Path:
         """As people are told of it, or of a piece of it."""
         return Path(self.path) if piece is None else Path(self.path, piece)

@@ -75,9 +75,9 @@ class Batch:
 
 
 def photo(seed: int, size: tuple[int, int] = (20, 30), kind: str = "png") -> bytes:
-    """The bytes of a gray picture."""
+    """The bytes of the gray picture that `command.write` writes."""
     file = io.BytesIO()
-    gray = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    gray = np.random.default_rng(seed).integers(0, 255, size, np.uint8)
     Image.fromarray(gray).save(file, kind)
     return file.getvalue()
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from batches import SETTINGS, Batch, members, photo, write_parquet, write_tar
 from command import tree, write
+from elsewhere import register
 from pyarrow import parquet
 
 from pipeline import cli
@@ -27,6 +28,7 @@ from pipeline.files.records import Job
 
 @pytest.fixture
 def batch() -> Batch:
+    register()
     return Batch()
 
 
@@ -68,7 +70,7 @@ def test_a_folder_gives_what_colorize_gives_and_each_goes_on(batch, trichrome, p
 
 
 def test_folders_elsewhere_have_the_same_bytes_and_their_journal(batch, photos, expected, tmp_path):
-    source, out = f"local://{photos}", f"local://{tmp_path}/out"  # a scheme that fsspec alone knows
+    source, out = f"elsewhere://{photos}", f"elsewhere://{tmp_path}/out"
     assert Place(source).local is None
     report = batch(source, out=out)
     assert (report.colored, len(report.failed)) == (3, 1)
@@ -89,10 +91,10 @@ def test_what_others_wrote_is_not_replaced(batch, photos, expected, tmp_path):
     out = tmp_path / "out"
     write(out / "a.png", 9)
     before = (out / "a.png").read_bytes()
-    report = batch(photos, out=f"local://{out}")
+    report = batch(photos, out=f"elsewhere://{out}")
     assert report.colored == 2 and "--overwrite replaces it" in dict(report.failed)[photos / "a.png"]
     assert (out / "a.png").read_bytes() == before
-    batch(photos, out=f"local://{out}", overwrite=True)
+    batch(photos, out=f"elsewhere://{out}", overwrite=True)
     assert pictures(out) == expected
 
 
@@ -302,7 +304,7 @@ def test_an_input_is_never_overwritten(batch, tmp_path):
 
 def test_a_dry_run_writes_nothing(batch, photos, tmp_path):
     write_parquet(tmp_path / "rows/a.parquet", {"image": [photo(1), photo(2)]})
-    for source, out, count in ((photos, tmp_path / "out", 4), (photos, f"local://{tmp_path}/out", 4),
+    for source, out, count in ((photos, tmp_path / "out", 4), (photos, f"elsewhere://{tmp_path}/out", 4),
                                (tmp_path / "rows", tmp_path / "out", 2)):  # fmt: skip
         report = batch(source, out=out, dry=True)
         assert report.planned == count and not (tmp_path / "out").exists() and batch.pool.given == []

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from batches import members, photo, write_parquet, write_tar
 from command import tree, write
+from elsewhere import as_installed
 from pyarrow import parquet
 
 from pipeline.files.manifest import MANIFEST
@@ -151,15 +152,25 @@ def test_a_killed_command_goes_on(tmp_path):
     assert not list(out.rglob("*.part"))
 
 
-def test_photos_through_parquet_and_webdataset_elsewhere(tmp_path):
-    """From a folder to Parquet, and from there to photos, by file systems of fsspec; and a signal."""
+def test_photos_of_other_file_systems(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{as_installed(tmp_path)}:{os.environ.get('PYTHONPATH', '')}")
     for seed in range(6):
         write(tmp_path / f"in/{seed}.png", seed)
-    code, told, said = run(f"local://{tmp_path}/in", "-o", f"local://{tmp_path}/rows", "--to", "webdataset",
+    code, told, said = run(f"elsewhere://{tmp_path}/in", "-o", f"elsewhere://{tmp_path}/rows", "--to", "webdataset",
                            "--per-shard", "3", "--format", "tiff")  # fmt: skip
     assert code == 0 and told.startswith("6 colored") and said.count(": colored: ") == 6, said
     names = list(members(tmp_path / "rows/part-000001.tar"))
     assert names == [f"{k}.{end}" for k in (3, 4, 5) for end in ("tif", "trichrome.json")]
+
+
+def test_a_signal_stops_and_the_next_command_goes_on(tmp_path):
+    source, out = shards(tmp_path / "in", "parquet"), tmp_path / "out"
+    child = start(source, "-o", out)
+    wait_for(child, lambda: any(out.rglob("*.parquet")))
+    child.send_signal(signal.SIGTERM)
+    told, said = child.communicate(timeout=SECONDS)
+    assert child.returncode == 143 and "interrupted; the same command goes on" in said and "Traceback" not in said
+    assert not list(out.rglob("*.part"))
 
 
 def test_no_room_is_said(tmp_path):
