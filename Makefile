@@ -2,7 +2,7 @@
 #   make demo                  colors free photographs (or PHOTO=path) into demo/
 #   make test                  lint, types and tests
 #   make test-app              the web page in a real browser: Debian's chromium, which it installs where it may
-#   make test-ray              trichrome batch on a Ray of two actors, which are killed
+#   make test-ray              trichrome batch on a Ray of two actors, which are killed (KILLS=)
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
 #   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=)
@@ -13,6 +13,7 @@ PHOTO ?=
 COUNT ?= 10000
 SEED ?= 0
 ROUNDS ?= 100
+KILLS ?= 30
 CLIENTS ?= 50
 SECONDS ?= 120
 FUZZED ?= 500
@@ -31,7 +32,7 @@ test-app: $(VENV)/.test-app
 	$(VENV)/bin/python -m pytest -m browser tests/app
 
 test-ray: $(VENV)/.test-ray
-	$(VENV)/bin/python -m pytest -m ray tests/batch
+	TRICHROME_KILLS=$(KILLS) $(VENV)/bin/python -m pytest -m ray tests/batch
 
 load: $(VENV)/.test
 	$(VENV)/bin/python tests/app/load.py --clients $(CLIENTS) --seconds $(SECONDS) --fuzzed $(FUZZED)

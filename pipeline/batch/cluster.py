@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -23,6 +24,7 @@ from pipeline.files.team import WorkerError
 __all__ = ["Cluster"]
 
 _POLL = 0.2  # seconds between looks at whether to stop
+_ENDING = 2  # seconds that actors may take to end
 _OBJECTS = 150_000_000  # bytes of a local Ray's shared memory: what passes between processes is a line for each photo
 
 
@@ -62,7 +64,9 @@ class Cluster:
         import ray
 
         ray.shutdown()
-        sweep()  # of actors that were ended with it
+        limit = time.monotonic() + _ENDING
+        while sweep() and time.monotonic() < limit:  # of actors that are ended with it
+            time.sleep(_POLL)
 
     def _make_room(self, has: dict[str, float]) -> None:
         gpus = self.gpus if self.gpus is not None else float(has.get("GPU", 0) >= 1)

@@ -6,7 +6,6 @@ The content of a row becomes a file of a scratch folder just before it is read, 
 from __future__ import annotations
 
 import json
-import tarfile
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline.batch.places import Place
+from pipeline.batch.samples import samples
 from pipeline.batch.units import Unit
 from pipeline.files.names import plan
 from pipeline.files.records import Job, Report, Settings
@@ -27,7 +27,6 @@ from pipeline.images.read import _format_of
 __all__ = ["ADDED", "Piece", "column_of", "members_of", "number_format", "pieces"]
 
 ADDED = ("notes", "error")  # columns that every output has
-_END = 1024  # zeros that a tar file ends with
 _BATCH = 16  # rows that are read at a time
 _SUFFIX = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "avif": ".avif", "heic": ".heic"}
 _PICTURES = {suffix.removeprefix(".") for suffix in (*FORMATS, *READ_ONLY)}
@@ -153,49 +152,9 @@ def _samples(unit: Unit, settings: Settings, column: str | None, folder: Path) -
     assert unit.source is not None
     seen: set[str] = set()
     with Place(unit.source).fs.open_input_stream(unit.path) as stream:
-        watched = _Watched(stream)
-        with tarfile.open(fileobj=watched, mode="r|") as tar:
-            for number, (key, members) in enumerate(_grouped(tar)):
-                yield _sample(key, members, number, unit, settings, column, folder, seen)
-                seen.add(key)
-        if not watched.ends_well():
-            raise tarfile.ReadError("it ends without the zeros that end a tar file: some of it is missing")
-
-
-class _Watched:
-    """A stream whose end can be judged, which tarfile does not do."""
-
-    def __init__(self, stream: Any) -> None:  # Any: pyarrow has no types
-        self._stream, self._tail = stream, b""
-
-    def read(self, size: int) -> bytes:
-        block = bytes(self._stream.read(size))
-        self._tail = (self._tail + block)[-_END:]
-        return block
-
-    def ends_well(self) -> bool:
-        while self.read(1 << 16):
-            pass
-        return self._tail == bytes(_END)
-
-
-def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Files side by side whose names agree up to the first dot of the base name, as WebDataset has them."""
-    key, members = "", dict[str, bytes]()
-    for member in tar:
-        folder, slash, base = member.name.rpartition("/")
-        stem, dot, extension = base.partition(".")
-        if not member.isreg() or not stem or not dot or (stem.startswith("__") and not slash):
-            continue  # hidden files, and notes on the shard itself
-        if folder + slash + stem != key or extension in members:
-            if members:
-                yield key, members
-            key, members = folder + slash + stem, {}
-        file = tar.extractfile(member)
-        assert file is not None
-        members[extension] = file.read()
-    if members:
-        yield key, members
+        for number, (key, members) in enumerate(samples(stream)):
+            yield _sample(key, members, number, unit, settings, column, folder, seen)
+            seen.add(key)
 
 
 def _sample(

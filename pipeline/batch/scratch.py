@@ -12,26 +12,31 @@ from pipeline.files.lock import Locked, locked
 
 __all__ = ["scratch", "sweep"]
 
-_PREFIX = "trichrome-batch-"
+_FRESH, _PREFIX = "trichrome-fresh-", "trichrome-batch-"
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A new folder for the block; its lock ends with the process, however that ends."""
     sweep()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    try:
-        with locked(folder, lambda line: None):
+    fresh = Path(tempfile.mkdtemp(prefix=_FRESH))  # a name that nobody sweeps, until it is locked
+    with locked(fresh, lambda line: None):
+        folder = fresh.rename(fresh.with_name(_PREFIX + fresh.name.removeprefix(_FRESH)))
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep() -> None:
-    """Removes the folders that nobody holds."""
+def sweep() -> int:
+    """Removes the folders that nobody holds; returns how many are held."""
+    held = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             with locked(folder, lambda line: None):
                 shutil.rmtree(folder, ignore_errors=True)
-        except (Locked, OSError):  # somebody works in it, or removes it too
+        except Locked:
+            held += 1
+        except OSError:  # another's, or somebody removes it too
             pass
+    return held

@@ -260,8 +260,7 @@ def test_scratch_folders_of_the_dead_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "trichrome-batch-dead/in").mkdir(parents=True)
     with scratch() as folder:
-        sweep()
-        assert list(tmp_path.iterdir()) == [folder]
+        assert sweep() == 1 and list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from batches import members, photo, write_parquet, write_tar
 from command import tree, write
@@ -141,15 +142,40 @@ def test_a_killed_command_goes_on(tmp_path):
     child.kill()
     child.communicate(timeout=SECONDS)
     first = len(list(out.glob("*.tar")))
-    limit = time.monotonic() + 20
-    while actors(1) and time.monotonic() < limit:  # orphans, which end by themselves
-        time.sleep(0.1)
     code, told, said = run(source, "-o", out)
     assert code == 1 and " 5 failed" in told, said
     colored, skipped = (int(part.split()[0]) for part in told.split(", ")[:2])
     assert colored + skipped == 40 and 0 < first < 5 and skipped >= 8 * (first - 1)
     assert run(source, "-o", whole)[0] == 1 and pictures(out) == pictures(whole)
     assert not list(out.rglob("*.part"))
+
+
+def test_kills_at_random_moments(tmp_path):
+    """Of an actor and of the command in turn; TRICHROME_KILLS of them."""
+    source, whole, rng = tmp_path / "in", tmp_path / "whole", np.random.default_rng(0)
+    for seed in range(300):
+        write(source / f"{seed}.png", seed, (200, 200))
+    subprocess.run([*PLAIN, str(source), "-o", str(whole), "--threads", "1", "--workers", "1"],
+                   capture_output=True, timeout=SECONDS)  # fmt: skip
+    expected = tree(whole)
+    assert len(expected) == 300
+    for number in range(int(os.environ.get("TRICHROME_KILLS", 2))):
+        out = tmp_path / str(number)
+        child = start(source, "-o", out)
+        wait_for(child, lambda out=out: any(out.rglob("*.png")))
+        time.sleep(rng.uniform(0, 3))
+        at_work = actors(child.pid)
+        if number % 2 == 0:
+            child.kill()
+        elif at_work:
+            os.kill(at_work[0], signal.SIGKILL)
+        told, said = child.communicate(timeout=SECONDS)
+        pictures = {name: content for name, content in tree(out).items() if not name.endswith(".part")}
+        assert all(expected.get(name) == content for name, content in pictures.items() if name[0] != ".")
+        if number % 2 == 1:
+            assert child.returncode == 0 and told.startswith("300 colored") and tree(out) == expected, said
+        code, told, said = run(source, "-o", out)
+        assert code == 0 and " 0 failed" in told and tree(out) == expected, said
 
 
 def test_photos_of_other_file_systems(tmp_path, monkeypatch):
