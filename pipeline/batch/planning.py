@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from pipeline.batch.journal import JOURNAL
 from pipeline.batch.places import Found, Place
 from pipeline.batch.rows import column_of, number_format
 from pipeline.batch.units import SUFFIXES, Form, Unit
@@ -179,8 +180,8 @@ def _without_clashes(
 
 
 def _inside(place: Place, out: Place) -> list[Found]:
-    """The files in it, but for those of an output folder inside."""
-    found = place.found()
+    """The files in it, but for those of an output folder inside, and of a journal."""
+    found = [file for file in place.found() if not file.place.startswith(f"{JOURNAL}/")]
     if place.fs != out.fs or not out.path.startswith(place.path.rstrip("/") + "/"):
         return found
     top = out.path.rstrip("/") + "/"

@@ -67,10 +67,10 @@ class Batch:
     def __call__(self, *inputs: object, out: object, settings: Settings = SETTINGS, **others: Any) -> Report:
         self.said = []
         self.pool.given.clear()
+        others.setdefault("opened", lambda: (standin_pipeline(), None))
         return color_batch(
             standin_pipeline(), [str(one) for one in inputs], str(out), settings, pool=self.pool,
-            opened=lambda: (standin_pipeline(), None), threads=torch.get_num_threads(),
-            listeners=Listeners(say=self.said.append), **others,
+            threads=torch.get_num_threads(), listeners=Listeners(say=self.said.append), **others,
         )  # fmt: skip
 
 

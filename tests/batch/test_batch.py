@@ -10,20 +10,24 @@ from typing import get_args
 
 import pyarrow as pa
 import pytest
+import torch
 from batches import SETTINGS, Batch, members, photo, write_parquet, write_tar
 from command import tree, write
 from elsewhere import register
 from pyarrow import parquet
+from standins import standin_pipeline
 
 from pipeline import cli
-from pipeline.batch import command
+from pipeline.batch import command, run
 from pipeline.batch.journal import JOURNAL, Journal
 from pipeline.batch.places import Place
 from pipeline.batch.planning import Shape
 from pipeline.batch.scratch import scratch, sweep
 from pipeline.batch.units import Entry, Form, Unit
+from pipeline.color_pipeline import ColorPipeline
 from pipeline.files.broken import OutputLost
 from pipeline.files.records import Job
+from pipeline.files.team import WorkerError
 
 
 @pytest.fixture
@@ -173,6 +177,17 @@ def test_samples_keep_their_files(batch, tmp_path):
     assert (tmp_path / "out/s.tar").read_bytes() == before, "without a time in it"
 
 
+def test_a_file_of_a_sample_is_not_replaced_by_its_picture(batch, tmp_path):
+    source = write_tar(tmp_path / "in/s.tar", [("1.jpg", b"mine"), ("1.png", photo(1))])
+    jpeg = replace(SETTINGS, format="jpeg")
+    report = batch(source, out=tmp_path / "out", settings=jpeg, shape=Shape(column="png"))
+    assert "its file jpg has the name that its colored picture would have" in report.failed[0][1]
+    assert members(tmp_path / "out/s.tar")["1.jpg"] == b"mine"
+    report = batch(source, out=tmp_path / "rows", settings=jpeg, shape=Shape(column="png", write="parquet"))
+    (row,) = parquet.read_table(tmp_path / "rows/s.parquet").to_pylist()
+    assert row["jpg"] == b"mine" and row["png"]["path"] == "1.jpg" and row["key"] == "1" and report.failed == []
+
+
 def test_a_damaged_shard_fails_by_itself(batch, tmp_path):
     whole = write_tar(tmp_path / "in/a.tar", [("1.png", photo(1)), ("2.png", photo(2))])
     write_tar(tmp_path / "in/b.tar", [("1.png", photo(1))])
@@ -220,6 +235,17 @@ def test_what_was_begun_and_not_finished_is_done_again_and_is_no_other_s(batch, 
     assert any("removed 1 unfinished files" in line for line in batch.said)
 
 
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+    place = Place(str(tmp_path / "out"))
+    place.prepare()
+    (tmp_path / "a").write_bytes(b"abc")
+    assert place.put(tmp_path / "a", "deep/a.png") == 3 and place.read(str(tmp_path / "out/deep/a.png")) == b"abc"
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with pytest.raises(OutputLost, match="not there any more"):
+        place.put(tmp_path / "a", "a.png")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_latest_line_counts(tmp_path):
     entry, place = Entry("a.tar", {"size": 1}, ("a.tar",)), Place(str(tmp_path / "out"))
     place.prepare()
@@ -248,9 +274,14 @@ def test_a_photo_that_takes_its_actor_with_it_does_not_take_others(batch, photos
 
 
 def test_actors_that_are_others_are_refused(batch, photos, tmp_path, monkeypatch):
-    from pipeline.batch import run
-    from pipeline.files.team import WorkerError
+    def other() -> tuple[ColorPipeline, None]:
+        pipe = standin_pipeline()
+        with torch.no_grad():
+            next(pipe.coarse.parameters()).add_(1)
+        return pipe, None
 
+    with pytest.raises(WorkerError, match="other weights"):
+        batch(photos, out=tmp_path / "out", opened=other)
     monkeypatch.setattr(run, "software", lambda: "trichrome 9")
     with pytest.raises(WorkerError, match="install one on all machines"):
         batch(photos, out=tmp_path / "out")
