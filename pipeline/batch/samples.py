@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 __all__ = ["samples"]
 
@@ -14,7 +14,7 @@ _END = 1024  # zeros that a tar file ends with
 def samples(stream: Any) -> Iterator[tuple[str, dict[str, bytes]]]:  # Any: pyarrow has no types
     """Yields (key, {the rest of a name: content}) of each. Raises tarfile.ReadError for a file that is cut short."""
     watched = _Watched(stream)
-    with tarfile.open(fileobj=watched, mode="r|") as tar:
+    with tarfile.open(fileobj=cast(BinaryIO, watched), mode="r|") as tar:
         yield from _grouped(tar)
     if not watched.ends_well():
         raise tarfile.ReadError("it ends without the zeros that end a tar file: some of it is missing")
