@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -343,17 +344,27 @@ def test_a_dry_run_writes_nothing(batch, photos, tmp_path):
 # ------------------------------------------------------------------------------------------- command
 
 
-def options_of(add) -> dict[str, object]:
-    parser = argparse.ArgumentParser()
-    add(parser)
-    return {action.option_strings[0]: action.default for action in parser._actions}
+def options_of(name: str) -> dict[str, object]:
+    """Of a subcommand, with their defaults."""
+    commands = next(action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return {action.option_strings[-1]: action.default for action in commands.choices[name]._actions
+            if action.option_strings and action.help != argparse.SUPPRESS}  # fmt: skip
 
 
 def test_options_about_coloring_are_those_of_colorize():
-    assert command.FORMS == get_args(Form)
-    colorize, shared = options_of(cli._add_folder_options), options_of(cli._add_coloring_options)
-    assert {"--seed", "--samples", "--strength", "--preview", "--format"} <= shared.keys()
-    assert {"--report", "--dry-run"} <= colorize.keys()
+    colorize, batch = options_of("colorize"), options_of("batch")
+    only = {"--like", "--workers", "--sheet"}
+    assert colorize.keys() - batch.keys() == only and command.FORMS == get_args(Form)
+    assert {name for name in colorize.keys() - only if colorize[name] != batch[name]} == {"--threads"}
+
+
+def test_the_reference_has_every_option():
+    docs = Path(__file__).parents[2] / "docs/use"
+    tables = [re.findall(r"^\| .*? \|", (docs / name).read_text(), re.MULTILINE)
+              for name in ("batch.md", "command-line.md")]  # fmt: skip
+    own, others = (set(re.findall(r"--[a-z][a-z-]*", "".join(table))) for table in tables)
+    options = options_of("batch").keys() - {"--help"}
+    assert options - options_of("colorize").keys() <= own <= options | {"--samples"} and options <= own | others
 
 
 @pytest.mark.parametrize("given, words", [
