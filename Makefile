@@ -2,6 +2,7 @@
 #   make demo                  colors free photographs (or PHOTO=path) into demo/
 #   make test                  lint, types and tests
 #   make test-app              the web page in a real browser: Debian's chromium, which it installs where it may
+#   make test-ray              trichrome batch on a Ray of two actors, which are killed (KILLS=)
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
 #   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=), and a video 90 times
@@ -12,11 +13,12 @@ PHOTO ?=
 COUNT ?= 10000
 SEED ?= 0
 ROUNDS ?= 100
+KILLS ?= 30
 CLIENTS ?= 50
 SECONDS ?= 120
 FUZZED ?= 500
 
-.PHONY: demo test test-app load fuzz soak soak-folder clean
+.PHONY: demo test test-app test-ray load fuzz soak soak-folder clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m pipeline.demo --out demo $(if $(PHOTO),"$(PHOTO)")
@@ -28,6 +30,9 @@ test: $(VENV)/.test
 
 test-app: $(VENV)/.test-app
 	$(VENV)/bin/python -m pytest -m browser tests/app
+
+test-ray: $(VENV)/.test-ray
+	TRICHROME_KILLS=$(KILLS) $(VENV)/bin/python -m pytest -m ray tests/batch
 
 load: $(VENV)/.test
 	$(VENV)/bin/python tests/app/load.py --clients $(CLIENTS) --seconds $(SECONDS) --fuzzed $(FUZZED)
@@ -57,6 +62,10 @@ $(VENV)/.test-app: $(VENV)/.test $(VENV)/.demo
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test-app]'
 	command -v chromium >/dev/null || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
 	$(VENV)/bin/python tests/app/axe.py
+	touch $@
+
+$(VENV)/.test-ray: $(VENV)/.test
+	$(VENV)/bin/python -m pip install --quiet --editable '.[ray,test-ray]'
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.files.run import Listeners
 
 from pipeline import info, like, serve, steering, translate
+from pipeline.batch import command as batch
 from pipeline.video import command as video
 
 # torch takes more than a second to import: nothing up here may load it.
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_options(colorize)
     colorize.set_defaults(run=_colorize, parser=colorize)
+    batch.add_command(commands, _add_batch_options, _settings, _placement)
     translate.add_command(commands, _placement)
     video.add_command(commands, _placement)
     info.add_command(commands)
@@ -76,6 +78,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", type=Path, metavar="PATH", help="photo, or folder (searched to the bottom)")
     add("-o", "--output", required=True, type=Path, metavar="OUT",
         help="folder for the colored photos; or, for one photo, the file to write: x.jpg")
+    _add_coloring_options(parser)
+    add("--like", type=Path, metavar="FILE",
+        help="make this output once more, as its record says: the same photo, weights and options, the same bytes")
+    _add_folder_options(parser)
+    add("--threads", type=_positive, metavar="N",
+        help="of the networks on a CPU, in each worker (default: all cores); last digits of colors depend on it")
+    add("--workers", type=_positive, metavar="N",
+        help="processes at work (default: one for each card; on a CPU as many as --threads leaves cores for)")
+    add("--as-worker", type=int, help=argparse.SUPPRESS)
+    add("--sheet", type=Path, metavar="FILE", help="write a page of HTML with each photo before and after")
+
+
+def _add_coloring_options(parser: argparse.ArgumentParser) -> None:
+    """Those that decide the pictures, which `trichrome batch` has too."""
+    add = parser.add_argument
     add("--samples", type=_positive, default=1, metavar="K", help="pictures per photo (default 1)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
     add("--steps", type=_positive, metavar="N", help="sampling steps of stage 1 (default: its own)")
@@ -113,21 +130,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
     add("--no-provenance", action="store_true",
         help="do not write into the outputs that their colors are synthesized, and by what")
-    add("--like", type=Path, metavar="FILE",
-        help="make this output once more, as its record says: the same photo, weights and options, the same bytes")
+
+
+def _add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Those of many photos, which `trichrome batch` has too."""
+    add = parser.add_argument
     add("--overwrite", action="store_true",
         help="color everything again and replace files in the way (an input is never replaced)")
     add("--include", action="append", default=[], metavar="GLOB", help="of folders, photos that fit; may be repeated")
     add("--exclude", action="append", default=[], metavar="GLOB", help="of folders, none that fit; may be repeated")
     add("--dry-run", action="store_true", help="write nothing, only say what would become of each photo")
-    add("--threads", type=_positive, metavar="N",
-        help="of the networks on a CPU, in each worker (default: all cores); last digits of colors depend on it")
-    add("--workers", type=_positive, metavar="N",
-        help="processes at work (default: one for each card; on a CPU as many as --threads leaves cores for)")
-    add("--as-worker", type=int, help=argparse.SUPPRESS)
-    add("--sheet", type=Path, metavar="FILE", help="write a page of HTML with each photo before and after")
     add("--report", type=Path, metavar="FILE", help="write what became of each input, one line of JSON each")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
+    _add_coloring_options(parser)
+    _add_folder_options(parser)
 
 
 def run_colorize(pipe: ColorPipeline, arguments: Sequence[str], listeners: Listeners) -> Report:

@@ -32,7 +32,7 @@ LEVELS = {
     "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
     "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.like": 12,
-    "pipeline.video": 12, "pipeline.info": 13,
+    "pipeline.video": 12, "pipeline.info": 13, "pipeline.batch": 13,
     "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
@@ -48,6 +48,7 @@ KEPT_APART = {
     "fastapi": {f"pipeline.app.{name}" for name in ("api", "downloads", "page", "pictures", "problems", "server")},
     "matplotlib": {"pipeline.demo"},
     "pillow_heif": {"pipeline.images.heif"},
+    "ray": {"pipeline.batch.cluster"},
     "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
     "sklearn": {"pipeline.demo"},
     "starlette": {f"pipeline.app.{name}" for name in ("forms", "guard", "problems", "worker")},
@@ -207,7 +208,7 @@ def test_using_the_cascade_loads_nothing_heavy():
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
     heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton",
-             "pillow_heif", "av", "cv2"}
+             "pillow_heif", "av", "cv2", "ray"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then

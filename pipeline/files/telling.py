@@ -49,13 +49,15 @@ class Telling:
         for path, reason in self.report.ignored:
             self.listeners.each(Outcome(path, "ignored", reason=reason))
 
-    def skipped(self, job: Job) -> None:
-        self.report.skipped += 1
+    def skipped(self, job: Job, photos: int = 1) -> None:
+        """photos: in it, where it is a shard"""
+        self.report.skipped += photos
         self.listeners.each(Outcome(job.source, "skipped", self._outputs(job), page=job.page))
         self.advance()
 
-    def planned(self, job: Job) -> None:
-        self.report.planned += 1
+    def planned(self, job: Job, photos: int = 1) -> None:
+        """photos: in it, where it is a shard"""
+        self.report.planned += photos
         self.listeners.each(Outcome(job.source, "planned", self._outputs(job), page=job.page))
 
     def colored(self, job: Job, notes: Sequence[str], quietly: bool = False) -> None:

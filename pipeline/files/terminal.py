@@ -15,11 +15,11 @@ from pipeline.files.report import Outcome, ignored_sentence, shown
 class Terminal:
     """Progress on stderr, made at the first photo; lines said meanwhile go above it.
 
-    show: the bar; without it each photo has its line
+    show: the bar; without it each photo has its line; unit: what it counts
     """
 
-    def __init__(self, show: bool) -> None:
-        self.show = show
+    def __init__(self, show: bool, unit: str = "photo") -> None:
+        self.show, self.unit = show, unit
         self.bar: Any = None  # Any: tqdm has no types
 
     def update(self, done: int, total: int) -> None:
@@ -28,7 +28,7 @@ class Terminal:
         if self.bar is None:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True)
+            self.bar = tqdm(total=total, unit=self.unit, file=sys.stderr, dynamic_ncols=True)
         self.bar.update(done - self.bar.n)
 
     def say(self, line: str) -> None:

@@ -80,8 +80,8 @@ def plain_pipeline() -> ColorPipeline:
 
 
 if __name__ == "__main__":
-    command = sys.argv[1] if sys.argv[1] in ("colorize", "video") else None  # as its own worker it is given all of it
-    given = sys.argv[1:] if command is None else sys.argv[2:]
+    # As its own worker it is given all of the command.
+    given = sys.argv[1:] if sys.argv[1] in ("colorize", "batch", "video") else ["colorize", *sys.argv[1:]]
     team.COMMAND = [sys.executable, __file__]
     with mock.patch.object(ColorPipeline, "from_pretrained", lambda source=None, **_: plain_pipeline()):
-        sys.exit(cli.main([command or "colorize", *given, "--device", "cpu"]))
+        sys.exit(cli.main([*given, "--device", "cpu"]))
