@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.files.run import Listeners
 
 from pipeline import info, like, serve, steering, translate
+from pipeline.export import command as export
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     colorize.set_defaults(run=_colorize, parser=colorize)
     translate.add_command(commands, _placement)
     info.add_command(commands)
+    export.add_command(commands)
     serve.add_commands(commands, _placement, run_colorize)
     return parser
 
