@@ -47,6 +47,7 @@ KEPT_APART = {
     "matplotlib": {"pipeline.demo"},
     "onnx": {"pipeline.export.graph_file"},
     "onnxruntime": {"pipeline.export.graph_file"},
+    "onnxscript": {"pipeline.export.graph_file"},
     "pillow_heif": {"pipeline.images.heif"},
     "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
     "sklearn": {"pipeline.demo"},
@@ -207,7 +208,7 @@ def test_using_the_cascade_loads_nothing_heavy():
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
     heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton",
-             "pillow_heif", "onnx", "onnxruntime"}
+             "pillow_heif", "onnx", "onnxruntime", "onnxscript"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then
