@@ -11,7 +11,7 @@ open.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,39 +22,26 @@ from stages.color.spaces import chroma_from_rgb, merge
 from stages.corruptions.film import film_degraded
 from stages.corruptions.hints import drawn_hints
 from stages.diffusion import FewSteps, WienerDenoiser, denoising_loss, sample_exponential
+from stages.diffusion.exponential import exponential_steps
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
-from stages.faces import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
+from stages.faces import CoarseColorizer, Draws, Generators, GrayView, StepCallback
 from stages.graphs import Exports, Graph
 from stages.nn.efficientnet import imagenet_weights
 from stages.nn.hint_attention import HintAttention
-from stages.options import SampleOptions
+from stages.options import OptionError, SampleOptions
 from stages.precision import checked_finite
-from stages.stage1_coarse.diffusion_graphs import graphs_of
+from stages.stage1_coarse.diffusion_graphs import Draw, graphs_of
 from stages.stage1_coarse.diffusion_networks import (
     CHROMA_SIDE,
     SIDE,
     ChromaNetwork,
     DiffusionColorizerConfig,
+    DiffusionEncoding,
     GrayEncoder,
 )
 
 STAGE1_SAMPLERS = sorted([*SAMPLERS, "spectral"])
-
-
-@dataclass(frozen=True)
-class DiffusionEncoding(Encoding):
-    """What a photograph tells each of its draws.
-
-    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_std`; both before any hints
-    told, hinted: both with the hints, the same without any; maps: the denoiser's, see `ChromaNetwork.prepare`
-    """
-
-    features: Tensor
-    preview: Tensor
-    told: Tensor
-    hinted: Tensor
-    maps: list[Tensor]
 
 
 class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
@@ -250,7 +237,13 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
         return self._enlarged(gain * checked_finite(chroma, "the colors of stage 1"))
 
     def graphs(self) -> list[Graph]:
-        return graphs_of(self)
+        if self.config.sampler != "spectral":
+            raise OptionError(
+                f"of kind {self.kind!r} of the family {self.family} weights with the sampler 'spectral' can be "
+                f"exported; these have {self.config.sampler!r}"
+            )
+        steps = exponential_steps(self.denoiser, self.levels(self.config.steps))
+        return graphs_of(self, Draw(self.denoiser, steps, self.chroma64))
 
     # inside
 

@@ -2,55 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from stages.color.spaces import coarse_from_rgb, merge
-from stages.diffusion.exponential import exponential_steps, integrated
+from stages.diffusion import WienerDenoiser
+from stages.diffusion.exponential import ExponentialStep, integrated
 from stages.diffusion.noise import draw_noise
-from stages.faces import GrayView
+from stages.faces import CoarseColorizer, GrayView
 from stages.graphs import Graph
-from stages.options import OptionError
-from stages.stage1_coarse.diffusion_networks import CHROMA_SIDE, GRID, SIDE
+from stages.stage1_coarse.diffusion_networks import CHROMA_SIDE, GRID, SIDE, ChromaNetwork, DiffusionEncoding
 
-if TYPE_CHECKING:
-    from stages.stage1_coarse.diffusion import DiffusionColorizer
-
-__all__ = ["graphs_of"]
+__all__ = ["Draw", "Encode", "graphs_of"]
 
 
-def graphs_of(stage: DiffusionColorizer) -> list[Graph]:
-    """`stage1_encode` and `stage1_draw`. Raises OptionError for samplers other than the exponential integrator."""
-    config = stage.config
-    if config.sampler != "spectral":
-        raise OptionError(
-            f"of kind {stage.kind!r} of the family {stage.family} weights with the sampler 'spectral' can be exported; "
-            f"these have {config.sampler!r}"
-        )
-    generator = torch.Generator().manual_seed(0)
-
-    def between_0_and_1(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator)
-
-    gray64 = between_0_and_1(1, 1, SIDE, SIDE)
-    photograph = {"gray64": gray64, "gray128": between_0_and_1(1, 1, 2 * SIDE, 2 * SIDE)}
+def graphs_of(stage: CoarseColorizer[DiffusionEncoding], draw: Draw) -> list[Graph]:
+    """`stage1_encode` and `stage1_draw`."""
+    config, generator = stage.config, torch.Generator().manual_seed(0)
+    gray64 = torch.rand((1, 1, SIDE, SIDE), generator=generator)
+    photograph = {"gray64": gray64, "gray128": torch.rand((1, 1, 2 * SIDE, 2 * SIDE), generator=generator)}
+    untold: dict[str, float] = {}
     if stage.takes_hints:
-        photograph["hints"] = torch.zeros(1, 3, CHROMA_SIDE, CHROMA_SIDE)
+        photograph["hints"], untold = torch.zeros(1, 3, CHROMA_SIDE, CHROMA_SIDE), {"hints": 0.0}
+    numbers = {"temperature": config.temperature, "chroma_gain": config.chroma_gain}
     drawing = {
         "features": draw_noise((1, config.encoder_channels[0], GRID, GRID), generator),
         "mean32": draw_noise((1, 2, CHROMA_SIDE, CHROMA_SIDE), generator),
         "gray64": gray64,
         "noise": draw_noise((1, 2, CHROMA_SIDE, CHROMA_SIDE), generator),
-        "temperature": torch.tensor(config.temperature),
-        "chroma_gain": torch.tensor(config.chroma_gain),
-    }
-    defaults = {"temperature": config.temperature, "chroma_gain": config.chroma_gain}
-    untold = {"hints": 0.0} if stage.takes_hints else {}
+    } | {name: torch.tensor(number) for name, number in numbers.items()}
     return [
         Graph("stage1_encode", Encode(stage), photograph, ("features", "mean32", "preview64"), untold),
-        Graph("stage1_draw", Draw(stage), drawing, ("coarse64", "chroma64"), defaults),
+        Graph("stage1_draw", draw, drawing, ("coarse64", "chroma64"), numbers),
     ]
 
 
@@ -60,7 +46,7 @@ class Encode(nn.Module):
     rgb64 (1, 3, 64, 64).
     """
 
-    def __init__(self, stage: DiffusionColorizer) -> None:
+    def __init__(self, stage: CoarseColorizer[DiffusionEncoding]) -> None:
         super().__init__()
         self.stage = stage
 
@@ -74,17 +60,20 @@ class Encode(nn.Module):
 class Draw(nn.Module):
     """A draw, with all of its steps in one graph: features, mean32 and gray64 of the photograph, noise (1, 2, 32, 32),
     temperature and chroma gain, both () -> coarse64 (1, 64, 64) int64 and chroma64 (1, 2, 64, 64).
+
+    chroma64: of the stage: (mean32, what the steps end with, temperature, chroma gain) -> chroma64
     """
 
-    def __init__(self, stage: DiffusionColorizer) -> None:
+    def __init__(
+        self, denoiser: WienerDenoiser, steps: Sequence[ExponentialStep], chroma64: Callable[..., Tensor]
+    ) -> None:
         super().__init__()
-        self.stage = stage
-        self.steps = exponential_steps(stage.denoiser, stage.levels(stage.config.steps))
+        self.denoiser, self.steps, self.chroma64 = denoiser, steps, chroma64
 
     def forward(
         self, features: Tensor, mean32: Tensor, gray64: Tensor, noise: Tensor, temperature: Tensor, chroma_gain: Tensor
     ) -> tuple[Tensor, Tensor]:
-        stage = self.stage
-        left_open = integrated(stage.denoiser, noise, self.steps, context=stage.network.prepare(features))
-        chroma64 = stage.chroma64(mean32, left_open, temperature, chroma_gain)
+        maps = cast(ChromaNetwork, self.denoiser.network).prepare(features)
+        left_open = integrated(self.denoiser, noise, self.steps, context=maps)
+        chroma64 = self.chroma64(mean32, left_open, temperature, chroma_gain)
         return coarse_from_rgb(merge(gray64, chroma64)), chroma64
