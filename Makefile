@@ -1,7 +1,7 @@
 # Commands from a fresh clone, with nothing but Python (3.11 or newer) and make:
 #   make demo                  colors free photographs (or PHOTO=path) into demo/
 #   make test                  lint, types and tests
-#   make test-app              the web page in a real browser: Debian's chromium, which it installs where it may
+#   make test-app              the web pages in a real browser: Debian's chromium, which it installs where it may
 #   make test-ray              trichrome batch on a Ray of two actors, which are killed (KILLS=)
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
@@ -62,6 +62,7 @@ $(VENV)/.test-app: $(VENV)/.test $(VENV)/.demo
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test-app]'
 	command -v chromium >/dev/null || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
 	$(VENV)/bin/python tests/app/axe.py
+	$(VENV)/bin/python tests/app/ort_web.py
 	touch $@
 
 $(VENV)/.test-ray: $(VENV)/.test

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 from pipeline import info, like, serve, steering, translate
 from pipeline.batch import command as batch
+from pipeline.export import command as export
 from pipeline.video import command as video
 
 # torch takes more than a second to import: nothing up here may load it.
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_command(commands, _placement)
     video.add_command(commands, _placement)
     info.add_command(commands)
+    export.add_command(commands)
     serve.add_commands(commands, _placement, run_colorize)
     return parser
 

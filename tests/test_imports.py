@@ -21,7 +21,7 @@ LEVELS = {
     "stages.color": 0, "stages.precision": 0, "stages.checkpoint": 0, "stages.options": 0, "stages.seeds": 0,
     "stages.provenance": 0,
     "stages.stage": 1, "stages.hints": 1, "stages.corruptions": 1, "stages.photographs": 1,
-    "stages.nn": 2, "stages.diffusion": 2, "stages.faces": 2,
+    "stages.nn": 2, "stages.diffusion": 2, "stages.faces": 2, "stages.graphs": 2,
     "stages.stage1_coarse": 3, "stages.stage2_color": 3, "stages.stage3_superres": 3, "stages.image_to_image": 3,
     "stages.registry": 4,
     "stages.training": 5, "stages.evaluation": 5,
@@ -32,7 +32,7 @@ LEVELS = {
     "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
     "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.like": 12,
-    "pipeline.video": 12, "pipeline.info": 13, "pipeline.batch": 13,
+    "pipeline.video": 12, "pipeline.info": 13, "pipeline.batch": 13, "pipeline.export": 12,
     "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip
 STAGES = {name for name, level in LEVELS.items() if level == 3}
@@ -47,6 +47,9 @@ KEPT_APART = {
     "diffusers": set(),
     "fastapi": {f"pipeline.app.{name}" for name in ("api", "downloads", "page", "pictures", "problems", "server")},
     "matplotlib": {"pipeline.demo"},
+    "onnx": {"pipeline.export.graph_file"},
+    "onnxruntime": {"pipeline.export.graph_file"},
+    "onnxscript": {"pipeline.export.graph_file"},
     "pillow_heif": {"pipeline.images.heif"},
     "ray": {"pipeline.batch.cluster"},
     "skimage": {"pipeline.demo", "stages.evaluation.pixel"},
@@ -208,7 +211,7 @@ def test_using_the_cascade_loads_nothing_heavy():
     first, then, where = json.loads(result.stdout)
     assert Path(where).parent == ROOT / "pipeline"
     heavy = {"xformers", "datasets", "fastapi", "accelerate", "diffusers", "skimage", "sklearn", "matplotlib", "triton",
-             "pillow_heif", "av", "cv2", "ray"}
+             "pillow_heif", "av", "cv2", "ray", "onnx", "onnxruntime", "onnxscript"}
     assert heavy & {name.split(".")[0] for name in then} == set()
     assert {"stages.training", "stages.photographs", "stages.evaluation"} & set(then) == set()
     assert "torch" not in first and "stages.registry" in then

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -24,9 +25,25 @@ from stages.diffusion.few_step import FewSteps
 from stages.diffusion.samplers import Callback, Correct, Noise, corrected, falling
 from stages.diffusion.wiener import WienerDenoiser
 
-__all__ = ["sample_exponential"]
+__all__ = ["ExponentialStep", "exponential_steps", "integrated", "sample_exponential"]
 
 NODES = 16  # of the quadrature over a step: exact to 1e-9 even where there are four, and quick
+
+
+@dataclass(frozen=True)
+class ExponentialStep:
+    """A step from one noise level to a lower one: all of it that is known before the network answers.
+
+    pull: how much an answer of one moves each z, (C, H, W) or to broadcast to it
+    pull_of_change: how much a change of one since the answer before does; None in the first step
+    modulation: of the network, (M,), where the step is distilled
+    """
+
+    sigma: float
+    lower: float
+    pull: Tensor
+    pull_of_change: Tensor | None
+    modulation: Tensor | None = None
 
 
 def sample_exponential(
@@ -48,44 +65,74 @@ def sample_exponential(
     conditions: of the network
     Raises ValueError for levels that do not fall to 0, and for distilled steps with a correction.
     """
-    few: FewSteps | None = None
-    if isinstance(sigmas, FewSteps):
-        if correct is not None:
-            raise ValueError(
-                "distilled steps know only the way they were learned on, and a correction leaves it: pass "
-                "geometric_sigmas(...) to sample_exponential, or take sample_dpmpp_2m"
-            )
-        few, sigmas = sigmas, sigmas.sigmas
-    levels = falling(sigmas)
+    if isinstance(sigmas, FewSteps) and correct is not None:
+        raise ValueError(
+            "distilled steps know only the way they were learned on, and a correction leaves it: pass "
+            "geometric_sigmas(...) to sample_exponential, or take sample_dpmpp_2m"
+        )
+    steps = exponential_steps(denoiser, sigmas)
+    return integrated(denoiser, white, steps, callback, noise=noise, correct=correct, **conditions)
+
+
+def exponential_steps(
+    denoiser: WienerDenoiser, sigmas: Tensor | Sequence[float] | FewSteps
+) -> list[ExponentialStep]:
+    """The steps of `sample_exponential`; they depend on the spectrum and the levels alone."""
+    few = sigmas if isinstance(sigmas, FewSteps) else None
+    levels = falling(sigmas.sigmas if isinstance(sigmas, FewSteps) else sigmas)
     if levels[-1] != 0:
         raise ValueError(f"the last level must be 0; got {levels[-1]}")
+    spectrum = denoiser.spectrum.cpu().double()
+    steps: list[ExponentialStep] = []
+    for number, (sigma, lower) in enumerate(pairwise(levels)):
+        q, pull = _pull(spectrum, sigma, lower)
+        gain, gain_of_change = (1.0, 1.0) if few is None else few.gains[number][:, denoiser.band]
+        of_change = None
+        if steps:
+            ahead = torch.log(q / sigma) / math.log(sigma / steps[-1].sigma)
+            of_change = gain_of_change * (pull * ahead).sum(0).to(denoiser.spectrum)
+        modulation = None if few is None else few.modulation[number]
+        steps.append(
+            ExponentialStep(sigma, lower, gain * pull.sum(0).to(denoiser.spectrum), of_change, modulation)
+        )
+    return steps
+
+
+def integrated(
+    denoiser: WienerDenoiser,
+    white: Tensor,
+    steps: Sequence[ExponentialStep],
+    callback: Callback | None = None,
+    *,
+    noise: Noise | None = None,
+    correct: Correct | None = None,
+    **conditions: object,
+) -> Tensor:
+    """`sample_exponential` by steps that are there already."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return denoiser(x, sigma, **conditions)
 
-    spectrum = denoiser.spectrum.cpu().double()
+    first = steps[0].sigma
     z = denoiser.coefficients(white)
-    start = denoiser.noisy(z, levels[0])
-    x = corrected(correct, start, denoise, levels[0], levels[0], noise)
+    start = denoiser.noisy(z, first)
+    x = corrected(correct, start, denoise, first, first, noise)
     if x is not start:
-        z = denoiser.whitened(x, levels[0])
-    before: tuple[float, Tensor] | None = None
-    for step, (sigma, lower) in enumerate(pairwise(levels)):
-        modulation = {} if few is None else {"modulation": few.modulation[step]}
-        guess, answer = denoiser.guess_and_answer(x, sigma, **conditions | modulation)
+        z = denoiser.whitened(x, first)
+    before: Tensor | None = None
+    for number, step in enumerate(steps):
+        modulation = {} if step.modulation is None else {"modulation": step.modulation}
+        guess, answer = denoiser.guess_and_answer(x, step.sigma, **conditions | modulation)
         a = denoiser.coefficients(answer)
-        q, pull = _pull(spectrum, sigma, lower)
-        gain, gain_of_change = (1.0, 1.0) if few is None else few.gains[step][:, denoiser.band]
-        z = z + gain * pull.sum(0).to(z) * a
-        if before is not None:
-            ahead = torch.log(q / sigma) / math.log(sigma / before[0])
-            z = z + gain_of_change * (pull * ahead).sum(0).to(z) * (a - before[1])
-        reached = denoiser.noisy(z, lower)
-        x, before = corrected(correct, reached, denoise, sigma, lower, noise), (sigma, a)
+        z = z + step.pull * a
+        if before is not None and step.pull_of_change is not None:
+            z = z + step.pull_of_change * (a - before)
+        reached = denoiser.noisy(z, step.lower)
+        x, before = corrected(correct, reached, denoise, step.sigma, step.lower, noise), a
         if x is not reached:
-            z, before = denoiser.whitened(x, lower), None
+            z, before = denoiser.whitened(x, step.lower), None
         if callback is not None:
-            callback(step, lower, x, denoiser.combined(guess, answer, sigma))
+            callback(number, step.lower, x, denoiser.combined(guess, answer, step.sigma))
     return x
 
 

@@ -11,7 +11,7 @@ open.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,39 +22,29 @@ from stages.color.spaces import chroma_from_rgb, merge
 from stages.corruptions.film import film_degraded
 from stages.corruptions.hints import drawn_hints
 from stages.diffusion import FewSteps, WienerDenoiser, denoising_loss, sample_exponential
+from stages.diffusion.exponential import exponential_steps
 from stages.diffusion.noise import draw_noise, geometric_sigmas, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
-from stages.faces import CoarseColorizer, Draws, Encoding, Generators, GrayView, StepCallback
+from stages.faces import CoarseColorizer, Draws, Generators, GrayView, StepCallback
+from stages.graphs import Exports, Graph
 from stages.nn.efficientnet import imagenet_weights
 from stages.nn.hint_attention import HintAttention
-from stages.options import SampleOptions
+from stages.options import OptionError, SampleOptions
 from stages.precision import checked_finite
+from stages.stage1_coarse.diffusion_graphs import Draw, graphs_of
 from stages.stage1_coarse.diffusion_networks import (
     CHROMA_SIDE,
     SIDE,
     ChromaNetwork,
     DiffusionColorizerConfig,
+    DiffusionEncoding,
     GrayEncoder,
 )
 
 STAGE1_SAMPLERS = sorted([*SAMPLERS, "spectral"])
 
 
-@dataclass(frozen=True)
-class DiffusionEncoding(Encoding):
-    """What a photograph tells each of its draws.
-
-    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_std`; both before any hints
-    hinted: the preview with the hints, the same without any; maps: the denoiser's, see `ChromaNetwork.prepare`
-    """
-
-    features: Tensor
-    preview: Tensor
-    hinted: Tensor
-    maps: list[Tensor]
-
-
-class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
+class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
     kind, config_class = "diffusion", DiffusionColorizerConfig
     honors = frozenset({"steps", "temperature", "chroma_gain"})
     renamed_keys = {"vividness": "chroma_gain", "prints": "film", "chroma_spread": "chroma_std"}
@@ -177,7 +167,7 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
     def encode(self, view: GrayView) -> DiffusionEncoding:
         features, preview, _ = self.encoder(view.gray64, self._sharp(view))
         preview = preview.float()
-        return DiffusionEncoding(view.gray64, features, preview, preview, self.network.prepare(features))
+        return DiffusionEncoding(view.gray64, features, preview, features, preview, self.network.prepare(features))
 
     def features(self, encoding: DiffusionEncoding) -> Tensor:
         return encoding.features
@@ -191,7 +181,7 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         features, hinted = self.hints(
             encoding.features, encoding.gray64, encoding.preview, torch.cat([weight, known], dim=1)
         )
-        return replace(encoding, hinted=hinted, maps=self.network.prepare(features))
+        return replace(encoding, told=features, hinted=hinted, maps=self.network.prepare(features))
 
     @torch.no_grad()
     def sample(
@@ -218,18 +208,15 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
         maps = [m.repeat_interleave(num_samples, 0) for m in encoding.maps]
         noise = draw_noise((rows, 2, CHROMA_SIDE, CHROMA_SIDE), generator, encoding.gray64.device)
         if config.sampler == "spectral":
-            tuned = self.tuned if steps == config.tuned else None
-            left_open = sample_exponential(self.denoiser, noise, tuned or self._sigmas(steps), callback, context=maps)
+            left_open = sample_exponential(self.denoiser, noise, self.levels(steps), callback, context=maps)
         else:
             sigmas = self._sigmas(steps)
             start = self.denoiser.start(noise, float(sigmas[0]))
             left_open = SAMPLERS[config.sampler](
                 lambda x, sigma: self.denoiser(x, sigma, context=maps), start, sigmas, callback
             )
-        chroma = encoding.hinted.repeat_interleave(num_samples, 0) + temperature * left_open
-        chroma = self._enlarged(gain * checked_finite(chroma, "the colors of stage 1"))
-        chroma = chroma.unflatten(0, (len(encoding), num_samples))
-        return Draws.of(encoding.gray64, chroma)
+        chroma = self.chroma64(encoding.hinted.repeat_interleave(num_samples, 0), left_open, temperature, gain)
+        return Draws.of(encoding.gray64, chroma.unflatten(0, (len(encoding), num_samples)))
 
     @torch.no_grad()
     def preview(self, encoding: DiffusionEncoding) -> Tensor:
@@ -237,6 +224,26 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding]):
 
     def num_steps(self, options: SampleOptions) -> int:
         return options.steps or self.config.steps
+
+    def levels(self, steps: int) -> FewSteps | Tensor:
+        """What the exponential integrator takes so many steps by: those that are distilled, or noise levels."""
+        return self.tuned if self.tuned is not None and steps == self.config.tuned else self._sigmas(steps)
+
+    def chroma64(self, mean: Tensor, left_open: Tensor, temperature: float | Tensor, gain: float | Tensor) -> Tensor:
+        """Chroma (B, 2, 64, 64) of draws: the preview, and what sampling made of what it leaves open, (B, 2, 32, 32) in
+        units of `chroma_std`. Raises RuntimeError where it is not finite.
+        """
+        chroma = mean + temperature * left_open
+        return self._enlarged(gain * checked_finite(chroma, "the colors of stage 1"))
+
+    def graphs(self) -> list[Graph]:
+        if self.config.sampler != "spectral":
+            raise OptionError(
+                f"of kind {self.kind!r} of the family {self.family} weights with the sampler 'spectral' can be "
+                f"exported; these have {self.config.sampler!r}"
+            )
+        steps = exponential_steps(self.denoiser, self.levels(self.config.steps))
+        return graphs_of(self, Draw(self.denoiser, steps, self.chroma64))
 
     # inside
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.faces import Encoding
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
 from stages.nn.efficientnet import EfficientNetLite
 
-__all__ = ["CHROMA_SIDE", "GRID", "SIDE", "ChromaNetwork", "DiffusionColorizerConfig", "GrayEncoder"]
+__all__ = [
+    "CHROMA_SIDE", "GRID", "SIDE", "ChromaNetwork", "DiffusionColorizerConfig", "DiffusionEncoding", "GrayEncoder",
+]  # fmt: skip
 
 SIDE, CHROMA_SIDE, GRID = 64, 32, 16  # of the gray picture, of its chroma, of the networks' finest features
 PATCH = CHROMA_SIDE // GRID
@@ -49,6 +52,21 @@ class DiffusionColorizerConfig:
     temperature: float = 1.0  # how far draws go from the preview, as a share of where the model puts them; 0: nowhere
     chroma_gain: float = 1.0  # of sampled chroma: corrects what networks and a low temperature lose in strength
     pool: int = 4  # candidates from which the default picture, the most central one, is chosen
+
+
+@dataclass(frozen=True)
+class DiffusionEncoding(Encoding):
+    """What a photograph tells each of its draws.
+
+    features: of the encoder, (B, C, 16, 16); preview: (B, 2, 32, 32) in units of `chroma_std`; both before any hints
+    told, hinted: both with the hints, the same without any; maps: the denoiser's, see `ChromaNetwork.prepare`
+    """
+
+    features: Tensor
+    preview: Tensor
+    told: Tensor
+    hinted: Tensor
+    maps: list[Tensor]
 
 
 class GrayEncoder(nn.Module):

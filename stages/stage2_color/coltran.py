@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.color.spaces import (
+    COARSE_COLORS,
     COARSE_LEVELS,
     chroma_from_rgb,
     coarse_from_rgb,
@@ -25,6 +26,7 @@ from stages.color.spaces import (
 )
 from stages.corruptions.conditioning import disturbed_chroma
 from stages.faces import ColorUpsampler, HasLikelihood
+from stages.graphs import Exports, Graph
 from stages.nn.coltran.upsampler import ParallelUpsampler, rounded8
 
 SIDE = 64
@@ -41,7 +43,7 @@ class ColTranColorUpsamplerConfig:
     disturb: float = 0.04  # strongest chroma noise of training inputs; 0 trains on exact 3-bit colors, as the paper
 
 
-class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
+class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, Exports, ParallelUpsampler):
     kind, config_class = "coltran", ColTranColorUpsamplerConfig
     training_side = SIDE
 
@@ -78,3 +80,22 @@ class ColTranColorUpsampler(ColorUpsampler, HasLikelihood, ParallelUpsampler):
                 f"got {tuple(gray64.shape)} and {tuple(coarse64.shape)}"
             )
         return merge(gray64, chroma_from_rgb(self.decoded(gray64, levels_from_coarse(coarse64))))
+
+    def graphs(self) -> list[Graph]:
+        generator = torch.Generator().manual_seed(0)
+        inputs = {
+            "gray64": torch.rand((1, 1, SIDE, SIDE), generator=generator),
+            "coarse64": torch.randint(COARSE_COLORS, (1, SIDE, SIDE), generator=generator),
+        }
+        return [Graph("stage2", Upsample(self), inputs, ("rgb64",))]
+
+
+class Upsample(nn.Module):
+    """`upsample`, as a graph."""
+
+    def __init__(self, stage: ColTranColorUpsampler) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, gray64: Tensor, coarse64: Tensor) -> Tensor:
+        return self.stage.upsample(gray64, coarse64)

@@ -26,8 +26,9 @@ from stages.diffusion import Denoiser, denoising_loss
 from stages.diffusion.noise import draw_noise, karras_sigmas
 from stages.diffusion.samplers import SAMPLERS
 from stages.faces import Generators, StepCallback, SuperResolver
+from stages.graphs import Exports, Graph
 from stages.nn.blocks import AxialBlock, NoiseEmbedding, ResidualBlock, group_norm, zero
-from stages.options import SampleOptions
+from stages.options import OptionError, SampleOptions
 from stages.precision import checked_finite
 
 SIDE, LOW_SIDE = 256, 64
@@ -60,7 +61,7 @@ class DiffusionSuperResolverConfig:
     sigma_max: float = 40.0  # the residual is one of smooth fields: at 5 the network still believes what it sees
 
 
-class DiffusionSuperResolver(SuperResolver):
+class DiffusionSuperResolver(SuperResolver, Exports):
     kind, config_class = "diffusion", DiffusionSuperResolverConfig
     honors = frozenset({"superres_steps"})
     renamed_keys = {"chroma_spread": "chroma_std", "residual_spread": "residual_std"}
@@ -134,8 +135,30 @@ class DiffusionSuperResolver(SuperResolver):
             return self.denoiser(x, sigma, context=maps)
 
         residual = SAMPLERS[config.sampler](denoise, noise * config.sigma_max, sigmas, callback)
+        return self._merged(gray256, base, residual)
+
+    def in_one_step(self, gray256: Tensor, rgb64: Tensor) -> Tensor:
+        """`sample` with one step, where every sampler takes the clean estimate amid the noise for its answer."""
+        base, maps = self._prepared(gray256, chroma_from_rgb(rgb64))
+        silent = gray256.new_zeros(len(gray256), 2 * PIXELS, LOW_SIDE, LOW_SIDE)
+        return self._merged(gray256, base, self.denoiser(silent, self.config.sigma_max, context=maps))
+
+    def graphs(self) -> list[Graph]:
+        if self.config.steps != 1:
+            raise OptionError(
+                f"of kind {self.kind!r} of the family {self.family} weights that take one step can be exported; these "
+                f"take {self.config.steps}"
+            )
+        generator = torch.Generator().manual_seed(0)
+        inputs = {
+            "gray256": torch.rand((1, 1, SIDE, SIDE), generator=generator),
+            "rgb64": torch.rand((1, 3, LOW_SIDE, LOW_SIDE), generator=generator),
+        }
+        return [Graph("stage3", OneStep(self), inputs, ("rgb256",))]
+
+    def _merged(self, gray: Tensor, base: Tensor, residual: Tensor) -> Tensor:
         checked_finite(residual, "the colors of stage 3")
-        return merge(gray256, base + F.pixel_shuffle(residual, PATCH) * config.residual_std)
+        return merge(gray, base + F.pixel_shuffle(residual, PATCH) * self.config.residual_std)
 
     def _prepared(self, gray: Tensor, low: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Bicubic enlargement of low (B, 2, 64, 64), (B, 2, 256, 256), and what the denoiser has to know."""
@@ -145,6 +168,17 @@ class DiffusionSuperResolver(SuperResolver):
         features = self.encoder(gray, torch.cat([base, guided], dim=1) / config.chroma_std)
         detail = ((gray - resize(gray_low, (SIDE, SIDE))) / DETAIL_STD).expand(-1, 2, -1, -1)
         return base, self.network.prepare(features, torch.cat([detail, (guided - base) / config.residual_std], 1))
+
+
+class OneStep(nn.Module):
+    """`in_one_step`, as a graph."""
+
+    def __init__(self, stage: DiffusionSuperResolver) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, gray256: Tensor, rgb64: Tensor) -> Tensor:
+        return self.stage.in_one_step(gray256, rgb64)
 
 
 def sensitivity(rgb: Tensor) -> Tensor:
