@@ -9,6 +9,8 @@ flicker: mean CIEDE2000 between a frame and the next one, brought over it by the
     video, of the photograph's own colors, and of frames colored one by one, which is not done for all of them
 drift: mean CIEDE2000 between the chroma of the first frame and of the last one, at the luma of the first, where both
     show the same place
+colorfulness: of the last frame, and of the same frame colored by itself with the noise of the first one: whether what
+    has come into view is in color (Hasler and Suesstrunk 2003, on a scale where 0 is gray and 45 averagely colorful)
 speed: frames a second of `color_video` from file to file, H.264 both ways, with its start and its two passes
 
 Differences are taken at 320x240, from averages of four pixels.
@@ -48,7 +50,7 @@ from pipeline.video.flow import Flow, one_thread  # noqa: E402
 from pipeline.video.intervals import Frame  # noqa: E402
 from pipeline.video.run import color_video  # noqa: E402
 from pipeline.video.settings import VideoSettings  # noqa: E402
-from stages.color.difference import ciede2000  # noqa: E402
+from stages.color.difference import ciede2000, colorfulness  # noqa: E402
 from stages.color.resample import crop_resize  # noqa: E402
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge  # noqa: E402
 from stages.provenance import commit  # noqa: E402
@@ -132,6 +134,10 @@ def stillness(pipe: ColorPipeline, name: str, count: int, independent: int) -> d
         photo = frame.photo()
         small = pipe.small_photos([photo], noise_sources([photo], [0], [None]), Request())[0]
         alone.append(half(full_size_rgb(photo.gray, small.pictures[0].rgb, None).rgb))
+    photos = [frames[0].photo(), frames[-1].photo()]
+    (noise,) = noise_sources(photos[:1], [0], [None])
+    last = pipe.small_photos(photos[1:], [noise], Request())[0].pictures[0].rgb
+    by_itself = half(full_size_rgb(photos[1].gray, last, None).rgb)
     originals = flicker([half(frame.rgb) for frame in frames], boxes)
     ours, theirs = flicker(colored, boxes), flicker(alone, boxes)
     drifted, share = drift(colored, boxes)
@@ -139,6 +145,8 @@ def stillness(pipe: ColorPipeline, name: str, count: int, independent: int) -> d
     return {
         "clip": name, "photo": CLIPS[name][0], "frames": count, "flicker": ours, "flicker_of_originals": originals,
         "flicker_of_independent_frames": theirs, "independent_frames": independent, "flicker_bound": bound,
+        "colorfulness": float(colorfulness(colored[-1])), "colorfulness_by_itself": float(colorfulness(by_itself)),
+        "colorfulness_of_original": float(colorfulness(frames[-1].rgb)),
         "drift": drifted, "drift_share": share, "drift_bound": MOST_DRIFT,
         "met": ours <= bound and drifted <= MOST_DRIFT,
     }  # fmt: skip

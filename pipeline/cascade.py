@@ -147,7 +147,8 @@ class Cascade:
         at32, at64 = (
             _padded(KnownColors.rasterized(photos, guides, side), self.size).to(self.device) for side in (32, 64)
         )
-        return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding))
+        alike = any(guide.alike for guide in guides)
+        return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding), alike)
 
     def _previews(
         self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None, lean: Leaning

@@ -26,11 +26,16 @@ __all__ = ["Guide", "KnownColors", "joined"]
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """What a person gives for one photo: hints, colors of its own that it keeps, and another picture in color."""
+    """What a person gives for one photo: hints, colors of its own that it keeps, and another picture in color.
+
+    alike: what is known goes to what is like it and not to what is beside it: where nearly all is known, as of a frame
+        of a video, colors would else be drawn from the border of the known over all that has come into view
+    """
 
     hints: Hints | None = None
     kept: Kept | None = None
     reference: Photo | None = None
+    alike: bool = False
 
     @property
     def knows(self) -> bool:
@@ -49,12 +54,14 @@ class KnownColors:
 
     at32: (B, 3, 32, 32), at64: (B, 3, 64, 64), weight and chroma · weight; gray64: (B, 1, 64, 64)
     features: of stage 1's encoder, (B, C, h, w), which tell what is alike; None: luma and place alone do
+    alike: see `Guide`; of all of them
     """
 
     at32: Tensor
     at64: Tensor
     gray64: Tensor
     features: Tensor | None
+    alike: bool = False
 
     @staticmethod
     def rasterized(photos: Sequence[Photo], guides: Sequence[Guide], side: int) -> Tensor:
@@ -76,7 +83,13 @@ class KnownColors:
         small = resize(chroma, (64, 64))
         features = None if self.features is None else self.features[photos].float().cpu()
         known = self.at64[photos].cpu()
-        wanted = spread(self.gray64[photos].cpu(), known, small.cpu(), features).to(rgb.device)
+        gray64, before = self.gray64[photos].cpu(), small.cpu()
+        if self.alike:
+            told = (None if features is None else features[n : n + 1] for n in range(len(photos)))
+            parts = zip(gray64.split(1), known.split(1), before.split(1), told, strict=True)
+            wanted = torch.cat([spread_alike(g, k, b, b, f) for g, k, b, f in parts]).to(rgb.device)
+        else:
+            wanted = spread(gray64, known, before, features).to(rgb.device)
         correction = wanted - small
         if chroma.shape[-1] != 64:
             size = (chroma.shape[-2], chroma.shape[-1])

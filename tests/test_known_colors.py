@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline import ColorPipeline
+from pipeline.known_colors import KnownColors
 from stages.color.difference import ciede2000
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, lab_from_rgb, merge
@@ -149,3 +150,22 @@ def test_a_palette_and_its_uncertainty_in_half_precision(pipe):
     before = pipe(gray, generator=0, output_type="np", uncertainty=True).uncertainty[0].mean()
     after = pipe(gray, generator=0, output_type="np", uncertainty=True, palette=["#d02020"]).uncertainty[0].mean()
     assert after < before, "all draws lean to one color, so they differ less"
+
+
+def test_what_is_known_of_nearly_all_goes_to_what_is_alike_and_not_over_the_rest():
+    """A gray picture whose colors are known but for its last quarter, which is brighter."""
+    side = 64
+    gray = torch.full((1, 1, side, side), 0.3)
+    gray[..., 48:] = 0.7
+    known = torch.zeros(1, 3, side, side)
+    known[:, 0, :, :48], known[:, 2, :, :48] = 1, 0.1
+    rgb = gray.expand(1, 3, side, side)
+    change = {}
+    for alike in (False, True):
+        colors = KnownColors(resize(known, (32, 32)), known, gray, None, alike)
+        change[alike] = chroma_from_rgb(colors.obeyed(rgb, gray, torch.zeros(1).long()))[0, 1]
+        assert (change[alike][:, 4:44] - 0.1).abs().max() < 0.01, "where it is known it is obeyed"
+    assert change[True][:, -8:].abs().mean() < 0.02 < change[False][:, -8:].mean() / 2
+    few = torch.zeros(1, 3, side, side)
+    same = KnownColors(few[..., :32, :32], few, gray, None, True).obeyed(rgb, gray, torch.zeros(1).long())
+    assert torch.equal(same, rgb)

@@ -86,7 +86,8 @@ class KeyColoring:
         trust = known(frame.gray256, told, link)
         options = replace(self.request.options, pool=None)
         request = replace(self.request, options=options, candidate=before.draw.candidate)
-        guide = Guide(kept=_kept(frame.gray256, told.chroma, trust), reference=self.reference)
+        kept = _kept(frame.gray256, told.chroma, trust)
+        guide = Guide(kept=kept, reference=self.reference, alike=True)
         noise = NoiseSource(self.seed, before.draw.noise_key)
         small = self.pipe.small_photos([frame.photo()], [noise], request, [guide])[0]
         fresh = chroma_from_rgb(small.pictures[0].rgb)
@@ -97,7 +98,8 @@ class KeyColoring:
         what is like these places.
         """
         photo = Photo(gray256[0].numpy(), 8)
-        rgb = self.pipe.put_right(photo, merge(gray256, chroma), Guide(kept=_kept(gray256, colors, trust)))
+        guide = Guide(kept=_kept(gray256, colors, trust), alike=True)
+        rgb = self.pipe.put_right(photo, merge(gray256, chroma), guide)
         return chroma_from_rgb(rgb).lerp(colors, trust)
 
 
