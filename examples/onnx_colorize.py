@@ -22,7 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32
 STRIP = 2**20  # pixels that are finished at a time
 
 

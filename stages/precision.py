@@ -5,6 +5,7 @@ whether the range of one was enough.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -22,6 +23,13 @@ def hardware_has_bfloat16(device: str | None = None) -> bool:
     if device.startswith("cpu"):
         return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
     return False
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Without autocast, whose precision is too low for what is computed there."""
+    if torch.compiler.is_exporting():  # a graph has no autocast, and each such context costs its exporter seconds
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def checked_finite(x: Tensor, what: str) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.diffusion.noise import Level, rows_like
+from stages.precision import full_precision
 
 __all__ = ["BANDS", "WienerDenoiser", "cosine_basis"]
 
@@ -95,12 +96,12 @@ class WienerDenoiser(nn.Module):
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Of fields (B, C, H, W) in the cosine basis; `band` (H, W) is the number of the band each belongs to."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return self.row_basis @ x @ self.column_basis.mT
 
     def fields(self, coefficients: Tensor) -> Tensor:
         """Inverse of `coefficients`."""
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with full_precision(coefficients.device):
             return self.row_basis.mT @ coefficients @ self.column_basis
 
     def _error(self, level: Tensor) -> Tensor:
