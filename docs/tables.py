@@ -319,7 +319,8 @@ def video() -> str:
          f"{row['drift']:.2f} of {row['drift_bound']:g}",
          f"{row['colorfulness']:.0f} ({row['colorfulness_by_itself']:.0f})"] for row in record["clips"]
     ]  # fmt: skip
-    head = ["clip", "flicker", "of the photograph's own colors", "of frames one by one", "at most", "drift, at most", "colorfulness"]
+    head = ["clip", "flicker", "of the photograph's own colors", "of frames one by one", "at most", "drift, at most",
+            "colorfulness"]  # fmt: skip
     speed, threads = record["speed"], record["threads"]
     said = (f"{speed['size']}, {speed['frames']} frames, {threads} threads of {record['processor']}: "
             f"{speed['frames_per_second']:.1f} frames a second, at least {speed['bound']:g} are wanted.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.video.flow import Link, sampled
@@ -13,8 +14,9 @@ __all__ = ["Colors", "carried", "continued", "known", "mixed"]
 
 STALE = 0.1  # of luma: so far from that at which a color was chosen, its trust falls to exp(-1/2)
 # Of a color that is carried, at each key frame: every sampling between pixels blurs a little, and what is fresh has the
-# edges of the last stage and, since the cascade was told, the means of what is carried.
+# edges of the last stage.
 RENEWED = 0.1
+CELL = 4
 LEAST = 0.02  # weight of what is trusted by nobody, so that there is a color everywhere
 
 
@@ -40,7 +42,12 @@ def known(gray: Tensor, colors: Colors, link: Link) -> Tensor:
 
 
 def continued(gray: Tensor, colors: Colors, trust: Tensor, fresh: Tensor) -> Colors:
-    """Carried colors where they hold, but for the share RENEWED, elsewhere fresh chroma (2, 256, 256) of the frame."""
+    """Carried colors where they hold, but for the share RENEWED, elsewhere fresh chroma (2, 256, 256) of the frame.
+
+    What is renewed has the means of 4x4 pixels of what is carried, so only its edges are new, and no color drifts.
+    """
+    apart = F.avg_pool2d((trust * (colors.chroma - fresh))[None], CELL)
+    fresh = fresh + F.interpolate(apart, scale_factor=CELL, mode="bilinear", align_corners=False)[0]
     trust = (1 - RENEWED) * trust
     return Colors(torch.lerp(fresh, colors.chroma, trust), torch.lerp(gray, colors.origin, trust))
 

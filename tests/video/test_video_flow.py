@@ -91,7 +91,8 @@ def test_trust_decides_between_carried_and_fresh():
     assert (stale < 0.02).all(), "a color of the dark is none in the light"
     for share in (0.0, 0.5, 1.0):
         mixture = continued(gray + 0.1, told, torch.full((1, 4, 4), share), torch.full((2, 4, 4), -0.1))
-        assert torch.allclose(mixture.chroma, torch.tensor(-0.1 + 0.3 * (1 - RENEWED) * share))
+        kept, wanted = (1 - RENEWED) * share, -0.1 + 0.3 * share  # of what is fresh, with the means of what is carried
+        assert torch.allclose(mixture.chroma, torch.tensor(kept * 0.2 + (1 - kept) * wanted))
         assert torch.allclose(mixture.origin, torch.tensor(0.6 - 0.1 * (1 - RENEWED) * share))
 
 
