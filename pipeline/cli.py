@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 from pipeline import info, like, serve, steering, translate
 from pipeline.batch import command as batch
 from pipeline.export import command as export
+from pipeline.files.interruptions import GOES_ON
+from pipeline.files.report import misuse
 from pipeline.video import command as video
 
 # torch takes more than a second to import: nothing up here may load it.
 
 __all__ = ["main", "run_colorize"]
 
-GOES_ON = "interrupted; the same command goes on where this one stopped"
+_misuse = partial(misuse, "colorize")
+
 RENAMED = {"--doubt": "--uncertainty", "--vividness": "--chroma-gain"}
 
 
@@ -187,7 +191,7 @@ def _colorize(options: argparse.Namespace) -> int:
     from pipeline.files.run import Listeners, color_file, color_files
     from pipeline.files.sheet import Sheet
     from pipeline.files.team import WorkerError, team_for
-    from pipeline.files.terminal import ReportFile, Terminal, print_summary
+    from pipeline.files.terminal import ReportFile, Terminal, summed_up
     from pipeline.progress import StepBar
     from pipeline.request import reranker
     from stages.options import OptionError
@@ -250,14 +254,7 @@ def _colorize(options: argparse.Namespace) -> int:
                 report_file.close()
             if sheet is not None:
                 sheet.close()
-    print_summary(report, options.dry_run)
-    if interruptions.signal is not None:
-        terminal.say(GOES_ON)
-        return 128 + interruptions.signal
-    if code == 0 and report.colored + report.planned + report.skipped + len(report.failed) == 0:
-        terminal.say(f"no photograph was found in {', '.join(map(str, options.paths))}")
-        return 1
-    return 1 if report.failed else code
+    return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 
 def _why_wrong(options: argparse.Namespace) -> str | None:
@@ -399,13 +396,6 @@ def _quality(text: str) -> int:
 
 def _page(text: str) -> int | Literal["all"]:
     return "all" if text == "all" else _whole(text, lambda value: value >= 1, "a whole number from 1, or all")
-
-
-def _misuse(message: str) -> int:
-    from pipeline.files.report import shown
-
-    print(f"trichrome colorize: error: {shown(message)}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files.report import shown
+from pipeline.files.report import misuse, shown
 
 if TYPE_CHECKING:
     from pipeline.image_to_image import ImageToImagePipeline
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # torch takes more than a second to import: nothing up here may load it.
 
 __all__ = ["add_command"]
+
+_misuse = partial(misuse, "translate")
 
 TASKS = ("colorize", "inpaint", "uncrop", "jpeg", "line_art", "variation")  # stages.image_to_image.face, a test sees
 SIDES = ("left", "right", "top", "bottom", "all")
@@ -168,11 +170,6 @@ def _in_the_way(outputs: dict[Path, list[Path]], options: argparse.Namespace) ->
         if os.path.exists(name) and not options.overwrite:
             return f"{name} is there already; --overwrite replaces it"
     return None
-
-
-def _misuse(message: str) -> int:
-    _say(f"trichrome translate: error: {message}")
-    return 2
 
 
 def _say(line: str) -> None:

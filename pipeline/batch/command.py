@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files.report import misuse
+from pipeline.steering import OF_ONE_PHOTO
+
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.files.records import Settings
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_command"]
 
 FORMS = ("folder", "parquet", "webdataset")  # pipeline.batch.units, a test sees
-OF_ONE_PHOTO = ("hint", "hints", "keep")
-GOES_ON = "interrupted; the same command goes on where this one stopped"
+_misuse = partial(misuse, "batch")
 NO_RAY = "it needs Ray Data: pip install 'trichrome[ray]'"
 Placement = Callable[[str, str], tuple[Any, Any]]
 """Words of --device and --dtype -> torch.device and torch.dtype."""
@@ -73,7 +75,7 @@ def _batch(options: argparse.Namespace, settings: Callable[[argparse.Namespace],
     from pipeline.files.names import Chosen
     from pipeline.files.team import WorkerError
     from pipeline.files.telling import Listeners
-    from pipeline.files.terminal import ReportFile, Terminal, print_summary
+    from pipeline.files.terminal import ReportFile, Terminal, summed_up
 
     gpus = 0.0 if options.device in ("cpu", "mps") else options.gpus_per_actor
     device = "cpu" if gpus == 0 and options.device == "auto" else options.device
@@ -111,14 +113,7 @@ def _batch(options: argparse.Namespace, settings: Callable[[argparse.Namespace],
             terminal.close()
             if report_file is not None:
                 report_file.close()
-    print_summary(report, options.dry_run)
-    if interruptions.signal is not None:
-        terminal.say(GOES_ON)
-        return 128 + interruptions.signal
-    if code == 0 and report.colored + report.planned + report.skipped + len(report.failed) == 0:
-        terminal.say(f"no photograph was found in {', '.join(options.paths)}")
-        return 1
-    return 1 if report.failed else code
+    return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 
 def _opened(
@@ -154,10 +149,3 @@ def _why_wrong(options: argparse.Namespace) -> str | None:
     if options.column is not None and options.read == "folder":
         return "--column is of Parquet files and WebDataset shards; photos of a folder have none"
     return None
-
-
-def _misuse(message: str) -> int:
-    from pipeline.files.report import shown
-
-    print(f"trichrome batch: error: {shown(message)}", file=sys.stderr)
-    return 2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
+
+from pipeline.files.report import misuse
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -31,24 +32,20 @@ def add_command(commands: Any) -> None:  # Any: argparse does not name its type
 
 
 def _export(options: argparse.Namespace) -> int:
-    def misuse(message: str, code: int = 2) -> int:
-        print(f"trichrome export: error: {message}", file=sys.stderr)
-        return code
-
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        return misuse(f"it needs {', '.join(missing)}: pip install 'trichrome[export]'")
+        return misuse("export", f"it needs {', '.join(missing)}: pip install 'trichrome[export]'")
 
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.export.folder import export_onnx
     from pipeline.export.graph_file import ExportError
-    from pipeline.files.report import shown
 
     try:
         sizes = export_onnx(ColorPipeline.from_pretrained(options.weights), options.output, fp16=options.fp16)
     except ExportError as error:
-        return misuse(shown(error), 1)
+        misuse("export", error)
+        return 1
     except (ValueError, OSError) as error:
-        return misuse(shown(error))
+        return misuse("export", error)
     for name, size in sizes.items():
         print(f"{options.output / name}  {size / 1e6:.1f} MB")
     return 0

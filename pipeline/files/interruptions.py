@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+GOES_ON = "interrupted; the same command goes on where this one stopped"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

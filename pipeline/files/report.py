@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ def ignored_sentence(ignored: Iterable[tuple[Path, str]]) -> str | None:
         names = ", ".join(str(path) for path in paths[:NAMED]) + (", …" if len(paths) > NAMED else "")
         parts.append(f"{len(paths)} {reason} ({names})")
     return f"{sum(map(len, kinds.values()))} ignored: {'; '.join(parts)}"
+
+
+def misuse(command: str, message: object) -> int:
+    """Says on stderr why a command can not be done as it was called; returns its exit code, 2."""
+    print(f"trichrome {command}: error: {shown(message)}", file=sys.stderr)
+    return 2
 
 
 def shown(text: object) -> str:

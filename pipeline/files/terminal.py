@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.files.interruptions import GOES_ON
 from pipeline.files.manifest import MANIFEST
 from pipeline.files.records import Report
 from pipeline.files.report import Outcome, ignored_sentence, shown
 
 
-class Terminal:
-    """Progress on stderr, made at the first photo; lines said meanwhile go above it.
+class Lines:
+    """Lines on stderr; while there is a bar of progress, above it. show: whether there may be one"""
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self.bar: Any = None  # Any: tqdm has no types
+
+    def say(self, line: str) -> None:
+        if self.bar is None:
+            print(shown(line), file=sys.stderr, flush=True)
+        else:
+            self.bar.write(shown(line), file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class Terminal(Lines):
+    """Progress on stderr, made at the first photo.
 
     show: the bar; without it each photo has its line; unit: what it counts
     """
 
     def __init__(self, show: bool, unit: str = "photo") -> None:
-        self.show, self.unit = show, unit
-        self.bar: Any = None  # Any: tqdm has no types
+        super().__init__(show)
+        self.unit = unit
 
     def update(self, done: int, total: int) -> None:
         if not self.show or total == 0:
@@ -31,19 +52,9 @@ class Terminal:
             self.bar = tqdm(total=total, unit=self.unit, file=sys.stderr, dynamic_ncols=True)
         self.bar.update(done - self.bar.n)
 
-    def say(self, line: str) -> None:
-        if self.bar is None:
-            print(shown(line), file=sys.stderr, flush=True)
-        else:
-            self.bar.write(shown(line), file=sys.stderr)
-
     def each(self, outcome: Outcome) -> None:
         if not self.show and outcome.status != "failed":  # failures are said anyway
             self.say(outcome.line())
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 class ReportFile:
@@ -95,3 +106,20 @@ def print_summary(report: Report, dry: bool = False) -> None:
           f"{len(report.failed)} failed, {report.seconds:.1f} s")  # fmt: skip
     if sentence := ignored_sentence(report.ignored):
         print(shown(sentence))
+
+
+def summed_up(
+    terminal: Terminal, report: Report, signal: int | None, paths: Sequence[object], code: int, dry: bool
+) -> int:
+    """The summary, and what is to be said of the end of a run over `paths`; returns the exit code.
+
+    signal: that has stopped it; code: 1 where its output folder was lost, else 0
+    """
+    print_summary(report, dry)
+    if signal is not None:
+        terminal.say(GOES_ON)
+        return 128 + signal
+    if code == 0 and report.colored + report.planned + report.skipped + len(report.failed) == 0:
+        terminal.say(f"no photograph was found in {', '.join(map(str, paths))}")
+        return 1
+    return 1 if report.failed else code

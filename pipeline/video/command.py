@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files.interruptions import GOES_ON
+from pipeline.files.report import misuse
 from pipeline.steering import palette_of
 from pipeline.video.errors import check_extra
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command"]
 
-GOES_ON = "interrupted; the same command goes on where this one stopped"
+_misuse = partial(misuse, "video")
 Placement = Callable[[str, str], tuple[Any, Any]]
 """Words of --device and --dtype -> torch.device and torch.dtype."""
 
@@ -86,11 +88,12 @@ def _video(options: argparse.Namespace, placement: Placement) -> int:
 
     from pipeline.files.interruptions import Interruptions
     from pipeline.files.lock import Locked
+    from pipeline.video.bars import Bars
     from pipeline.video.run import color_video
     from pipeline.video.settings import Telling
     from stages.options import OptionError
 
-    bars = _Bars(options.progress or sys.stderr.isatty())
+    bars = Bars(options.progress or sys.stderr.isatty())
     with Interruptions(bars.say, "after the frame at hand") as interruptions:
         try:
             summary = color_video(pipe, options.path, options.output, settings,
@@ -133,38 +136,6 @@ def _settings(options: argparse.Namespace) -> VideoSettings:
     )  # fmt: skip
 
 
-class _Bars:
-    """Progress on stderr, a bar for each thing that is done, with the time that is left. show: the bars"""
-
-    def __init__(self, show: bool) -> None:
-        self.show, self.what = show, ""
-        self.bar: Any = None  # Any: tqdm has no types
-
-    def update(self, what: str, done: int, total: int | None) -> None:
-        if not self.show:
-            return
-        if what != self.what:
-            from tqdm import tqdm
-
-            self.close()
-            self.what = what
-            self.bar = tqdm(desc=what, total=total, initial=done, unit="frame", file=sys.stderr, dynamic_ncols=True)
-        self.bar.update(done - self.bar.n)
-
-    def say(self, line: str) -> None:
-        from pipeline.files.report import shown
-
-        if self.bar is None:
-            print(shown(line), file=sys.stderr, flush=True)
-        else:
-            self.bar.write(shown(line), file=sys.stderr)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
 def _hints(text: str) -> tuple[int, Path]:
     number, _, file = text.partition("=")
     if not (number.isascii() and number.isdigit() and file):
@@ -181,10 +152,3 @@ def _sentence(summary: Summary, output: Path) -> str:
     before = summary.frames - summary.colored
     earlier = f", {before} of them before" if before else ""
     return f"{summary.frames} frames colored in {scenes}{earlier}, {summary.seconds:.1f} s"
-
-
-def _misuse(message: str) -> int:
-    from pipeline.files.report import shown
-
-    print(f"trichrome video: error: {shown(message)}", file=sys.stderr)
-    return 2
