@@ -327,11 +327,59 @@ def video() -> str:
     return "\n\n".join([lines(head, body), said, source("video")])
 
 
+def hints() -> str:
+    """By number of hints, CIEDE2000 beside the classic's, at 64x64 and 256x256; and obedience."""
+    record = stored("hints")["rows"]
+    tables = []
+    for side in (64, 256):
+        rows = {(row["hints"], row["name"]): row for row in record if row["side"] == side}
+        head = [f"hints, at {side}x{side}", "classic"]
+        for name in ("preview", "default output"):
+            head += [name, "minus that of fewer [95 %]", "of the classic's [95 %]"]
+        body = []
+        for count in dict.fromkeys(count for count, _ in rows):
+            body.append([str(count), f"{rows[count, 'classic']['ciede2000']:.2f}"])
+            for row in (rows[count, name] for name in ("preview", "default output")):
+                less = between(row["minus_fewer"], 2) if "minus_fewer" in row else ""
+                body[-1] += [f"{row['ciede2000']:.2f}", less, between(row["share_of_first"], 3)]
+        tables.append(lines(head, body))
+    obeyed = {(row["hints"], row["name"]): f"{row['obedience']:.2f}" for row in record
+              if row["side"] == 256 and "obedience" in row and row["name"] != "classic"}  # fmt: skip
+    names = list(dict.fromkeys(name for _, name in obeyed))
+    counts = dict.fromkeys(count for count, _ in obeyed)
+    body = [[str(count), *(obeyed.get((count, name), "") for name in names)] for count in counts]
+    tables.append(lines(["hints, obedience at 256x256", *names], body))
+    return "\n\n".join([*tables, source("hints")])
+
+
+def hint_regions() -> str:
+    body = [
+        [row["name"], f"{row['first']:.2f}", f"{row['first_moved']:.0%}", f"{row['second']:.2f}",
+         f"{row['second_unmoved']:.0%}", f"{row['both']:.0%}"] for row in stored("hint_regions")["rows"]
+    ]  # fmt: skip
+    head = ["picture", "first moved by", "by at least half", "second by", "by at most a tenth", "both"]
+    return lines(head, body) + "\n\n" + source("hint_regions")
+
+
+def weights() -> str:
+    body = []
+    for name in ("weights_photos128", "weights_photos256"):
+        for row in (row for row in stored(name)["rows"] if "ratio" in row):
+            kid = row.get("squeezenet_kid_minus_the_others")
+            body.append([stored(name)["photos"]["name"], str(row["photos"]), row["name"], f"{row['ciede2000']:.2f}",
+                         f"{row['relative_to_gray']['ciede2000']:.3f}", between(row["ratio"], 3),
+                         between(kid, 1) if kid else "-"])  # fmt: skip
+    head = ["photographs", "number", "picture", "CIEDE2000", "of gray's", "of the earlier weights' [95 %]",
+            "squeezenet_kid, minus theirs [95 %]"]  # fmt: skip
+    return lines(head, body) + "\n\n" + source("weights_photos128", "weights_photos256")
+
+
 TABLES = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
-    "reference": reference, "image_to_image": image_to_image, "video": video,
+    "reference": reference, "image_to_image": image_to_image, "video": video, "hints": hints,
+    "hint_regions": hint_regions, "weights": weights,
 }  # fmt: skip
 
 

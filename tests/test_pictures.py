@@ -3,7 +3,7 @@
     python tests/test_pictures.py --renew
 
 adds this kind of machine to tests/pictures.json, or replaces what it says of it. A change of these pictures that is
-meant goes with a higher `RECIPE` in pipeline/provenance/record.py.
+meant goes with other weights, or with a higher `RECIPE` in pipeline/provenance/record.py.
 """
 
 from __future__ import annotations

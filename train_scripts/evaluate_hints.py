@@ -11,8 +11,12 @@ is given them as strokes, in 8 bits, and is scored by what it gives: its preview
 default output. Rows for 64x64 (larger pictures are reduced) and for 256x256 (smaller ones are enlarged):
 
 - CIEDE2000 and PSNR against the original;
-- CIEDE2000 as a share of the classic's, with its 95 % interval (paired bootstrap over photographs);
+- CIEDE2000 as a share of the classic's, with its 95 % interval (paired bootstrap over photographs); and less that of
+  the same system with the next fewer hints (`minus_fewer`);
 - obedience, the mean CIEDE2000 between a cell's mean output and its hint.
+
+`--enlarge 1024` also asks for the default output of the photographs at 1024x1024, bicubic, with strokes as much larger,
+for N = 1, 10, 100; what comes is reduced to 256x256 and scored as the others are.
 
 The classic is Levin, Lischinski and Weiss 2004, solved exactly at 64x64 and enlarged along the luma; `--classic-256`
 also solves it at 256x256, which takes a second and more for each photograph and N.
@@ -54,7 +58,7 @@ from stages.evaluation.command import add_steps, arguments, batches, run
 from stages.evaluation.photos import EvaluationError, Photos, load_photos
 from stages.evaluation.pixel import ciede2000, picture_from_rgb, psnr
 from stages.evaluation.report import Account
-from stages.evaluation.statistics import paired_ratio
+from stages.evaluation.statistics import paired_difference, paired_ratio
 from stages.faces import CoarseColorizer, GrayView
 from stages.hints.hints import Hints, Point
 from stages.hints.spread import luma_weights, spread
@@ -63,6 +67,7 @@ from train_scripts.hint_places import PLACES, evaluate_places, places_table
 from train_scripts.weights import loaded_pipeline
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
+ENLARGED_COUNTS = (1, 10, 100)
 SIDE, HINTS_SIDE, CELLS = 256, 64, 32  # of the photographs, of the tensor `hints`, of the grid of cells
 LEVIN_CONTRAST = 0.3  # of the authors' code: exp(-difference^2 / 0.6 variance)
 REGIONS = Path(__file__).with_name("regions.json")
@@ -86,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
         "--system", choices=("preview", "default"), default="preview",
         help="what the pipeline is asked for: its preview, or also its default output (default: %(default)s)",
     )  # fmt: skip
+    options.add_argument(
+        "--enlarge", type=int, metavar="SIDE", help=f"also photographs enlarged to this side, a multiple of {SIDE}"
+    )
     options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
     options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
     options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
@@ -100,12 +108,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def colored_by(pipe: ColorPipeline, seed: int, *, preview: bool = False, steps: int | None = None) -> System:
-    """The pipeline as it is used, at 256x256."""
+    """The pipeline as it is used, at the size of the photographs."""
 
     def colored(gray: Tensor, hints: Sequence[Hints]) -> Tensor:
         levels = [picture_from_rgb(one[0]).numpy() for one in gray]
         output = pipe(levels, 1, steps, seed, preview=preview, hints=list(hints), output_type="pt")
         return torch.stack(output.images)
+
+    return colored
+
+
+def of_enlarged(system: System, side: int) -> System:
+    """The system on photographs and strokes of side x side in place of 256x256, its pictures reduced to 256x256."""
+
+    def colored(gray: Tensor, hints: Sequence[Hints]) -> Tensor:
+        large = picture_from_rgb(resize(gray, (side, side))).float() / 255
+        strokes = [
+            Hints((side, side), strokes=one.strokes and one.strokes.resize((side, side), Image.Resampling.NEAREST))
+            for one in hints
+        ]
+        return resize(system(large, strokes), (SIDE, SIDE))
 
     return colored
 
@@ -187,18 +209,24 @@ def obedience(rgb: Tensor, gray: Tensor, cells: Tensor) -> Tensor:
     return (deviation * cells[:, 0]).sum((1, 2)) / cells[:, 0].sum((1, 2))
 
 
-def evaluate_cells(systems: dict[str, System], photos: Photos, account: Account, seed: int) -> None:
-    """Rows for every N and system; the first system is the one the others are compared with, at their own size."""
+def evaluate_cells(
+    systems: dict[str, System], photos: Photos, account: Account, seed: int, enlarged_too: dict[str, System]
+) -> None:
+    """Rows for every N and system; the first system is the one the others are compared with, at their own size.
+    `enlarged_too` are slow and have rows for ENLARGED_COUNTS alone.
+    """
     gray = torch.stack(photos.gray()).float() / 255
     colors = torch.cat([resize(photos.rgb(slice(i, i + 1)), (CELLS, CELLS)) for i in range(len(photos))])
     originals = {side: photos.reduced(side).pictures for side in (HINTS_SIDE, SIDE)}
     plain = {side: ciede2000([picture_from_rgb(resize(g[None], (side, side))[0]).expand(3, -1, -1) for g in gray],
                              originals[side]) for side in originals}  # fmt: skip
+    fewer: dict[tuple[str, int], Tensor] = {}
     for count in COUNTS:
         hints = [strokes_over(random_cells(count, seed + i), one) for i, one in enumerate(colors)]
         cells = rasterized(gray, hints, CELLS)
         baseline: dict[int, Tensor] = {}
-        for name, system in systems.items():
+        asked = {**systems, **enlarged_too} if count in ENLARGED_COUNTS else systems
+        for name, system in asked.items():
             outputs: dict[int, list[Tensor]] = {HINTS_SIDE: [], SIDE: []}
             for part in tqdm(batches(len(gray), BATCH), desc=f"{name}, {count} hints"):
                 batch = slice(part.start, part.stop)
@@ -217,8 +245,11 @@ def evaluate_cells(systems: dict[str, System], photos: Photos, account: Account,
                     "share_of_first": paired_ratio(differences, baseline.setdefault(side, differences)),
                     "share_of_gray": paired_ratio(differences, plain[side]),
                 }  # fmt: skip
+                if (name, side) in fewer:
+                    row["minus_fewer"] = paired_difference(differences, fewer[name, side])
                 if count:
                     row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())
+                fewer[name, side] = differences
                 account.rows.append(row)
 
 
@@ -308,6 +339,8 @@ def mean_chroma(rgb: Tensor, masks: list[Tensor]) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    if args.enlarge and (args.enlarge < SIDE or args.enlarge % SIDE):
+        raise EvaluationError(f"--enlarge must be a multiple of {SIDE}; got {args.enlarge}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = Account(args, photos)
     pipe = loaded_pipeline(args, account)
@@ -316,6 +349,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         systems["preview, spread without features"] = spread_without_features(pipe.coarse)
     if args.system == "default":
         systems["default output"] = colored_by(pipe, args.seed, steps=args.steps)
+    enlarged_too: dict[str, System] = {}
+    if args.enlarge:
+        large = of_enlarged(colored_by(pipe, args.seed, steps=args.steps), args.enlarge)
+        enlarged_too[f"default output of {args.enlarge}x{args.enlarge}"] = large
     if args.places:
         evaluate_places(pipe, photos, account, args.seed, args.places, args.system == "preview")
         print(places_table(account.rows))
@@ -325,7 +362,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         systems = {"classic": classic(HINTS_SIDE), **systems}  # without hints it is gray and has no hue to turn
         if args.classic_256:
             systems["classic at 256"] = classic(SIDE)
-        evaluate_cells(systems, photos, account, args.seed)
+        evaluate_cells(systems, photos, account, args.seed, enlarged_too)
         print(table(account.rows))
     results = account.write()
     print(f"written: {args.out / 'results.json'}")
