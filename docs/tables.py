@@ -16,6 +16,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [
     DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "research" / "hints.md",
+    DOCS / "research" / "training.md",
     DOCS / "model-card.md", DOCS / "use" / "video.md",
 ]  # fmt: skip
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
@@ -361,6 +362,22 @@ def hint_regions() -> str:
     return lines(head, body) + "\n\n" + source("hint_regions")
 
 
+def mix() -> str:
+    """By share of the weights, the preview's CIEDE2000 on held-out photographs, divided by plain gray's."""
+    files = ["mix_photos128", "mix_photos256", "mix_photos64"]
+    rows = [{row["share"]: row for row in stored(name)["rows"]} for name in files]
+    head = ["share of the branch"]
+    for name in files:
+        photos = stored(name)["photos"]
+        head += [f"{photos['name']}, {photos['count']}, of gray's", "minus v2 [95 %]"]
+    body = []
+    for share in rows[0]:
+        body.append([f"{share:g}"])
+        for one in (of_set[share] for of_set in rows):
+            body[-1] += [f"{one['share_of_gray']['value']:.3f}", between(one["minus_none"], 2) if share else ""]
+    return lines(head, body) + "\n\n" + source(*files)
+
+
 def weights() -> str:
     body = []
     for name in ("weights_photos128", "weights_photos256"):
@@ -379,7 +396,7 @@ TABLES = {
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image, "video": video, "hints": hints,
-    "hint_regions": hint_regions, "weights": weights,
+    "hint_regions": hint_regions, "weights": weights, "mix": mix,
 }  # fmt: skip
 
 

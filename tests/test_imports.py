@@ -31,7 +31,9 @@ LEVELS = {
     "pipeline.reduced": 7, "pipeline.provenance": 8,
     "pipeline.cascade": 8, "pipeline.translations": 6, "pipeline.color_pipeline": 9, "pipeline.image_to_image": 9,
     "pipeline": 10,  # its face: __init__.py
-    "pipeline.files": 11, "pipeline.steering": 11, "pipeline.translate": 12, "pipeline.like": 12,
+    "pipeline.files": 11, "pipeline.arguments": 10, "pipeline.steering": 11, "pipeline.coloring_options": 12,
+    "pipeline.translate": 12, "pipeline.like": 12,
+    "pipeline.colorize": 13,
     "pipeline.video": 12, "pipeline.info": 13, "pipeline.batch": 13, "pipeline.export": 12,
     "pipeline.app": 13, "pipeline.demo": 13, "pipeline.serve": 14, "pipeline.cli": 15,
 }  # fmt: skip

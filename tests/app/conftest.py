@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from pipeline.app.limits import Limits
 from pipeline.app.server import create_app
-from pipeline.cli import run_colorize
 from pipeline.color_pipeline import ColorPipeline
+from pipeline.colorize import run_colorize
 
 HERE = "http://127.0.0.1:8000"
 LIMITS = Limits(megabytes=2, megapixels=1, files=4, queue=4, seconds=60, photos=5, visit_megabytes=3)

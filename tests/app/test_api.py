@@ -17,7 +17,7 @@ from scans import gray
 from pipeline import cli
 from pipeline.app.forms import FILES, OPTIONS
 from pipeline.app.problems import CODES
-from pipeline.cli import run_colorize
+from pipeline.colorize import run_colorize
 from pipeline.files.run import Listeners
 from pipeline.images import load_photo
 

@@ -18,7 +18,7 @@ from PIL import Image
 from scans import gray
 
 from pipeline.app.server import create_app
-from pipeline.cli import run_colorize
+from pipeline.colorize import run_colorize
 
 PAGE = Path(__file__).parents[2] / "docs" / "use" / "http-api.md"
 HERE = "http://127.0.0.1:8000"
