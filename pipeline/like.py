@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+
+from pipeline.arguments import max_pixels, placement
 
 # torch takes more than a second to import: nothing up here may load it.
 
@@ -31,9 +32,7 @@ def why_not(options: argparse.Namespace, to_file: bool) -> str | None:
     return None
 
 
-def run(
-    options: argparse.Namespace, placement: Callable[[str, str], tuple[Any, Any]], misuse: Callable[[str], int]
-) -> int:
+def run(options: argparse.Namespace, misuse: Callable[[str], int]) -> int:
     """Makes the picture; returns the exit code."""
     import torch
 
@@ -50,9 +49,8 @@ def run(
         pipe = ColorPipeline.from_pretrained(options.weights).to(*placement(device, record["run"]["dtype"]))
         judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
         rank_with = None if judge is None else reranker(judge, pipe.device)
-        max_pixels = None if options.max_megapixels is None else options.max_megapixels * 1_000_000
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        notes = repeat(pipe, options.paths[0], options.like, record, options.output, max_pixels, rank_with)
+        notes = repeat(pipe, options.paths[0], options.like, record, options.output, max_pixels(options), rank_with)
     except (ValueError, OSError) as error:
         return misuse(str(error))
     for note in notes:

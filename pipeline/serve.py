@@ -7,25 +7,22 @@ import importlib.util
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipeline.app.api import Colorize
+from pipeline.arguments import add_networks, from_one, placement
+from pipeline.colorize import run_colorize
 
 # torch and FastAPI take seconds to import: nothing up here may load them.
 
-__all__ = ["add_commands"]
+__all__ = ["add_command"]
 
 NEEDED = {"fastapi": "FastAPI", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 LOCAL, PORT = "127.0.0.1", 8000
-Placement = Callable[[str, str], tuple[Any, Any]]
-"""Words of --device and --dtype -> torch.device and torch.dtype."""
 
 
-def add_commands(commands: Any, placement: Placement, colorize: Colorize) -> None:  # Any: argparse names no type
-    """Adds `app` and `serve` to the subcommands of `trichrome`. colorize: what the API runs."""
+def add_command(commands: Any) -> None:  # Any: argparse does not name its type
+    """Adds `app` and `serve` to the subcommands of `trichrome`."""
     app = commands.add_parser(
         "app", help="color photographs on a web page of your own",
         description="Opens a web page that colors photographs. It answers to this machine alone.",
@@ -46,25 +43,20 @@ def add_commands(commands: Any, placement: Placement, colorize: Colorize) -> Non
     serve.set_defaults(no_browser=True)
     for parser in (app, serve):
         add = parser.add_argument
-        add("--max-megapixels", type=int, default=100, metavar="N", help="of one picture (default %(default)s)")
-        add("--max-megabytes", type=int, default=200, metavar="N", help="of one request (default %(default)s)")
-        add("--queue", type=int, default=16, metavar="N", help="requests that may wait (default %(default)s)")
-        add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
-        add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
-        add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks")
-        parser.set_defaults(run=partial(_serve, parser.prog, placement, colorize))
+        add("--max-megapixels", type=from_one, default=100, metavar="N", help="of one picture (default %(default)s)")
+        add("--max-megabytes", type=from_one, default=200, metavar="N", help="of one request (default %(default)s)")
+        add("--queue", type=from_one, default=16, metavar="N", help="requests that may wait (default %(default)s)")
+        add_networks(parser)
+        parser.set_defaults(run=partial(_serve, parser.prog))
 
 
-def _serve(program: str, placement: Placement, colorize: Colorize, options: argparse.Namespace) -> int:
+def _serve(program: str, options: argparse.Namespace) -> int:
     def misuse(message: str) -> int:
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2
 
     if missing := [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]:
         return misuse(f"it needs {', '.join(missing)}: pip install 'trichrome[app]'")
-    for name in ("max_megapixels", "max_megabytes", "queue"):
-        if (value := getattr(options, name)) < 1:
-            return misuse(f"--{name.replace('_', '-')} must be a whole number from 1; got {value}")
     try:
         listener = _listener(options.host, options.port)
     except (OSError, OverflowError) as error:  # a port out of range is an OverflowError
@@ -84,7 +76,7 @@ def _serve(program: str, placement: Placement, colorize: Colorize, options: argp
         address = f"http://{_shown(host)}:{port}/"
         limits = Limits(megapixels=options.max_megapixels, megabytes=options.max_megabytes, queue=options.queue)
         others = host != LOCAL and host != "::1"
-        app = create_app(pipe, colorize, limits, page=not options.no_page, names=tuple(options.allow_host),
+        app = create_app(pipe, run_colorize, limits, page=not options.no_page, names=tuple(options.allow_host),
                          addresses=others)  # fmt: skip
 
         def started() -> None:

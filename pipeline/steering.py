@@ -1,34 +1,41 @@
-"""The options of `trichrome colorize` by which a person steers the colors."""
+"""The options by which a person steers the colors."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from pathlib import Path
 
+from pipeline.arguments import number
+
 # torch takes more than a second to import: nothing up here may load it.
 
-__all__ = ["add_options", "palette_of", "why_wrong"]
+__all__ = ["add_leaning", "add_options", "palette_of", "why_wrong"]
 
 OF_ONE_PHOTO = ("hint", "hints", "keep")
 MOST_STRENGTH = 2  # pipeline.request, a test sees
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds them to the command `colorize`."""
+    """Adds all of them."""
     add = parser.add_argument
-    add("--strength", type=_strength, default=1.0, metavar="S",
-        help="factor on the chroma of the finished picture, 0 (gray) to 2 (default 1)")
     add("--hint", action="append", type=_hint, default=[], metavar="X,Y,COLOR[,R]",
         help="a known color of a place, in pixels of the upright photo; may be given again")
     add("--hints", type=Path, metavar="FILE",
         help="known colors: a hints file (.json) or an RGBA picture of strokes (default: NAME.hints.json beside NAME)")
+    add("--keep", type=Path, metavar="MASK", help="of the photo's size: white keeps the color that the photo has there")
+    add_leaning(parser)
+
+
+def add_leaning(parser: argparse.ArgumentParser) -> None:
+    """Adds those that say no place."""
+    add = parser.add_argument
+    add("--strength", type=_strength, default=1.0, metavar="S",
+        help="factor on the chroma of the finished picture, 0 (gray) to 2 (default 1)")
     add("--palette", type=palette_of, default=(), metavar="COLORS",
         help="colors that pictures lean to, such as navy,#c08040,gray")
     add("--reference", type=Path, metavar="FILE",
         help="a picture in color: what is like its places leans to their colors")
-    add("--keep", type=Path, metavar="MASK", help="of the photo's size: white keeps the color that the photo has there")
 
 
 def why_wrong(options: argparse.Namespace) -> str | None:
@@ -46,13 +53,7 @@ def why_wrong(options: argparse.Namespace) -> str | None:
 
 
 def _strength(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= MOST_STRENGTH:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_STRENGTH}, got {text!r}")
-    return value
+    return number(text, MOST_STRENGTH)
 
 
 def _hint(text: str) -> tuple[float | str, ...]:

@@ -7,11 +7,11 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import add_format, add_max_megapixels, add_networks, from_one, max_pixels, placement
 from pipeline.files.report import misuse, shown
 
 if TYPE_CHECKING:
@@ -31,11 +31,9 @@ NO_WEIGHTS = (
     "translate needs --weights FOLDER: no weights ship for it. Train some, from a clone of the repository: accelerate "
     "launch train_scripts/image_to_image.py leaves them in runs/palette/final, see docs/research/image-to-image.md"
 )
-Placement = Callable[[str, str], tuple[Any, Any]]
-"""Words of --device and --dtype -> torch.device and torch.dtype."""
 
 
-def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse does not name its type
+def add_command(commands: Any) -> None:  # Any: argparse does not name its type
     """Adds `translate` to the subcommands of `trichrome`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "translate", help="color, fill, continue or restore pictures with weights of your own",
@@ -45,7 +43,6 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="picture")
     add("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the results")
-    add("--weights", metavar="FOLDER", help="config.json and model.safetensors of the family image_to_image, or hub id")
     add("--task", choices=TASKS, help="default: the only one that the weights have learned")
     add("--mask", type=Path, metavar="FILE", help="of inpaint: as large as the picture, white is filled")
     add("--side", choices=SIDES, help="of uncrop: where the picture is continued")
@@ -53,35 +50,25 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
     add("--colors", type=Path, metavar="FILE", help="picture toward whose colors draws lean, where the weights can")
     add("--factor", type=int, metavar="N", help="of variation: details smaller than N of the network's pixels are new")
     add("--free-luma", action="store_true", help="of colorize: leave the luma to the network (default: kept exactly)")
-    add("--samples", type=int, default=1, metavar="K", help="results per picture (default 1)")
+    add("--samples", type=from_one, default=1, metavar="K", help="results per picture (default 1)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other results (default 0)")
-    add("--steps", type=int, metavar="N", help="of the sampler (default: the weights' own)")
+    add("--steps", type=from_one, metavar="N", help="of the sampler (default: the weights' own)")
     add("--sampler", metavar="NAME", help="algorithm2, posterior, ddim, heun or dpmpp_2m (default: the weights' own)")
-    add("--page", type=int, metavar="N", help="of PATH, where it is a TIFF or WebP file that holds several pictures")
-    add("--max-megapixels", type=int, metavar="N",
-        help="read pictures of up to N million pixels, however small their file (default 300, and 1000 to a byte)")
-    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
-    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the network")
-    add("--format", choices=["keep", "png", "jpeg", "tiff", "webp"], default="keep",
-        help="of the results (default: that of each input's name)")
-    add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q", help="of JPEG and WebP (default 95)")
+    add("--page", type=from_one, metavar="N", help="of PATH, where it is a TIFF or WebP file of several pictures")
+    add_max_megapixels(parser)
+    add_networks(parser, "config.json and model.safetensors of the family image_to_image, or hub id")
+    add_format(parser)
     add("--overwrite", action="store_true", help="replace files in the way (an input is never replaced)")
-    parser.set_defaults(run=partial(_translate, placement=placement))
+    parser.set_defaults(run=_translate)
 
 
-def _translate(options: argparse.Namespace, placement: Placement) -> int:
+def _translate(options: argparse.Namespace) -> int:
     if options.weights is None:
         return _misuse(NO_WEIGHTS)
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # pathlib's raise for names too long
         return _misuse(f"{options.output} is a file; -o names a folder")
     if options.mask is not None and len(options.paths) > 1:
         return _misuse("a mask is of one picture; give one PATH with it")
-    counts = {
-        "--samples": options.samples, "--page": options.page, "--max-megapixels": options.max_megapixels,
-    }  # fmt: skip
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            return _misuse(f"{name} must be a whole number from 1; got {count}")
 
     from pipeline.files.outputs import reason_of
     from pipeline.image_to_image import ImageToImagePipeline
@@ -127,19 +114,17 @@ def _translate_one(
     from pipeline.images.read import page_count
     from stages.options import OptionError
 
-    max_pixels = None if options.max_megapixels is None else options.max_megapixels * 1_000_000
-
     def beside(file: Path | None) -> Photo | None:
         if file is None:
             return None
         if page_count(file) > 1:  # --page is of the picture alone
             raise OptionError(f"{file} holds several pictures; a mask, or colors, must be a file of one")
-        return load_photo(file, max_pixels=max_pixels, keep_rgb=True)
+        return load_photo(file, max_pixels=max_pixels(options), keep_rgb=True)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         photo, results, _ = pipe.translate(
-            load_photo(path, max_pixels=max_pixels, page=options.page, keep_rgb=True), options.task,
+            load_photo(path, max_pixels=max_pixels(options), page=options.page, keep_rgb=True), options.task,
             mask=beside(options.mask), side=options.side, num_samples=options.samples, generator=options.seed,
             keep_luma=not options.free_luma, draw=options.draw, colors=beside(options.colors), options=asked,
         )  # fmt: skip

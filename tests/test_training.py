@@ -683,7 +683,7 @@ def test_a_training_starts_from_saved_weights_without_their_distilled_steps(tmp_
 
 
 def test_the_packaged_weights_are_a_start():
-    path = ROOT / "configs/stage1.toml"
+    path = ROOT / "configs/stage1_hints.toml"
     config = Config.read(path)
     stage = launch.first_stage(config, path, launch.given_start("package:stage1"))
     packaged = ColorPipeline.from_pretrained().stages["stage1"].state_dict()
@@ -802,7 +802,7 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
     assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
-    assert "stage1/tuned" in capsys.readouterr().err
+    assert "stage1_hints/tuned" in capsys.readouterr().err
 
 
 def test_the_documented_tiny_chain_ends_in_a_colored_photo(photographs, tmp_path, monkeypatch, capsys):

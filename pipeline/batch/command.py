@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import placement
+from pipeline.coloring_options import add_coloring_options, add_folder_options, settings
 from pipeline.files.report import misuse
 from pipeline.steering import OF_ONE_PHOTO
 
 if TYPE_CHECKING:
     from pipeline.color_pipeline import ColorPipeline
-    from pipeline.files.records import Settings
     from pipeline.files.report import Outcome
     from stages.faces import Scores
 
@@ -26,15 +27,10 @@ __all__ = ["add_command"]
 FORMS = ("folder", "parquet", "webdataset")  # pipeline.batch.units, a test sees
 _misuse = partial(misuse, "batch")
 NO_RAY = "it needs Ray Data: pip install 'trichrome[ray]'"
-Placement = Callable[[str, str], tuple[Any, Any]]
-"""Words of --device and --dtype -> torch.device and torch.dtype."""
 
 
-def add_command(
-    commands: Any, add_options: Callable[[argparse.ArgumentParser], None],  # Any: argparse does not name its type
-    settings: Callable[[argparse.Namespace], Settings], placement: Placement,
-) -> None:  # fmt: skip
-    """Adds `batch` to the subcommands of `trichrome`. add_options: those of `colorize` that count here too"""
+def add_command(commands: Any) -> None:  # Any: argparse does not name its type
+    """Adds `batch` to the subcommands of `trichrome`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch", help="color folders, Parquet files and WebDataset shards, on one machine or many",
         description="Color photos by actors of a Ray cluster: a folder, Parquet files or WebDataset shards, here or in "
@@ -49,18 +45,18 @@ def add_command(
         help="of the pictures: a column of Parquet, or the end of names in WebDataset, as jpg (default: the only one)")
     add("--per-shard", type=int, default=256, metavar="N",
         help="photos of a folder that go into one shard (default %(default)s)")
-    add_options(parser)
+    add_coloring_options(parser)
+    add_folder_options(parser)
     add("--actors", type=int, metavar="N", help="pipelines at work (default: as many as there is room for)")
     add("--threads", type=int, default=1, metavar="N",
         help="CPUs of each actor, and threads of its networks there (default 1); last digits of colors depend on it")
     add("--gpus-per-actor", type=float, metavar="F",
         help="may be a fraction (default: 1 where the cluster has cards, and --device lets them be used)")
     add("--address", help="of a Ray cluster, or auto (default: a Ray of this machine, for this command)")
-    parser.set_defaults(run=partial(_batch, settings=settings, placement=placement))
+    parser.set_defaults(run=_batch)
 
 
-def _batch(options: argparse.Namespace, settings: Callable[[argparse.Namespace], Settings],
-           placement: Placement) -> int:  # fmt: skip
+def _batch(options: argparse.Namespace) -> int:
     if reason := _why_wrong(options):
         return _misuse(reason)
 
@@ -79,7 +75,7 @@ def _batch(options: argparse.Namespace, settings: Callable[[argparse.Namespace],
 
     gpus = 0.0 if options.device in ("cpu", "mps") else options.gpus_per_actor
     device = "cpu" if gpus == 0 and options.device == "auto" else options.device
-    opened = partial(_opened, ColorPipeline.from_pretrained, options.weights, options.rank_with, placement)
+    opened = partial(_opened, ColorPipeline.from_pretrained, options.weights, options.rank_with)
     try:
         pipe, rank_with = opened("cpu", "float32")  # for the plan alone; actors color
         guidance = Guidance().with_reference(options.reference)
@@ -117,8 +113,7 @@ def _batch(options: argparse.Namespace, settings: Callable[[argparse.Namespace],
 
 
 def _opened(
-    load: Callable[[str | None], ColorPipeline], weights: str | None, rank_with: str | None, placement: Placement,
-    device: str, dtype: str,
+    load: Callable[[str | None], ColorPipeline], weights: str | None, rank_with: str | None, device: str, dtype: str
 ) -> tuple[ColorPipeline, Scores | None]:  # fmt: skip
     """The pipeline and what candidates are put in order by, in the command and in each actor."""
     from pipeline.request import reranker

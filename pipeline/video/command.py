@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import steering
+from pipeline.arguments import add_networks, add_sampling, from_one, placement, sample_options
 from pipeline.files.interruptions import GOES_ON
 from pipeline.files.report import misuse
-from pipeline.steering import palette_of
 from pipeline.video.errors import check_extra
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["add_command"]
 
 _misuse = partial(misuse, "video")
-Placement = Callable[[str, str], tuple[Any, Any]]
-"""Words of --device and --dtype -> torch.device and torch.dtype."""
 
 
-def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse does not name its type
+def add_command(commands: Any) -> None:  # Any: argparse does not name its type
     """Adds `video` to the subcommands of `trichrome`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "video", help="color a video, or a folder of frames",
@@ -43,36 +41,24 @@ def add_command(commands: Any, placement: Placement) -> None:  # Any: argparse d
         help="video to write: .mp4, .m4v, .mov or .mkv; of a folder of frames a folder")
     add("--hints", action="append", type=_hints, default=[], metavar="FRAME=FILE",
         help="known colors of a frame, counted from 0: a hints file (.json) or a picture of strokes; repeatable")
-    add("--seed", type=int, default=0, metavar="N", help="another seed, other colors (default 0)")
-    add("--steps", type=int, metavar="N", help="sampling steps of stage 1 (default: its own)")
-    add("--pool", type=int, metavar="N", help="draws of which a scene takes the most central (default: stage 1's own)")
-    add("--superres-steps", type=int, metavar="N", help="steps of stage 3 (default: its own)")
-    add("--temperature", type=float, metavar="T", help="of stage 1's draws: less is surer and less varied")
-    add("--chroma-gain", type=float, metavar="G", help="factor on the chroma of stage 1's draws (default: its own)")
-    add("--sharpness", type=float, metavar="S", help="of the edges of color, 0 to 2 (default: the pipeline's own)")
-    add("--strength", type=float, default=1.0, metavar="S", help="factor on all chroma, 0 to 2 (default 1)")
-    add("--palette", type=palette_of, default=(), metavar="COLORS", help="colors that all frames lean to")
-    add("--reference", type=Path, metavar="FILE", help="a picture in color that all frames lean to")
+    add_sampling(parser)
+    steering.add_leaning(parser)
     add("--codec", choices=["h264", "hevc", "ffv1"], help="default: h264, of 10 bits hevc; ffv1, without loss, in .mkv")
     add("--crf", type=int, choices=range(0, 52), default=16, metavar="N",
         help="quality of h264 and hevc, 0 to 51, less is better (default %(default)s)")
     add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q",
         help="of frames that are JPEG or WebP, 1 to 100 (default %(default)s)")
-    add("--weights", metavar="FOLDER", help="pipeline folder or hub id (default: the weights in the package)")
-    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: the best there is")
-    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks")
-    add("--threads", type=int, metavar="N", help="of the networks on a CPU (default: all cores)")
+    add_networks(parser)
+    add("--threads", type=from_one, metavar="N", help="of the networks on a CPU (default: all cores)")
     add("--no-provenance", action="store_true", help="do not write that colors are synthesized, and by what")
     add("--overwrite", action="store_true", help="replace files in the way (an input is never replaced)")
     add("--progress", action="store_true", help="a progress bar even where stderr is no terminal")
-    parser.set_defaults(run=partial(_video, placement=placement))
+    parser.set_defaults(run=_video)
 
 
-def _video(options: argparse.Namespace, placement: Placement) -> int:
+def _video(options: argparse.Namespace) -> int:
     if len(dict(options.hints)) < len(options.hints):
         return _misuse("--hints names a frame twice; put its hints into one file")
-    if options.threads is not None and options.threads < 1:
-        return _misuse(f"--threads must be a whole number from 1; got {options.threads}")
     try:
         check_extra()
         import torch
@@ -118,16 +104,12 @@ def _settings(options: argparse.Namespace) -> VideoSettings:
     from pipeline.request import Request
     from pipeline.video.settings import VideoSettings
     from stages.hints.palette import palette_chroma
-    from stages.options import SampleOptions
 
     if not options.path.exists():
         raise ValueError(f"{options.path}: no such file or folder")
     guidance = Guidance().with_reference(options.reference)
     request = Request(
-        options=SampleOptions(
-            steps=options.steps, superres_steps=options.superres_steps, temperature=options.temperature,
-            chroma_gain=options.chroma_gain, pool=options.pool, sharpness=options.sharpness,
-        ),
+        options=sample_options(options),
         palette=palette_chroma(options.palette) if options.palette else None, strength=options.strength,
     )  # fmt: skip
     return VideoSettings(
