@@ -1,0 +1,104 @@
+"""train_scripts/evaluate_systems.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import by_name, scores
+from PIL import Image
+from standin_stages import StandInColorizer
+
+from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
+from stages.diffusion import ProcessConfig
+from stages.evaluation.coarse import streams
+from stages.evaluation.conditions import Setting
+from stages.evaluation.photos import load_photos
+from stages.evaluation.pixel import ciede2000, picture_from_rgb
+from stages.image_to_image.face import TranslateOptions
+from stages.image_to_image.palette import Palette, PaletteConfig
+from stages.nn.unet import UNetConfig
+from stages.registry import kind_of, load_stage
+from stages.training.config import Config
+from stages.training.launch import CONFIGS
+from train_scripts import evaluate_systems
+
+FEW = ("--set", "photos128", "--photos", "4", "--best-photos", "2", "--candidates", "2")
+
+
+@pytest.fixture
+def networks(tmp_path) -> list[Path]:
+    """A palette and a gan with random weights, at 64x64."""
+    torch.manual_seed(0)
+    palette = Palette(PaletteConfig(64, ("colorize",), UNetConfig(32, (1, 1), 1, (), 32), ProcessConfig(steps=2)))
+    config = Config.read(CONFIGS / "tiny" / "gan.toml")
+    gan = kind_of(config.family, config.kind)[1](replace(config.network, side=64))
+    for name, stage in (("palette", palette), ("gan", gan)):
+        with torch.no_grad():
+            for one in stage.parameters():
+                one.add_(0.1 * torch.randn_like(one))
+        stage.trained = {"config": name}
+        stage.save_pretrained(tmp_path / name)
+    return [tmp_path / "palette", tmp_path / "gan"]
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    monkeypatch.setattr(evaluate_systems, "in_its_own_process", lambda system, steps: {"seconds": 1.0, "memory": 2.0})
+
+
+def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
+    asked = (*FEW, "--steps", "3", "--weights", *map(str, networks), "--free", str(tmp_path / "free.png"))
+    results = scores(evaluate_systems, data, tmp_path / "out", *asked)
+    rows = by_name(results)
+    assert list(rows) == ["originals (other half)", "plain gray", "one-pass preview", "default output",
+                          "default output, best of 2", "palette", "palette, best of 2", "gan"]  # fmt: skip
+    photos = load_photos(data, "photos128", "validation", 4)
+    small = photos.reduced(64)
+    noise = photos.noise(0)
+    condition = Setting().condition("colorize", small.rgb(), noise)
+    network: Any = load_stage(networks[0])
+    options = TranslateOptions(3, "dpmpp_2m")
+    drawn = network.sample(condition, "colorize", 2, options, streams(noise, 2, "image_to_image"))
+    pictures = picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(drawn)))
+    each = torch.stack([ciede2000(pictures[:, k].contiguous(), small.pictures) for k in range(2)])
+    assert rows["palette"]["ciede2000"] == pytest.approx(float(each[0].mean()), abs=0.02)
+    assert rows["palette, best of 2"]["ciede2000"] == pytest.approx(float(each.min(0).values[:2].mean()), abs=0.02)
+    gray = gray_from_rgb(pictures[:, 0].float() / 255)
+    assert (gray - condition.source[:, :1]).abs().mean() < 2 / 255  # the gray picture's own luma
+    generator: Any = load_stage(networks[1])
+    assert rows["gan"]["parameters"] == sum(one.numel() for one in generator.generator.parameters())
+    assert rows["palette"]["parameters"] == sum(one.numel() for one in network.parameters())
+    assert rows["gan"]["seconds"] == 1.0 and results["steps"]["palette"] == 3 and "gan" not in results["steps"]
+    with Image.open(tmp_path / "free.png") as sheet:
+        assert sheet.width > sheet.height / 4
+
+
+def test_time_and_memory_are_of_a_process(networks, capsys):
+    assert evaluate_systems.main(["--time", "palette", "--weights", str(networks[0]), "--steps", "2"]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["seconds"] > 0 and 0.05 < measured["memory"] < 50
+    system = evaluate_systems.named(networks[0], 2)
+    assert evaluate_systems.in_its_own_process(system, 2)["memory"] > 0.05
+
+
+def test_what_can_not_be_compared(data, weights, networks, no_process, tmp_path, capsys):
+    options = ["--data", str(data), "--out", str(tmp_path / "out"), *FEW]
+    assert evaluate_systems.main([*options, "--weights", str(weights / "stage2")]) == 2
+    assert "expected coarse or image_to_image" in capsys.readouterr().err
+    assert evaluate_systems.main([*options, "--weights", str(networks[0]), str(networks[0])]) == 2
+    assert "have one name" in capsys.readouterr().err
+    small = Palette(PaletteConfig(16, ("colorize",), UNetConfig(32, (1, 1), 1, (), 32), ProcessConfig(steps=2)))
+    small.save_pretrained(tmp_path / "small")
+    assert evaluate_systems.main([*options, "--weights", str(tmp_path / "small")]) == 2
+    assert "at 64x64 are compared; this one has side 16" in capsys.readouterr().err
+
+
+def test_stages_1_are_rows_too(data, weights, no_process, tmp_path):
+    StandInColorizer().save_pretrained(tmp_path / "mine")
+    rows = by_name(scores(evaluate_systems, data, tmp_path / "out", *FEW, "--weights", str(tmp_path / "mine")))
+    assert f"{tmp_path / 'mine'}, best of 2" in rows
