@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.full_resolution import sharpened, strengthened
 from pipeline.images import Photo
-from pipeline.known_colors import Guide, KnownColors, joined
+from pipeline.known_colors import Guide, KnownColors, Told, joined
 from pipeline.leaning import Leaning, matches_of
 from pipeline.open_photo import Once, cache_of
 from pipeline.output import ImageInfo, SmallPhoto, SmallPicture, Suggestion
@@ -43,6 +43,14 @@ UNCERTAINTY_DRAWS, UNCERTAINTY_SIDE = 32, 256
 
 StageCallback = Callable[[str], StepCallback | None]
 """The callback of a stage, by its name."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Photos as stage 1 sees them, without hints or with some, and where draws of this are kept."""
+
+    encoding: Encoding
+    once: Once
 
 
 @dataclass(frozen=True)
@@ -73,20 +81,23 @@ class Cascade:
             encoding = cache.within(self)("encoding", lambda: self._encoding(photos))
             known, matches = self._known(encoding, photos, guides), matches_of(self.coarse, encoding, guides)
             lean = Leaning(request.palette, matches)
-            told = _told(known, matches) if self.coarse.takes_hints else None
-            if told is not None:
-                encoding = self.coarse.with_hints(encoding, told)
-            once = cache.within(self, *sources, None if told is None else told.cpu().numpy().tobytes())
+            seen = _Seen(encoding, cache.within(self, *sources, None))
+            told = self._told(encoding, known, matches)
+            if told is None:
+                hinted = seen
+            else:
+                encoding = self.coarse.with_hints(encoding, told.hints, told.reach)
+                hinted = _Seen(encoding, cache.within(self, *sources, told.hints.cpu().numpy().tobytes()))
             pictures = (
                 self._previews(encoding, noise, known, lean) if request.preview
-                else self._colored(encoding, photos, sources, known, lean, request, callback, once)
+                else self._colored(seen, hinted, photos, sources, known, lean, request, callback)
             )  # fmt: skip
             if request.uncertainty:
                 # As the model has learned them, where it can be asked for that.
                 temperature = 1.0 if "temperature" in self.coarse.honors else None
                 options = SampleOptions(steps=request.options.steps, temperature=temperature)
                 candidates = range(UNCERTAINTY_DRAWS)
-                draws = self._draws(encoding, sources, candidates, options, "uncertainty", None, once).chroma
+                draws = self._draws(hinted, sources, candidates, options, "uncertainty", None).chroma
                 of = torch.arange(len(draws)).repeat_interleave(draws.shape[1])
                 draws = lean.of_chroma(draws.flatten(0, 1), of).unflatten(0, draws.shape[:2])
         if not request.uncertainty:
@@ -106,8 +117,8 @@ class Cascade:
         sources, cache = [noise] * self.size, cache_of([photo])
         with self._autocast():
             encoding = cache.within(self)("encoding", lambda: self._encoding([photo]))
-            candidates, once = range(DRAWS_PER_PICTURE * CANDIDATES), cache.within(self, *sources, None)
-            draws = self._draws(encoding, sources, candidates, SampleOptions(), "stage1", None, once)
+            seen = _Seen(encoding, cache.within(self, *sources, None))
+            draws = self._draws(seen, sources, range(DRAWS_PER_PICTURE * CANDIDATES), SampleOptions(), "stage1", None)
         return encoding.gray64[:1].float().cpu(), draws
 
     @torch.no_grad()
@@ -150,6 +161,13 @@ class Cascade:
         alike = any(guide.alike for guide in guides)
         return KnownColors(at32, at64, encoding.gray64, self.coarse.features(encoding), alike)
 
+    def _told(self, encoding: Encoding, known: KnownColors | None, matches: Tensor | None) -> Told | None:
+        """None where there is nothing to tell, or the weights have learned no hints."""
+        hints = _told(known, matches)
+        if hints is None or not self.coarse.takes_hints:
+            return None
+        return Told.of(hints, encoding.gray64, self.coarse.preview(encoding), self.coarse.features(encoding))
+
     def _previews(
         self, encoding: Encoding, noise: Sequence[NoiseSource], known: KnownColors | None, lean: Leaning
     ) -> list[list[SmallPicture]]:
@@ -165,50 +183,57 @@ class Cascade:
         ]
 
     def _draws(
-        self, encoding: Encoding, noise: Sequence[NoiseSource], candidates: range, options: SampleOptions, purpose: str,
-        callback: StepCallback | None, once: Once,
+        self, seen: _Seen, noise: Sequence[NoiseSource], candidates: range, options: SampleOptions, purpose: str,
+        callback: StepCallback | None,
     ) -> Draws:  # fmt: skip
         """At least these draws of each photo, in calls of CANDIDATES; the first of them is a multiple of that."""
 
         def drawn(first: int) -> Draws:
             streams = [one.generator(k, purpose) for one in noise for k in range(first, first + CANDIDATES)]
-            draws = self.coarse.sample(encoding, CANDIDATES, options, streams, callback)
+            draws = self.coarse.sample(seen.encoding, CANDIDATES, options, streams, callback)
             checked_finite(draws.chroma, "the colors of stage1")
             return draws
 
         firsts = candidates[::CANDIDATES]
-        return Draws.cat([once((purpose, first, options), partial(drawn, first)) for first in firsts])
+        return Draws.cat([seen.once((purpose, first, options), partial(drawn, first)) for first in firsts])
 
     def _colored(
-        self, encoding: Encoding, photos: Sequence[Photo], noise: Sequence[NoiseSource], known: KnownColors | None,
-        lean: Leaning, request: Request, callback: StageCallback, once: Once,
+        self, seen: _Seen, hinted: _Seen, photos: Sequence[Photo], noise: Sequence[NoiseSource],
+        known: KnownColors | None, lean: Leaning, request: Request, callback: StageCallback,
     ) -> list[list[SmallPicture]]:  # fmt: skip
-        options, gray64 = request.options, encoding.gray64
+        options, gray64 = request.options, seen.encoding.gray64
         pool = self.coarse.pool if options.pool is None else options.pool
         ordered = request.candidate is None and (pool > 1 or request.rank_with is not None)
         several = ordered and request.rank_with is None and request.num_samples > 1
         count = max(DRAWS_PER_PICTURE * request.num_samples if several else request.num_samples, pool)
-        if request.candidate is None:
-            candidates = range(count)
-        else:  # those that are drawn with it
-            candidates = range(first := request.candidate // CANDIDATES * CANDIDATES, first + CANDIDATES)
         asked = replace(options, pool=None, superres_steps=None, sharpness=None)
-        draws = self._draws(encoding, noise, candidates, asked, "stage1", callback("stage1"), once)
-        coarse = draws.coarse64[:, : len(candidates)]
-        order, scores = self._order(gray64, coarse, pool, request) if ordered else (None, None)
-
-        # One row for each picture asked for; full calls of `size` rows, the last one padded.
-        chosen = torch.arange(count).expand(self.size, -1) if order is None else order
+        step, scores = callback("stage1"), None
+        coarse: dict[int, Tensor] = {}  # by the first candidate of a call
         if request.candidate is not None:
             chosen = torch.tensor([[request.candidate]]).expand(self.size, -1)
+        elif not ordered:
+            chosen = torch.arange(count).expand(self.size, -1)
+        else:
+            # The most central draws are those without hints: else all of a picture might change by one hint.
+            of = seen if request.rank_with is None else hinted
+            draws = self._draws(of, noise, range(count), asked, "stage1", step)
+            chosen, scores = self._order(gray64, draws.coarse64[:, :count], pool, request)
+            if of is hinted:
+                coarse = dict(zip(range(0, count, CANDIDATES), draws.coarse64.split(CANDIDATES, 1), strict=True))
+
+        # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in chosen[b, : request.num_samples]]
+        for first in sorted({_first(k) for _, k in rows} - coarse.keys()):
+            call = range(first, first + CANDIDATES)
+            coarse[first] = self._draws(hinted, noise, call, asked, "stage1", step).coarse64
         gray256 = cache_of(photos).within(self)("gray256", lambda: self._gray256(photos))
         sharpness = self.sharpness if options.sharpness is None else options.sharpness
         pictures: list[list[SmallPicture]] = [[] for _ in photos]
         for wanted in _chunks(rows, self.size):
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
-            b, k = torch.tensor(padded, device=self.device).unbind(1)
-            rgb64 = once(("rgb64", asked, *padded), partial(self._upsampled, gray64[b], coarse[b, k - candidates[0]]))
+            b = torch.tensor([photo for photo, _ in padded], device=self.device)
+            coarse64 = torch.stack([coarse[_first(k)][photo, k % CANDIDATES] for photo, k in padded])
+            rgb64 = hinted.once(("rgb64", asked, *padded), partial(self._upsampled, gray64[b], coarse64))
             rgb64 = lean.of_rgb(rgb64, gray64[b], b)
             if known is not None:
                 rgb64 = known.obeyed(rgb64, gray64[b], b.cpu())
@@ -257,6 +282,11 @@ def _told(known: KnownColors | None, matches: Tensor | None) -> Tensor | None:
     if known is None or matches is None:
         return matches if known is None else known.at32
     return joined(known.at32, matches)
+
+
+def _first(candidate: int) -> int:
+    """Of the candidates that are drawn with this one."""
+    return candidate // CANDIDATES * CANDIDATES
 
 
 def _small_gray(photo: Photo, side: int) -> Tensor:

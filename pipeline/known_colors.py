@@ -1,8 +1,9 @@
 """Known colors in a call: from what a person gives, over the tensors of the stages, into every picture.
 
-A stage 1 that has learned hints is told of them (`with_hints`). Whatever it makes of them, what is known is obeyed: the
-difference that is left between a picture and its hints is spread along the photograph (`stages.hints.spread`), at 64x64
-before stage 3 and once more after it, so neither 3 bits nor a chroma gain change a color that was given.
+A stage 1 that has learned hints is told of them (`with_hints`), as far as places are like theirs. Whatever it makes of
+them, what is known is obeyed: the difference that is left between a picture and its hints is spread along the
+photograph (`stages.hints.spread`), at 64x64 before stage 3 and once more after it, so neither 3 bits nor a chroma gain
+change a color that was given.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pipeline.kept import Kept
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.hints.hints import Hints
-from stages.hints.spread import spread, spread_alike
+from stages.hints.spread import reach, spread, spread_alike
 
-__all__ = ["Guide", "KnownColors", "joined"]
+__all__ = ["Guide", "KnownColors", "Told", "joined"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,21 @@ class Guide:
 def joined(first: Tensor, second: Tensor) -> Tensor:
     """Known colors where `first` has them, elsewhere those of `second`: two tensors `hints` (B, 3, S, S)."""
     return first + (1 - first[:, :1]) * second
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a stage 1 that has learned hints is told: hints (B, 3, 32, 32), and how far they go, (B, 1, 32, 32)."""
+
+    hints: Tensor
+    reach: Tensor
+
+    @staticmethod
+    def of(hints: Tensor, gray64: Tensor, preview: Tensor, features: Tensor | None) -> Told:
+        """preview: rgb (B, 3, 64, 64), before any hints; features: see `KnownColors`"""
+        gray, chroma = (resize(one.float(), (32, 32)).cpu() for one in (gray64, chroma_from_rgb(preview)))
+        far = reach(gray, hints.cpu(), chroma, None if features is None else features.float().cpu())
+        return Told(hints, far.to(hints.device))
 
 
 @dataclass(frozen=True)

@@ -148,9 +148,10 @@ class CoarseColorizer(Stage, ABC, Generic[E]):
         """Whether `with_hints` knows what to do: the weights have learned hints."""
         return False
 
-    def with_hints(self, encoding: E, hints: Tensor) -> E:
+    def with_hints(self, encoding: E, hints: Tensor, reach: Tensor | None = None) -> E:
         """The encoding of the same photographs with known colors: (B, 3, 32, 32), weight and chroma · weight.
 
+        reach: (B, 1, 32, 32) in [0, 1], by how much of it what hints change is changed; None: all of it, everywhere
         It costs little beside `encode`. Hints are counted from the photograph's own encoding, not from earlier hints.
         Raises OptionError where the weights have not learned hints.
         """

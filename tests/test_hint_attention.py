@@ -194,3 +194,19 @@ def test_hints_of_training_are_true_colors_at_weights_up_to_1():
     few = ((count <= 4).float().mean(), (count <= 64).float().mean())
     assert few[0] > 0.1 and few[1] > 0.4, "few as likely as many, on a logarithmic scale"
     assert not drawn_hints(chroma, 0.0).any()
+
+
+def test_hints_change_as_much_as_their_reach():
+    stage = DiffusionColorizer(SMALL).eval()
+    encoding = stage.encode(GrayView.of(torch.rand(1, 1, 64, 64)))
+    hints = hint_at(10, 10, (0.2, 0.1))
+    all_of_it, none_of_it = (stage.with_hints(encoding, hints, value * torch.ones(1, 1, 32, 32)) for value in (1, 0))
+    told = stage.with_hints(encoding, hints)
+    for name in ("told", "hinted"):
+        assert torch.equal(getattr(all_of_it, name), getattr(told, name))
+    assert torch.equal(none_of_it.told, encoding.told) and torch.equal(none_of_it.hinted, encoding.hinted)
+    left = torch.zeros(1, 1, 32, 32)
+    left[..., :16] = 1
+    half = stage.with_hints(encoding, hints, left)
+    assert torch.equal(half.hinted[..., :16], told.hinted[..., :16])
+    assert torch.equal(half.hinted[..., 16:], encoding.hinted[..., 16:])

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import spsolve
 
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, rgb_from_gray_chroma
 from stages.hints.hints import Hints, Point
-from stages.hints.spread import SpreadSettings, likeness, luma_weights, spread
+from stages.hints.spread import SpreadSettings, likeness, luma_weights, reach, spread
 
 # Likeness off: no two different places are alike, so that only the edges' system is left.
 APART = SpreadSettings(place_length=1e-6, noise=1e6, smoothing=0, fade=0)
@@ -192,6 +192,18 @@ def test_likeness_is_one_with_itself_and_survives_equal_features():
     assert k.shape == (1024, 2) and k.max() <= 1
     torch.testing.assert_close(k[[0, 500], [0, 1]], torch.ones(2).double())
     assert k[0, 1] == k[500, 0] < 0.999
+
+
+def test_reach_is_one_at_a_hint_and_falls_where_nothing_is_like_it():
+    gray = torch.cat([torch.full((1, 1, 32, 16), 0.2), torch.full((1, 1, 32, 16), 0.8)], 3).expand(2, -1, -1, -1)
+    hints = torch.zeros(2, 3, 32, 32)
+    hints[0, :, 8, 4] = torch.tensor([1.0, 0.1, 0.1])
+    chroma = torch.zeros(2, 2, 32, 32)
+    far = reach(gray, hints, chroma)
+    assert far.shape == (2, 1, 32, 32) and (far[1] == 0).all(), "without hints nothing is told"
+    assert far[0, 0, 8, 4] == 1 and far[0, 0, 8, 15] == 1, "of one tone with the hint"
+    assert (far[0, 0, :, 16:] < 0.05).all()
+    assert torch.equal(reach(gray[:1], hints[:1], chroma[:1]), far[:1])
 
 
 @pytest.mark.parametrize("change, message", [

@@ -47,7 +47,7 @@ def test_a_hint_is_obeyed_and_the_luma_kept(pipe):
             wanted = merge(gray_from_rgb(mean), chroma_from_rgb(torch.tensor(color)[:, None, None] / 255))
             assert float(ciede2000(lab_from_rgb(mean), lab_from_rgb(wanted))) < 4, options
             before = resize(plain[part][None], (1, 1))[0]
-            assert float(ciede2000(lab_from_rgb(before), lab_from_rgb(wanted))) > 8, "the hint had something to say"
+            assert float(ciede2000(lab_from_rgb(before), lab_from_rgb(wanted))) > 6, "the hint had something to say"
 
 
 def test_points_strokes_and_hints_say_the_same(pipe, tmp_path):

@@ -215,9 +215,10 @@ def test_a_stage_that_has_learned_hints_is_told_of_the_reference(monkeypatch):
     pipe, told = hinted_pipeline(), []
     real = pipe.coarse.with_hints
 
-    def heard(encoding: Encoding, hints: torch.Tensor) -> Encoding:
+    def heard(encoding: Encoding, hints: torch.Tensor, reach: torch.Tensor) -> Encoding:
         told.append(hints)
-        return real(encoding, hints)
+        assert ((reach >= 0) & (reach <= 1)).all() and reach.max() > 0.9
+        return real(encoding, hints, reach)
 
     monkeypatch.setattr(pipe.coarse, "with_hints", heard)
     pipe(photo(60, 80), preview=True, reference=colored())

@@ -33,9 +33,10 @@ from torch import Tensor
 
 from stages.color.resample import resize
 
-__all__ = ["SpreadSettings", "likeness", "luma_weights", "spread", "spread_alike"]
+__all__ = ["SpreadSettings", "likeness", "luma_weights", "reach", "spread", "spread_alike"]
 
 GRID = 32  # side at which cells are compared
+FULL_REACH = 0.25  # certainty from which on `reach` is 1
 NEIGHBORS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
@@ -108,6 +109,27 @@ def spread_alike(
     size = (draws.shape[-2], draws.shape[-1])
     enlarged = F.interpolate(correction, size, mode="bilinear", align_corners=False)
     return draws + enlarged[0].unflatten(0, (-1, 2)).float()
+
+
+def reach(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | None = None) -> Tensor:
+    """How far what hints say may go: (B, 1, 32, 32) in [0, 1], 1 where cells are like a known one, 0 where none is.
+
+    It is the certainty of `spread`, divided by FULL_REACH, at most 1. A stage that is told of a hint takes it for the
+    true color, and a true color says much of the light on the whole scene; a person's often is of that thing alone.
+    Arguments: as of `spread`.
+    """
+    _check(gray, hints, chroma, features)
+    rows = []
+    for i in range(len(gray)):
+        one = slice(i, i + 1)
+        weight = hints[one, :1].double()
+        seen = None if features is None else features[one].double()
+        far = torch.zeros(1, 1, GRID, GRID, dtype=torch.float64)
+        if weight.any():
+            _, certainty = _regression(gray[one].double(), weight, chroma[one].double(), seen, SpreadSettings())
+            far = (certainty / FULL_REACH).clamp(max=1)
+        rows.append(far)
+    return torch.cat(rows).float()
 
 
 def _check(gray: Tensor, hints: Tensor, chroma: Tensor, features: Tensor | None) -> None:

@@ -173,14 +173,19 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
         return encoding.features
 
     @torch.no_grad()
-    def with_hints(self, encoding: DiffusionEncoding, hints: Tensor) -> DiffusionEncoding:
+    def with_hints(
+        self, encoding: DiffusionEncoding, hints: Tensor, reach: Tensor | None = None
+    ) -> DiffusionEncoding:
         if self.hints is None:
-            return super().with_hints(encoding, hints)
+            return super().with_hints(encoding, hints, reach)
         self.check_hints(encoding, hints)
         weight, known = hints[:, :1], hints[:, 1:] / self.config.chroma_std
         features, hinted = self.hints(
             encoding.features, encoding.gray64, encoding.preview, torch.cat([weight, known], dim=1)
         )
+        if reach is not None:
+            features = torch.lerp(encoding.features, features, F.avg_pool2d(reach, 2).to(features))
+            hinted = torch.lerp(encoding.preview, hinted, reach.to(hinted))
         return replace(encoding, told=features, hinted=hinted, maps=self.network.prepare(features))
 
     @torch.no_grad()
