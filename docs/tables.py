@@ -24,6 +24,8 @@ SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
 FIGURES = ("fid", "_frechet", "_kid", "_distance", "_diversity", "_score", "_accuracy", "_ratio", "_error", "psnr",
            "ssim", "ciede2000")  # fmt: skip
 RECIPE_2 = "2026-11-25T18:56"  # since then each photo has noise of its own: see the versions in history.md
+# Stage 1 of weights that were in the package before, by how their SHA-256 begins.
+EARLIER = {"e9f57d17": "v2", "bf625fb6": "v2", "9175d8a5": "v2"}
 
 
 def stored(name: str) -> Any:
@@ -44,21 +46,32 @@ def is_of_recipe_1(record: dict[str, Any]) -> bool:
     return "seed" in record and record["date"] < RECIPE_2
 
 
+def earlier_weights(record: dict[str, Any]) -> str | None:
+    """The version of the weights that a file is of, where these are no longer in the package."""
+    stage1 = (record.get("weights") or {}).get("stage1") if isinstance(record.get("weights"), dict) else None
+    return EARLIER.get((stage1["sha256"] if isinstance(stage1, dict) else stage1 or "")[:8])
+
+
 def source(*names: str) -> str:
-    """The files of a table, with their commits, and recipe 1 where it made them."""
+    """The files of a table, with their commits, and recipe 1 or earlier weights where these made them."""
     parts = []
     for name in names:
         record = stored(name)
         commit = record["git"]["commit"] if "git" in record else record["commit"]
-        recipe = ", **recipe 1**" if is_of_recipe_1(record) else ""
-        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`{recipe}")
+        marks = ", **recipe 1**" if is_of_recipe_1(record) else ""
+        marks += f", **weights {version}**" if (version := earlier_weights(record)) else ""
+        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`{marks}")
     return "Stored: " + "; ".join(parts) + "."
 
 
-def said_of_recipe_1(table: str, *names: str) -> str:
-    """A table of several files, and below it which of them are of recipe 1, if any."""
+def said_of_earlier(table: str, *names: str) -> str:
+    """A table of several files, and below it which of them are of recipe 1 or of earlier weights, if any."""
     old = [f"`{name}.json`" for name in names if is_of_recipe_1(stored(name))]
-    return f"{table}\n\n**Recipe 1** made the figures of {', '.join(old)}." if old else table
+    parts = [table, f"**Recipe 1** made the figures of {', '.join(old)}." if old else ""]
+    for version in sorted(set(EARLIER.values())):
+        old = [f"`{name}.json`" for name in names if earlier_weights(stored(name)) == version]
+        parts.append(f"**Weights {version}** made those of {', '.join(old)}." if old else "")
+    return "\n\n".join(part for part in parts if part)
 
 
 def figure(row: dict[str, Any], key: str, digits: int = 2, interval: bool = False) -> str:
@@ -113,7 +126,7 @@ def summary() -> str:
          f"{cpu['1 megapixel, preview']['seconds']:.2f}", ""],
     ]  # fmt: skip
     table = lines(["question", "figure", "default", "preview", "plain gray"], body)
-    return said_of_recipe_1(table, "pipeline", "steps", "uncertainty")
+    return said_of_earlier(table, "pipeline", "steps", "uncertainty")
 
 
 def card() -> str:
@@ -124,7 +137,7 @@ def card() -> str:
     ]
     count = rows_of("pipeline")["default output"]["photos"]
     table = lines([f"photos256/validation, {count} photographs", "default", "preview", "plain gray"], body)
-    return said_of_recipe_1(table, "pipeline")
+    return said_of_earlier(table, "pipeline")
 
 
 def pipeline() -> str:
@@ -152,14 +165,12 @@ def steps() -> str:
 
 
 def distilled() -> str:
-    body = []
-    for name in ("tuned_4", "tuned", "tuned_8"):
-        before, after = stored(name)["rows"]
-        levels = re.search(r"--levels ([\d. ]+)", stored(name)["command"])
-        count = len(levels.group(1).split()) if levels else 6
-        body.append([str(count), f"{before['relative_error']:.3f}", f"{after['relative_error']:.3f}"])
-    head = ["steps", "relative error before", "relative error after"]
-    return lines(head, body) + "\n\n" + source("tuned_4", "tuned", "tuned_8")
+    bands = [f"band {k + 1}" for k in range(len(stored("tuned")["rows"][0]["relative_error_by_band"]))]
+    body = [
+        [name, *(f"{value:.3f}" for value in (row["relative_error"], *row["relative_error_by_band"]))]
+        for name, row in zip(("before", "after"), stored("tuned")["rows"], strict=True)
+    ]
+    return lines(["six steps", "relative error", *bands], body) + "\n\n" + source("tuned")
 
 
 def candidate() -> str:
