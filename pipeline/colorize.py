@@ -85,9 +85,10 @@ def _colorize(options: argparse.Namespace) -> int:
         return _repeat(options)
     if reason := _why_wrong(options):
         return _misuse(reason)
-    if options.threads is not None:
-        import torch
 
+    import torch
+
+    if options.threads is not None:
         torch.set_num_threads(options.threads)
 
     from pipeline.color_pipeline import ColorPipeline

@@ -210,3 +210,14 @@ def test_hints_change_as_much_as_their_reach():
     half = stage.with_hints(encoding, hints, left)
     assert torch.equal(half.hinted[..., :16], told.hinted[..., :16])
     assert torch.equal(half.hinted[..., 16:], encoding.hinted[..., 16:])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reach_in_lower_precision(dtype):
+    stage = DiffusionColorizer(SMALL).eval()
+    view, hints = GrayView.of(torch.rand(1, 1, 64, 64)), hint_at(10, 10, (0.2, 0.1))
+    exact = stage.with_hints(stage.encode(view), hints, torch.full((1, 1, 32, 32), 0.5))
+    with torch.autocast("cpu", dtype):
+        told = stage.with_hints(stage.encode(view), hints, torch.full((1, 1, 32, 32), 0.5))
+        assert stage.sample(told, 1, generator=torch.Generator().manual_seed(0)).chroma.isfinite().all()
+    torch.testing.assert_close(told.hinted.float(), exact.hinted.float(), rtol=0.05, atol=0.05)

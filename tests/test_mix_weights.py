@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_an_error(folders, tmp_path, capsys):
     assert mix(folders[0], folders[2], tmp_path / "out") == 1
     assert "--with must be what --weights was trained on from" in capsys.readouterr().err
     assert mix(folders[1], folders[0], tmp_path / "out", "--share=1.5") == 1
-    assert "0 to 1; got 1.5" in capsys.readouterr().err
+    assert "a share must be a number from 0 to 1; got 1.5" in capsys.readouterr().err
     assert mix(folders[1], tmp_path, tmp_path / "out") == 1
     assert not (tmp_path / "out").exists()
 

@@ -3,7 +3,7 @@
     python train_scripts/choose_mix.py --weights runs/stage1_hints/final --with runs/stage1/final --set photos256
 
 A row for each share, with the preview's CIEDE2000 at 64x64, and how much less it is than that of --with alone, with its
-95 % interval (paired bootstrap over photographs). Nothing is written but the table: train_scripts/mix_weights.py mixes.
+95 % interval (paired bootstrap over photographs). No weights are written: train_scripts/mix_weights.py does that.
 """
 
 from __future__ import annotations

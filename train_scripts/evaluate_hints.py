@@ -339,7 +339,9 @@ def mean_chroma(rgb: Tensor, masks: list[Tensor]) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    if args.enlarge and (args.enlarge < SIDE or args.enlarge % SIDE):
+    if args.enlarge is not None and (args.regions or args.places):
+        raise EvaluationError("--enlarge belongs to random cells; leave out --regions and --places")
+    if args.enlarge is not None and (args.enlarge < SIDE or args.enlarge % SIDE):
         raise EvaluationError(f"--enlarge must be a multiple of {SIDE}; got {args.enlarge}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = Account(args, photos)

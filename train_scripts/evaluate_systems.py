@@ -40,6 +40,7 @@ from stages.evaluation.command import add_best_of, add_steps, arguments, batches
 from stages.evaluation.conditions import Setting
 from stages.evaluation.photos import SETS, EvaluationError, Photos, load_photos
 from stages.evaluation.pixel import PictureList, picture_from_rgb
+from stages.evaluation.provenance import weights_of
 from stages.evaluation.report import Report
 from stages.evaluation.tables import PREVIEW, save_sheet
 from stages.faces import CoarseColorizer
@@ -59,12 +60,16 @@ DEFAULT = "default output"
 
 @dataclass(frozen=True)
 class System:
-    """draw: photographs, which of them, their noise, K -> uint8 (B, K, 3, 64, 64); single: it has one answer"""
+    """draw: photographs, which of them, their noise, K -> uint8 (B, K, 3, 64, 64); single: it has one answer
+
+    sampling: the steps and the sampler that are used; None: it is not sampled in steps
+    """
 
     name: str
     draw: Callable[[Photos, range, Sequence[NoiseSource], int], Tensor]
     parameters: int
     folder: Path
+    sampling: dict[str, Any] | None
     single: bool = False
 
 
@@ -92,7 +97,7 @@ def of_stage1(name: str, folder: Path, stage: CoarseColorizer[Any], steps: int |
         draws = stage.sample(encoding, count, options, streams(noise, count))
         return picture_from_rgb(next(iter(forms(encoding.gray64, draws, None).values())))
 
-    return System(name, draw, parameters(stage), folder)
+    return System(name, draw, parameters(stage), folder, sampled(stage, steps))
 
 
 def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None) -> System:
@@ -108,11 +113,12 @@ def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None
         rgb = network.sample(condition, "colorize", count, options, streams(noise, count, "image_to_image"))
         return picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(rgb)))
 
-    return System(name, draw, parameters(network), folder, single=network.sampling is None)
+    sampling = sampled(network, steps)
+    return System(name, draw, parameters(network), folder, sampling and sampling | {"sampler": SAMPLER}, not sampling)
 
 
 def packaged(preview: bool) -> System:
-    """The preview, or the default output: the most central draw of the pool first, and the rest as they come."""
+    """The preview, or the default output: the most central draw of the pool. Of several the first draws as they come."""
     folder = stage_weights(None, "coarse")
     stage = coarse_colorizer(folder)
 
@@ -120,14 +126,19 @@ def packaged(preview: bool) -> System:
         encoding = stage.encode(view_of(photos, part))
         if preview:
             return picture_from_rgb(stage.preview(encoding)[:, None])
-        pool = max(stage.pool, count)
+        pool = stage.pool if count == 1 else count
         draws = stage.sample(encoding, pool, SampleOptions(), streams(noise, pool))
         pictures = picture_from_rgb(next(iter(forms(encoding.gray64, draws, None).values())))
-        first = central(encoding.gray64, draws.coarse64, stage.pool)
-        chosen = pictures[torch.arange(len(part)), first]
-        return chosen[:, None] if count == 1 else pictures[:, :count]
+        if count > 1:
+            return pictures
+        return pictures[torch.arange(len(part)), central(encoding.gray64, draws.coarse64, pool)][:, None]
 
-    return System(PREVIEW if preview else DEFAULT, draw, parameters(stage), folder, single=preview)
+    sampling = None if preview else sampled(stage, None)
+    return System(PREVIEW if preview else DEFAULT, draw, parameters(stage), folder, sampling, single=preview)
+
+
+def sampled(stage: Stage, steps: int | None) -> dict[str, Any] | None:
+    return stage.sampling and {"sampler": stage.sampling["sampler"], "steps": steps or stage.sampling["steps"]}
 
 
 def parameters(stage: Stage) -> int:
@@ -164,8 +175,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     report = Report(args, photos.reduced(SIDE))
     noise, best_photos = photos.noise(args.seed), min(args.best_photos, len(photos))
     for system in systems:
-        stage = load_stage(system.folder)
-        report.use_weights(system.name, system.folder, stage, args.steps if stage.sampling else None)
+        report.record["weights"][system.name] = weights_of(system.folder)
+        for key, value in (system.sampling or {}).items():
+            report.record[key][system.name] = value
         first: list[Tensor] = []
         best: list[Tensor] = []
         for part in tqdm(batches(len(photos), BATCH), desc=system.name, unit="batch"):
@@ -187,7 +199,9 @@ def in_its_own_process(system: System, steps: int | None) -> dict[str, float]:
     command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name]
     if system.name not in (PREVIEW, DEFAULT):
         command += ["--weights", str(system.folder.resolve()), *(["--steps", str(steps)] if steps else [])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise EvaluationError(f"{system.name} could not be timed in a process of its own: {done.stderr[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

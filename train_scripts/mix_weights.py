@@ -27,9 +27,11 @@ AStage = TypeVar("AStage", bound=Stage)
 def mixed(stage: AStage, other: Stage, share: float) -> AStage:
     """`stage` with share * its weights + (1 - share) * those of `other`.
 
-    Raises CheckpointError where these are not of one network, but for what `stage` alone has, or where it has steps of
-    its own.
+    Raises CheckpointError where these are not of one network, but for what `stage` alone has, where it has steps of its
+    own, and for a share outside of 0 to 1.
     """
+    if not 0 <= share <= 1:
+        raise CheckpointError(f"a share must be a number from 0 to 1; got {share}")
     finishing = stage.finishing_parameters
     ours = stage.state_dict()
     theirs = {name: value for name, value in other.state_dict().items() if not name.startswith(finishing)}
@@ -57,8 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write or replace")
     options = parser.parse_args(arguments)
     try:
-        if not 0 <= options.share <= 1:
-            raise CheckpointError(f"--share must be a number from 0 to 1; got {options.share}")
         stage = mixed(load_stage(options.weights), load_stage(options.other), options.share)
         parts = ((options.weights, options.share), (options.other, 1 - options.share))
         shares = [{"sha256": sha256_of(folder / WEIGHTS_NAME), "share": share} for folder, share in parts]

@@ -184,8 +184,8 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
             encoding.features, encoding.gray64, encoding.preview, torch.cat([weight, known], dim=1)
         )
         if reach is not None:
-            features = torch.lerp(encoding.features, features, F.avg_pool2d(reach, 2).to(features))
-            hinted = torch.lerp(encoding.preview, hinted, reach.to(hinted))
+            features = torch.lerp(encoding.features.float(), features.float(), F.avg_pool2d(reach.float(), 2))
+            hinted = torch.lerp(encoding.preview, hinted, reach.float())
         return replace(encoding, told=features, hinted=hinted, maps=self.network.prepare(features))
 
     @torch.no_grad()

@@ -73,7 +73,9 @@ def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
     generator: Any = load_stage(networks[1])
     assert rows["gan"]["parameters"] == sum(one.numel() for one in generator.generator.parameters())
     assert rows["palette"]["parameters"] == sum(one.numel() for one in network.parameters())
-    assert rows["gan"]["seconds"] == 1.0 and results["steps"]["palette"] == 3 and "gan" not in results["steps"]
+    assert rows["gan"]["seconds"] == 1.0 and "gan" not in results["steps"]
+    assert results["steps"]["palette"] == 3 and results["sampler"]["palette"] == "dpmpp_2m"
+    assert "one-pass preview" not in results["steps"]
     with Image.open(tmp_path / "free.png") as sheet:
         assert sheet.width > sheet.height / 4
 
