@@ -37,7 +37,7 @@ from stages.stage1_coarse.uncertainty import GRAY_SHARE, expected_error
 
 __all__ = ["CANDIDATES", "UNCERTAINTY_DRAWS", "UNCERTAINTY_SIDE", "Cascade", "uncertainty_map"]
 
-CANDIDATES = 4  # of stage 1 in one call: candidate k always sits at place k mod 4
+CANDIDATES = 4  # of stage 1 in one call without hints: candidate k always sits at place k mod 4
 DRAWS_PER_PICTURE = 3  # where several pictures are asked for: see `spread_order`
 UNCERTAINTY_DRAWS, UNCERTAINTY_SIDE = 32, 256
 
@@ -47,10 +47,11 @@ StageCallback = Callable[[str], StepCallback | None]
 
 @dataclass(frozen=True)
 class _Seen:
-    """Photos as stage 1 sees them, without hints or with some, and where draws of this are kept."""
+    """Photos as stage 1 sees them, and where draws of this are kept. told: of which it has been told hints."""
 
     encoding: Encoding
     once: Once
+    told: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ class Cascade:
             encoding = cache.within(self)("encoding", lambda: self._encoding(photos))
             known, matches = self._known(encoding, photos, guides), matches_of(self.coarse, encoding, guides)
             lean = Leaning(request.palette, matches)
-            seen = _Seen(encoding, cache.within(self, *sources, None))
+            seen = _Seen(encoding, cache.within(self, *sources, None), [False] * self.size)
             told = self._told(encoding, known, matches)
             if told is None:
                 hinted = seen
             else:
                 encoding = self.coarse.with_hints(encoding, told.hints, told.reach)
-                hinted = _Seen(encoding, cache.within(self, *sources, told.hints.cpu().numpy().tobytes()))
+                hints = told.hints.cpu()
+                once = cache.within(self, *sources, hints.numpy().tobytes())
+                hinted = _Seen(encoding, once, hints[:, 0].flatten(1).any(1).tolist())
             pictures = (
                 self._previews(encoding, noise, known, lean) if request.preview
                 else self._colored(seen, hinted, photos, sources, known, lean, request, callback)
@@ -117,7 +120,7 @@ class Cascade:
         sources, cache = [noise] * self.size, cache_of([photo])
         with self._autocast():
             encoding = cache.within(self)("encoding", lambda: self._encoding([photo]))
-            seen = _Seen(encoding, cache.within(self, *sources, None))
+            seen = _Seen(encoding, cache.within(self, *sources, None), [False] * self.size)
             draws = self._draws(seen, sources, range(DRAWS_PER_PICTURE * CANDIDATES), SampleOptions(), "stage1", None)
         return encoding.gray64[:1].float().cpu(), draws
 
@@ -184,18 +187,18 @@ class Cascade:
 
     def _draws(
         self, seen: _Seen, noise: Sequence[NoiseSource], candidates: range, options: SampleOptions, purpose: str,
-        callback: StepCallback | None,
+        callback: StepCallback | None, at_once: int = CANDIDATES,
     ) -> Draws:  # fmt: skip
-        """At least these draws of each photo, in calls of CANDIDATES; the first of them is a multiple of that."""
+        """At least these draws of each photo, in calls of `at_once`; the first of them is a multiple of that."""
 
         def drawn(first: int) -> Draws:
-            streams = [one.generator(k, purpose) for one in noise for k in range(first, first + CANDIDATES)]
-            draws = self.coarse.sample(seen.encoding, CANDIDATES, options, streams, callback)
+            streams = [one.generator(k, purpose) for one in noise for k in range(first, first + at_once)]
+            draws = self.coarse.sample(seen.encoding, at_once, options, streams, callback)
             checked_finite(draws.chroma, "the colors of stage1")
             return draws
 
-        firsts = candidates[::CANDIDATES]
-        return Draws.cat([seen.once((purpose, first, options), partial(drawn, first)) for first in firsts])
+        firsts = candidates[::at_once]
+        return Draws.cat([seen.once((purpose, first, at_once, options), partial(drawn, first)) for first in firsts])
 
     def _colored(
         self, seen: _Seen, hinted: _Seen, photos: Sequence[Photo], noise: Sequence[NoiseSource],
@@ -208,7 +211,7 @@ class Cascade:
         count = max(DRAWS_PER_PICTURE * request.num_samples if several else request.num_samples, pool)
         asked = replace(options, pool=None, superres_steps=None, sharpness=None)
         step, scores = callback("stage1"), None
-        coarse: dict[int, Tensor] = {}  # by the first candidate of a call
+        fours: dict[int, Tensor] = {}  # by the first candidate of a call
         if request.candidate is not None:
             chosen = torch.tensor([[request.candidate]]).expand(self.size, -1)
         elif not ordered:
@@ -218,21 +221,27 @@ class Cascade:
             of = seen if request.rank_with is None else hinted
             draws = self._draws(of, noise, range(count), asked, "stage1", step)
             chosen, scores = self._order(gray64, draws.coarse64[:, :count], pool, request)
-            if of is hinted:
-                coarse = dict(zip(range(0, count, CANDIDATES), draws.coarse64.split(CANDIDATES, 1), strict=True))
+            if of is seen:
+                fours = dict(zip(range(0, count, CANDIDATES), draws.coarse64.split(CANDIDATES, 1), strict=True))
 
         # One row for each picture asked for; full calls of `size` rows, the last one padded.
         rows = [(b, int(k)) for b in range(len(photos)) for k in chosen[b, : request.num_samples]]
-        for first in sorted({_first(k) for _, k in rows} - coarse.keys()):
+        for first in sorted({_first(k) for photo, k in rows if not hinted.told[photo]} - fours.keys()):
             call = range(first, first + CANDIDATES)
-            coarse[first] = self._draws(hinted, noise, call, asked, "stage1", step).coarse64
+            fours[first] = self._draws(seen, noise, call, asked, "stage1", step).coarse64
+        single: dict[int, Tensor] = {}  # with hints: a new hint asks for one picture, and a person waits for it
+        for k in sorted({k for photo, k in rows if hinted.told[photo]}):
+            single[k] = self._draws(hinted, noise, range(k, k + 1), asked, "stage1", step, at_once=1).coarse64[:, 0]
         gray256 = cache_of(photos).within(self)("gray256", lambda: self._gray256(photos))
         sharpness = self.sharpness if options.sharpness is None else options.sharpness
         pictures: list[list[SmallPicture]] = [[] for _ in photos]
         for wanted in _chunks(rows, self.size):
             padded = [*wanted, *[wanted[-1]] * (self.size - len(wanted))]
             b = torch.tensor([photo for photo, _ in padded], device=self.device)
-            coarse64 = torch.stack([coarse[_first(k)][photo, k % CANDIDATES] for photo, k in padded])
+            coarse64 = torch.stack([
+                single[k][photo] if hinted.told[photo] else fours[_first(k)][photo, k % CANDIDATES]
+                for photo, k in padded
+            ])
             rgb64 = hinted.once(("rgb64", asked, *padded), partial(self._upsampled, gray64[b], coarse64))
             rgb64 = lean.of_rgb(rgb64, gray64[b], b)
             if known is not None:

@@ -118,7 +118,7 @@ def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None
 
 
 def packaged(preview: bool) -> System:
-    """The preview, or the default output: the most central draw of the pool. Of several the first draws as they come."""
+    """The preview, or the default output: the most central of the pool; of several the first as they come."""
     folder = stage_weights(None, "coarse")
     stage = coarse_colorizer(folder)
 
