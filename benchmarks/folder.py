@@ -1,11 +1,15 @@
 """A folder by the command against a loop over single calls, both with all cores.
 
     python benchmarks/folder.py [--photos 200] [--rounds 2] [--threads 2] [--command-threads 1] [--json FILE]
+    python benchmarks/folder.py --memory 1000 [--json FILE]
 
 JPEG files of one megapixel become JPEG files. The loop is `pipe(path)` and `output.save(path)` in this process, which
 has its weights loaded; the command is a process of its own, from its start to its end. They take turns, a share of the
 photographs each, because rates drift; all seconds of each are added. `--command-threads` is the command's `--threads`:
 with 1 it colors as many photographs side by side as there are cores.
+
+With `--memory` previews of so many photographs are made, and the memory of the command and its workers together is
+looked at after each tenth of them (Linux).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from benchmarks.cpu import SIZES, parsed, picture, processor  # noqa: E402
 from stages.provenance import commit  # noqa: E402
 
 BOUND = 1.4  # times the throughput of the loop
+FLAT = 1.1  # times the memory of the second tenth
 
 
 def main() -> int:
@@ -35,7 +40,10 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--command-threads", type=int, default=1)
+    parser.add_argument("--memory", type=int, metavar="N", help="memory over so many photographs instead")
     options = parsed(parser)
+    if options.memory:
+        return memory(options)
     import torch
 
     from pipeline import ColorPipeline
@@ -62,6 +70,47 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0 if result["met"] else 1
+
+
+def memory(options: argparse.Namespace) -> int:
+    """Whether the command needs more memory for the last tenth of many photographs than for the second one."""
+    with tempfile.TemporaryDirectory() as place:
+        (folder,) = photographs(Path(place), options.memory, 1)
+        command = [sys.executable, "-m", "pipeline.cli", "colorize", str(folder), "-o", f"{place}/out", "--preview",
+                   "--device", "cpu", "--threads", str(options.command_threads)]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        tenths: dict[int, float] = {}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None:
+                done = len(list(Path(place).glob("out/*.jpg"))) * 10 // options.memory
+                if done and done not in tenths and (used := _used(process.pid)):
+                    tenths[done] = used
+                time.sleep(0.1)
+        assert process.returncode == 0
+    early, late = tenths[2], max(value for done, value in tenths.items() if done >= 8)
+    result = {
+        "photos": options.memory, "gigabytes_after_tenths": tenths, "late_by_early": late / early,
+        "processor": processor(), "commit": commit(), "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/folder.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    print(json.dumps(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if late <= FLAT * early else 1
+
+
+def _used(pid: int) -> float:
+    """Gigabytes that a process and its children hold; 0 where one of them has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        parts = [_used(int(child)) for child in children]
+        return resident / 1e6 + sum(parts) if all(parts) else 0.0
+    except (OSError, StopIteration):
+        return 0.0
 
 
 def photographs(place: Path, count: int, rounds: int) -> list[Path]:
