@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.arguments import add_networks, from_one, placement
 from pipeline.colorize import run_colorize
+from pipeline.files.report import misuse
 
 # torch and FastAPI take seconds to import: nothing up here may load them.
 
@@ -41,27 +42,24 @@ def add_command(commands: Any) -> None:  # Any: argparse does not name its type
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                        help="a name under which clients reach this machine (repeatable)")  # fmt: skip
     serve.set_defaults(no_browser=True)
-    for parser in (app, serve):
+    for name, parser in (("app", app), ("serve", serve)):
         add = parser.add_argument
         add("--max-megapixels", type=from_one, default=100, metavar="N", help="of one picture (default %(default)s)")
         add("--max-megabytes", type=from_one, default=200, metavar="N", help="of one request (default %(default)s)")
         add("--queue", type=from_one, default=16, metavar="N", help="requests that may wait (default %(default)s)")
         add_networks(parser)
-        parser.set_defaults(run=partial(_serve, parser.prog))
+        parser.set_defaults(run=partial(_serve, name))
 
 
-def _serve(program: str, options: argparse.Namespace) -> int:
-    def misuse(message: str) -> int:
-        print(f"{program}: error: {message}", file=sys.stderr)
-        return 2
-
+def _serve(command: str, options: argparse.Namespace) -> int:
     if missing := [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]:
-        return misuse(f"it needs {', '.join(missing)}: pip install 'trichrome[app]'")
+        return misuse(command, f"it needs {', '.join(missing)}: pip install 'trichrome[app]'")
     try:
         listener = _listener(options.host, options.port)
     except (OSError, OverflowError) as error:  # a port out of range is an OverflowError
         reason = getattr(error, "strerror", None) or error
-        return misuse(f"it can not listen at {options.host}, port {options.port}: {reason}; choose another --port")
+        place = f"{options.host}, port {options.port}"
+        return misuse(command, f"it can not listen at {place}: {reason}; choose another --port")
 
     from pipeline.app.limits import Limits
     from pipeline.app.server import create_app, run
@@ -71,7 +69,7 @@ def _serve(program: str, options: argparse.Namespace) -> int:
         try:
             pipe = ColorPipeline.from_pretrained(options.weights).to(*placement(options.device, options.dtype))
         except (ValueError, OSError) as error:
-            return misuse(str(error))
+            return misuse(command, error)
         host, port = listener.getsockname()[:2]
         address = f"http://{_shown(host)}:{port}/"
         limits = Limits(megapixels=options.max_megapixels, megabytes=options.max_megabytes, queue=options.queue)

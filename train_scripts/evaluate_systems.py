@@ -109,7 +109,8 @@ def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None
     options = TranslateOptions(steps, SAMPLER) if network.sampling else TranslateOptions()
 
     def draw(photos: Photos, part: range, noise: Sequence[NoiseSource], count: int) -> Tensor:
-        condition = Setting().condition("colorize", photos.reduced(SIDE).rgb(part), noise)
+        some = photos.part(part.start, part.stop).reduced(SIDE)
+        condition = Setting().condition("colorize", some.rgb(), noise)
         rgb = network.sample(condition, "colorize", count, options, streams(noise, count, "image_to_image"))
         return picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(rgb)))
 
