@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pipeline import colorize, info, serve, translate
 from pipeline.batch import command as batch
 from pipeline.export import command as export
-from pipeline.files.interruptions import GOES_ON
+from pipeline.files.interruptions import GOES_ON, SIGNALS
 from pipeline.video import command as video
 
 # torch takes more than a second to import: nothing up here may load it.
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
+
+
+def command() -> NoReturn:
+    """The process `trichrome`: `main`, and its exit code.
+
+    Python takes a while to end with torch in it. Once the work is done no signal makes that look like a failure.
+    """
+    code = main()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,4 +67,4 @@ class _Version(argparse.Action):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

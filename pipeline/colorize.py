@@ -163,7 +163,7 @@ def _colorize(options: argparse.Namespace) -> int:
                 report_file.close()
             if sheet is not None:
                 sheet.close()
-    return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
+        return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 
 def _why_wrong(options: argparse.Namespace) -> str | None:

@@ -278,3 +278,12 @@ def test_help_and_version_do_not_wait_for_torch():
             "main(['colorize', '--help'])]; print(codes, 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("trichrome 0.") and done.stdout.rstrip().endswith("[0, 0] False")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_after_the_work_is_done_changes_no_exit_code(number):
+    code = (
+        "import atexit, os, signal; from pipeline import cli; cli.main = lambda: 3; "
+        f"atexit.register(os.kill, os.getpid(), signal.{number}); cli.command()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE).returncode == 3

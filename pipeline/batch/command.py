@@ -109,7 +109,7 @@ def _batch(options: argparse.Namespace) -> int:
             terminal.close()
             if report_file is not None:
                 report_file.close()
-    return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
+        return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 
 def _opened(

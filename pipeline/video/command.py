@@ -91,11 +91,11 @@ def _video(options: argparse.Namespace) -> int:
             return 1
         finally:
             bars.close()
-    if not summary.finished:
-        bars.say(GOES_ON)
-        return 128 + (interruptions.signal or 2)
-    print(_sentence(summary, options.output))
-    return 0
+        if not summary.finished:
+            bars.say(GOES_ON)
+            return 128 + (interruptions.signal or 2)
+        print(_sentence(summary, options.output))
+        return 0
 
 
 def _settings(options: argparse.Namespace) -> VideoSettings:
