@@ -16,7 +16,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [
     DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "research" / "hints.md",
-    DOCS / "research" / "training.md",
+    DOCS / "research" / "training.md", DOCS / "research" / "systems.md",
     DOCS / "model-card.md", DOCS / "use" / "video.md",
 ]  # fmt: skip
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
@@ -295,6 +295,27 @@ def image_to_image() -> str:
     return "\n\n".join(tables) or "No figures are stored yet: none of the configs below has been trained to its end."
 
 
+def systems() -> str:
+    """All systems beside each other; empty cells are of those with one answer, and of pictures that nobody colored."""
+    if not (DOCS / "results" / "systems.json").exists():
+        return "No figures are stored yet: not all of the configs have been trained to their end."
+    rows, body, best = stored("systems")["rows"], [], {}
+    for row in rows:
+        if ", best of " in row["name"]:
+            best[row["name"].partition(", best of ")[0]] = row
+    for row in (row for row in rows if ", best of " not in row["name"]):
+        more, used = best.get(row["name"], {"name": ""}), "parameters" in row
+        body.append([
+            row["name"], figure(row, "squeezenet_kid", 0, True), figure(row, "squeezenet_distance"),
+            figure(row, "ciede2000"), figure(row, "colorfulness_ratio"), figure(more, "ciede2000"),
+            figure(more, "diversity"),
+            *((f"{row['parameters'] / 1e6:.1f} M", f"{row['seconds']:.2f}", f"{row['memory']:.2f}") if used else "---"),
+        ])  # fmt: skip
+    head = ["system", "squeezenet_kid [95 %]", "squeezenet_distance", "CIEDE2000", "colorfulness ratio",
+            "best of 4, CIEDE2000", "diversity", "parameters", "seconds", "GB"]  # fmt: skip
+    return lines(head, body) + "\n\n" + source("systems")
+
+
 def places() -> str:
     rows = stored("hint_places")["rows"]
     by_places = {(row["name"], row["hints"]): row for row in rows}
@@ -406,7 +427,8 @@ TABLES = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
-    "reference": reference, "image_to_image": image_to_image, "video": video, "hints": hints,
+    "reference": reference, "image_to_image": image_to_image,
+    "systems": systems, "video": video, "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "mix": mix,
 }  # fmt: skip
 
