@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.color.spaces import gray_from_rgb
 from stages.diffusion.corrections import ilvr
 from stages.diffusion.low_pass import LOW_PASSES, luma, with_luma
-from stages.diffusion.noise import draw_noise
+from stages.diffusion.noise import LinearSchedule, draw_noise
 from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.faces import Generators, StepCallback
 from stages.image_to_image.denoising import DenoisingImageToImage
@@ -32,7 +32,9 @@ __all__ = ["Unconditional", "UnconditionalConfig"]
 class UnconditionalConfig:
     side: int = 64
     unet: UNetConfig = field(default_factory=UNetConfig)
-    process: ProcessConfig = field(default_factory=lambda: ProcessConfig(sampler="posterior", steps=100))
+    # Palette's own levels for sampling go on to noise that no schedule of training reaches: lost steps.
+    process: ProcessConfig = field(default_factory=lambda: ProcessConfig(
+        sampling=LinearSchedule(1000, 1e-4, 0.02), sampler="posterior", steps=100))  # fmt: skip
 
 
 class Unconditional(DenoisingImageToImage):
