@@ -5,8 +5,8 @@
 #   make test-ray              trichrome batch on a Ray of two actors, which are killed (KILLS=)
 #   make load                  fifty clients of the HTTP API for two minutes (CLIENTS=, SECONDS=, FUZZED=)
 #   make fuzz                  reads 10 000 damaged pictures (COUNT=, SEED=)
-#   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=), and a video 90 times
-#   make soak-folder           stops a folder of 300 photos and its two workers 30 times
+#   make soak                  stops the command 100 times in the middle of its writes (ROUNDS=), kills a folder of 300
+#                              photos or one of its two workers 30 times, and stops videos 90 times
 PYTHON ?= python3
 VENV := .venv
 PHOTO ?=
@@ -18,7 +18,7 @@ CLIENTS ?= 50
 SECONDS ?= 120
 FUZZED ?= 500
 
-.PHONY: demo test test-app test-ray load fuzz soak soak-folder clean
+.PHONY: demo test test-app test-ray load fuzz soak clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m pipeline.demo --out demo $(if $(PHOTO),"$(PHOTO)")
@@ -43,8 +43,6 @@ fuzz: $(VENV)/.test
 soak: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/kills.py --count $(ROUNDS) --seed $(SEED)
 	$(VENV)/bin/python tests/fuzz/kills.py --count 30 --video --seed $(SEED)
-
-soak-folder: $(VENV)/.test
 	$(VENV)/bin/python tests/fuzz/kills.py --count 30 --photos 300 --workers 2 --seed $(SEED)
 
 $(VENV)/bin/python:

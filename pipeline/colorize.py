@@ -93,6 +93,7 @@ def _colorize(options: argparse.Namespace) -> int:
 
     from pipeline.color_pipeline import ColorPipeline
     from pipeline.files import worker
+    from pipeline.files.beside import Beside
     from pipeline.files.broken import OutputLost
     from pipeline.files.interruptions import Interruptions
     from pipeline.files.lock import Locked
@@ -111,7 +112,8 @@ def _colorize(options: argparse.Namespace) -> int:
         return _misuse(reason)
     try:
         place = placement(options.device, options.dtype)
-        team = None if options.as_worker is not None else team_for(options, place[0].type)
+        # One file is colored by the command itself.
+        team = None if to_file or options.as_worker is not None else team_for(options, place[0].type)
         if options.as_worker is not None and place[0].type == "cuda":
             place = torch.device("cuda", options.as_worker % torch.cuda.device_count()), place[1]
         if team is not None:  # the command itself colors nothing
@@ -124,7 +126,7 @@ def _colorize(options: argparse.Namespace) -> int:
         if options.as_worker is not None:
             return worker.serve(pipe, options.output, asked, options.overwrite, rank_with, guidance)
         report_file = None if options.report is None else ReportFile(options.report)
-        sheet = None if options.sheet is None else Sheet(options.sheet)
+        sheet = None if options.sheet is None or options.dry_run else Sheet(options.sheet)
     except (ValueError, OSError) as error:
         return _misuse(str(error))
     show = options.progress or sys.stderr.isatty()
@@ -132,10 +134,11 @@ def _colorize(options: argparse.Namespace) -> int:
     # Stages that draw row by row may need minutes for one photo.
     steps = StepBar(leave=False) if show and team is None and pipe.coarse.autoregressive else None
 
+    beside = Beside(terminal.say, report_file, sheet)
+
     def each(outcome: Outcome) -> None:
-        for listener in (terminal, report_file, sheet):
-            if listener is not None:
-                listener.each(outcome)
+        terminal.each(outcome)
+        beside.each(outcome)
 
     code = 0
     with Interruptions(terminal.say) as interruptions:
@@ -159,10 +162,8 @@ def _colorize(options: argparse.Namespace) -> int:
             if steps is not None:
                 steps.close()
             terminal.close()
-            if report_file is not None:
-                report_file.close()
-            if sheet is not None:
-                sheet.close()
+            beside.close()
+        code = 1 if beside.lost else code
         return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 
@@ -196,9 +197,11 @@ def _names_a_file(output: Path) -> bool:
 
 def _why_wrong_output(options: argparse.Namespace, to_file: bool) -> str | None:
     """Why the inputs can not go where -o says; None when they can."""
-    from pipeline.images.photo import FORMATS
+    from pipeline.images.photo import FORMATS, READ_ONLY
 
     output, paths = options.output, options.paths
+    if output.suffix.lower() in READ_ONLY and not output.is_dir():
+        return f"-o {output}: {output.suffix} is read and not written; name {output.stem}.png, which holds as much"
     if not to_file:
         if not output.exists() or output.is_dir():
             return None
@@ -207,6 +210,8 @@ def _why_wrong_output(options: argparse.Namespace, to_file: bool) -> str | None:
         return f"-o {output} names a file, which one photo can be written to; for more name a folder"
     if os.path.realpath(paths[0]) == os.path.realpath(output):
         return f"-o {output} is the photo itself; an input is never overwritten"
+    if (options.workers or 1) > 1:
+        return f"-o {output} names a file, which the command colors itself; leave out --workers"
     if options.page == "all":
         return f"-o {output} names a file, --page all asks for several; name a folder"
     if options.format not in ("keep", FORMATS[output.suffix.lower()]):

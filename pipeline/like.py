@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,8 @@ def why_not(options: argparse.Namespace, to_file: bool) -> str | None:
         return f"--like takes all settings from the record; leave out {', '.join(more)}"
     if len(options.paths) > 1 or not to_file:
         return "--like makes one picture: name one photo, and with -o the file to write"
+    if os.path.realpath(options.output) == os.path.realpath(options.like):
+        return f"-o {options.output} is the file of --like itself, to which the picture is compared; name another"
     if options.output.exists() and not options.overwrite:
         return f"{options.output} is there already; --overwrite replaces it"
     return None
@@ -50,10 +53,16 @@ def run(options: argparse.Namespace, misuse: Callable[[str], int]) -> int:
         judge = None if options.rank_with is None else load_stage(options.rank_with).to(pipe.device)
         rank_with = None if judge is None else reranker(judge, pipe.device)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        notes = repeat(pipe, options.paths[0], options.like, record, options.output, max_pixels(options), rank_with)
+        notes, other = repeat(
+            pipe, options.paths[0], options.like, record, options.output, max_pixels(options), rank_with
+        )
     except (ValueError, OSError) as error:
         return misuse(str(error))
     for note in notes:
         print(shown(f"{options.paths[0]}: note: {note}"), file=sys.stderr)
+    if other is not None:
+        print(shown(f"{options.output} was made by the settings of {options.like}, and its bytes are others: {other}"),
+              file=sys.stderr)  # fmt: skip
+        return 1
     print(shown(f"{options.output} was made as {options.like} was"))
     return 0

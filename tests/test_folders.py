@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import tree, write
@@ -251,3 +253,53 @@ def test_a_sheet_takes_the_place_of_a_sheet_alone(trichrome, tmp_path):
     sheet.each(Outcome(photo, "ignored", reason="no"))
     sheet.close()
     assert not (tmp_path / "empty.html").exists() and not [path for path in tmp_path.iterdir() if "part" in path.name]
+
+
+def test_a_dry_run_writes_no_sheet(trichrome, tmp_path):
+    photo, sheet = write(tmp_path / "a.png"), tmp_path / "sheet.html"
+    assert trichrome(photo, "-o", tmp_path / "out")[0] == 0
+    assert trichrome(photo, "-o", tmp_path / "out", "--sheet", sheet, "--dry-run")[0] == 0
+    assert not sheet.exists()
+
+
+class Full:
+    """A file on a disk that is full."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self.file.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_sheet_or_report_that_fails_costs_no_photo(trichrome, tmp_path, monkeypatch):
+    photos = [write(tmp_path / f"in/{number}.png", number) for number in range(3)]
+    sheet, report, killed = tmp_path / "sheet.html", tmp_path / "report.jsonl", tmp_path / ".sheet.html.0123abcd.part"
+    killed.write_text("of a killed run")
+
+    class FullSheet(Sheet):
+        def each(self, outcome: Outcome) -> None:
+            self._file = Full(self._file)  # type: ignore[assignment]
+            super().each(outcome)
+
+    monkeypatch.setattr("pipeline.files.sheet.Sheet", FullSheet)
+    monkeypatch.setattr("pipeline.files.terminal.ReportFile.each", Full.write)
+    code, summary, said = trichrome(tmp_path / "in", "-o", tmp_path / "out", "--sheet", sheet, "--report", report)
+    assert code == 1 and summary.startswith("3 colored") and len(tree(tmp_path / "out")) == len(photos)
+    for path in (sheet, report):
+        assert f"{path} could not be written: No space left on device; photos are colored without it" in said
+    assert not sheet.exists() and not killed.exists() and not list(tmp_path.glob(".*"))
+
+
+def test_one_file_is_colored_by_the_command_itself(trichrome, tmp_path, monkeypatch):
+    photo = write(tmp_path / "a.png")
+    monkeypatch.setattr("pipeline.files.team.team_for", lambda *_: pytest.fail("workers for one file"))
+    assert trichrome(photo, "-o", tmp_path / "b.png", "--threads", 1)[0] == 0
+    code, _, said = trichrome(photo, "-o", tmp_path / "c.png", "--threads", 1, "--workers", 2)
+    assert code == 2 and "colors itself; leave out --workers" in said[0]
+    code, _, said = trichrome(photo, "-o", tmp_path / "c.heic")
+    assert code == 2 and ".heic is read and not written; name c.png" in said[0] and not (tmp_path / "c.heic").exists()

@@ -165,6 +165,9 @@ def test_like_refuses_with_a_sentence(trichrome, tmp_path):
         (younger, photo, [], "made with tone, which this version can not repeat"),
         (other_record("format", format=2), photo, [], "has format 2"),
         (other_record("recipe", recipe=1), photo, [], "colored by recipe 1; today's is 2"),
+        (other_record("shape", run=[1]), photo, [], "its run is [1]"),
+        (other_record("file", file={"format": "png"}), photo, [], "its file"),
+        (other_record("ninth", picture=9), photo, [], "picture 9 of 1"),
         (tmp_path / "memory.png", photo, [], "made of pixels in memory"),
         (good, photo, ["--seed", 2], "leave out --seed"), (good, photo, ["--quality", 50], "leave out --quality"),
         (tmp_path / "none.png", photo, [], "No such file"),
@@ -173,7 +176,8 @@ def test_like_refuses_with_a_sentence(trichrome, tmp_path):
         assert code == 2 and len(said) == 1 and words in said[0] and not (tmp_path / "new.png").exists(), words
     code, _, said = trichrome(photo, "--like", good, "-o", tmp_path / "new.jpg", pool=None)
     assert code == 2 and "was written as png" in said[0]
-    for target, words in ((tmp_path / "out", "name one photo, and with -o"), (good, "is there already")):
+    for target, words in ((tmp_path / "out", "name one photo, and with -o"), (other, "is there already"),
+                          (good, "the file of --like itself")):
         code, _, said = trichrome(photo, "--like", good, "-o", target, pool=None)
         assert code == 2 and words in said[0]
 
@@ -183,7 +187,7 @@ def test_other_bytes_are_said(trichrome, tmp_path):
     assert trichrome(photo, "-o", tmp_path / "b.png")[0] == 0
     older = with_other_record(tmp_path / "b.png", tmp_path / "older.png", software="trichrome 0.1.9")
     code, _, said = trichrome(photo, "--like", older, "-o", tmp_path / "c.png", pool=None)
-    assert code == 0 and "it was made by trichrome 0.1.9, this is trichrome " in said[0]
+    assert code == 1 and "its bytes are others: it was made by trichrome 0.1.9, this is trichrome " in said[0]
     assert (tmp_path / "c.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

@@ -64,6 +64,7 @@ def _batch(options: argparse.Namespace) -> int:
     from pipeline.batch.planning import Shape
     from pipeline.batch.run import color_batch
     from pipeline.color_pipeline import ColorPipeline
+    from pipeline.files.beside import Beside
     from pipeline.files.broken import OutputLost
     from pipeline.files.guidance import Guidance
     from pipeline.files.interruptions import Interruptions
@@ -85,10 +86,11 @@ def _batch(options: argparse.Namespace) -> int:
         return _misuse(str(error))
     terminal = Terminal(options.progress or sys.stderr.isatty(), "part")
 
+    beside = Beside(terminal.say, report_file)
+
     def each(outcome: Outcome) -> None:
         terminal.each(outcome)
-        if report_file is not None:
-            report_file.each(outcome)
+        beside.each(outcome)
 
     code = 0
     with Interruptions(terminal.say, "now, and what is under way is done again") as interruptions:
@@ -107,8 +109,8 @@ def _batch(options: argparse.Namespace) -> int:
             terminal.say(f"{lost}; stopped, the same command goes on from here")
         finally:
             terminal.close()
-            if report_file is not None:
-                report_file.close()
+            beside.close()
+        code = 1 if beside.lost else code
         return summed_up(terminal, report, interruptions.signal, options.paths, code, options.dry_run)
 
 

@@ -44,8 +44,8 @@ def record_to_repeat(like: Path, output: Path) -> dict[str, Any]:
 def repeat(
     pipe: ColorPipeline, source: Path, like: Path, record: Mapping[str, Any], output: Path, max_pixels: int | None,
     rank_with: Scores | None,
-) -> list[str]:  # fmt: skip
-    """Writes `output` as `record`, that of `like`, says; returns notes.
+) -> tuple[list[str], str | None]:  # fmt: skip
+    """Writes `output` as `record`, that of `like`, says; returns notes, and why its bytes are others, if they are.
 
     Raises RecordError where the photo, the weights or the settings are others; ImageError as reading and writing do.
     """
@@ -65,16 +65,18 @@ def repeat(
                           "--weights or --rank-with")  # fmt: skip
     guide = Guide(hints)
     noise = NoiseSource(0 if record["seed"] is None else record["seed"], record["noise_key"])
-    picture = pipe.small_photos([photo], [noise], request, [guide])[0].pictures[record["picture"] - 1]
+    pictures = pipe.small_photos([photo], [noise], request, [guide])[0].pictures
+    if not 1 <= (record["picture"] or 0) <= len(pictures):
+        raise RecordError(f"{like} is picture {record['picture']} of {len(pictures)}, by its record; no such picture")
+    picture = pictures[record["picture"] - 1]
     with collected() as told:
         photo = written_as(output, photo)
         full, said = pipe.full_size(photo, picture, photo.depth, request.strength)
         fresh = maker.record(photo, picture.info, record["picture"], record["file"], guide)
         save_photo(output, full.rgb, with_record(photo, fresh), quality=record["file"].get("quality", 95))
     notes.update(dict.fromkeys(said) | told)
-    if output.read_bytes() != like.read_bytes():
-        notes[f"the bytes are not those of {like}: {_why_other_bytes(record, fresh)}"] = None
-    return list(notes)
+    other = None if output.read_bytes() == like.read_bytes() else _why_other_bytes(record, fresh)
+    return list(notes), other
 
 
 def _why_other_bytes(record: Mapping[str, Any], fresh: Mapping[str, Any]) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import glob
 import html
 import os
 import secrets
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyvips  # type: ignore[import-untyped]
 
 from pipeline.files.report import Outcome, shown
 from pipeline.images.alone import together
+from pipeline.images.notes import collected
 from pipeline.images.photo import ImageError
 from pipeline.images.read import load_photo
 from pipeline.images.vips import _vips
@@ -19,6 +24,7 @@ from pipeline.images.vips import _vips
 __all__ = ["Sheet"]
 
 SIDE, QUALITY = 360, 80  # of a thumbnail: its longer side in pixels, its JPEG
+_BEHIND = 8  # photos whose thumbnails may be under way
 _MARK = "<!-- trichrome sheet -->"
 _HEAD = f"""<!doctype html>
 <html lang="en">
@@ -56,7 +62,8 @@ _TAIL = "</main>\n</html>\n"
 class Sheet:
     """Grows as photos are colored; gets its name when it is closed. Raises ValueError where it must not be written.
 
-    Of several pictures of a photo it shows the first; of one that failed, the reason.
+    Of several pictures of a photo it shows the first; of one that failed, the reason. Thumbnails are made in a thread
+    of their own. What a killed run has left of the same page goes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,40 +72,59 @@ class Sheet:
         if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:200]:
             raise ValueError(f"--sheet {path}: there is a file that is no sheet; name a new one")
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+            left.unlink(missing_ok=True)
         self.path = path
         self._fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         self._file = self._fresh.open("x", encoding="utf-8")
         self._file.write(_HEAD)
         self.photos = 0
+        self._maker = ThreadPoolExecutor(1)
+        self._figures: deque[Future[str]] = deque()
 
     def each(self, outcome: Outcome) -> None:
         if outcome.status in ("ignored", "planned"):
             return
         self.photos += 1
-        page = "" if outcome.page is None else f", page {outcome.page}"
-        name = html.escape(shown(f"{outcome.input.name}{page}"))
-        if outcome.status == "failed":
-            self._file.write(_figure("", name, html.escape(shown(outcome.reason or ""))))
-            return
-        output = outcome.outputs[0]
-        try:
-            before = _thumbnail_of_gray(outcome.input, outcome.page)
-            after = _thumbnail(output)
-        except (pyvips.Error, ImageError, OSError) as error:
-            self._file.write(_figure("", name, html.escape(shown(f"can not be shown: {error}"))))
-            return
-        pair = f'<div class="pair">{_image(before, "before")}{_image(after, "after")}</div>'
-        target = html.escape(_address(output, self.path.parent))
-        self._file.write(_figure(pair, name, f'<a href="{target}">{html.escape(shown(output.name))}</a>'))
+        self._figures.append(self._maker.submit(self._figure_of, outcome))
+        self._write(_BEHIND)
 
     def close(self) -> None:
         """Puts the page in its place; one without a photo is dropped."""
+        self._write(0)
+        self._maker.shutdown()
         self._file.write(_TAIL)
         self._file.close()
         if self.photos:
             os.replace(self._fresh, self.path)
         else:
             self._fresh.unlink()
+
+    def give_up(self) -> None:
+        self._maker.shutdown(cancel_futures=True)
+        with suppress(OSError):
+            self._file.close()
+        self._fresh.unlink(missing_ok=True)
+
+    def _write(self, behind: int) -> None:
+        """Figures that are done, and as many more that no more than `behind` are under way."""
+        while self._figures and (len(self._figures) > behind or self._figures[0].done()):
+            self._file.write(self._figures.popleft().result())
+
+    def _figure_of(self, outcome: Outcome) -> str:
+        page = "" if outcome.page is None else f", page {outcome.page}"
+        name = html.escape(shown(f"{outcome.input.name}{page}"))
+        if outcome.status == "failed":
+            return _figure("", name, html.escape(shown(outcome.reason or "")))
+        output = outcome.outputs[0]
+        try:
+            before = _thumbnail_of_gray(outcome.input, outcome.page)
+            after = _thumbnail(output)
+        except (pyvips.Error, ImageError, OSError) as error:
+            return _figure("", name, html.escape(shown(f"can not be shown: {error}")))
+        pair = f'<div class="pair">{_image(before, "before")}{_image(after, "after")}</div>'
+        target = html.escape(_address(output, self.path.parent))
+        return _figure(pair, name, f'<a href="{target}">{html.escape(shown(output.name))}</a>')
 
 
 def _figure(pair: str, name: str, small: str) -> str:
@@ -118,7 +144,8 @@ def _thumbnail(path: Path) -> bytes:
 
 def _thumbnail_of_gray(path: Path, page: int | None) -> bytes:
     """As the stages see the photo."""
-    gray = load_photo(path, page=page, max_pixels=1 << 40).gray  # its size was judged when it was colored
+    with collected():  # its notes were told when it was colored, and its size was judged
+        gray = load_photo(path, page=page, max_pixels=1 << 40).gray
     levels = (gray * 255 + 0.5).astype("uint8")
     with together():
         return _jpeg(_vips(levels[..., None]).thumbnail_image(SIDE, height=SIDE))

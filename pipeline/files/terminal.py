@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class ReportFile:
         if reason := _why_no_report(path):
             raise ValueError(f"--report {path}: {reason}; name a new file that ends in .jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self.file = path.open("a", encoding="utf-8")
         self.lines = 0
 
@@ -79,6 +81,10 @@ class ReportFile:
 
     def close(self) -> None:
         self.file.close()
+
+    def give_up(self) -> None:
+        with suppress(OSError):  # of what could not be written before
+            self.file.close()
 
 
 def _why_no_report(path: Path) -> str | None:
@@ -113,7 +119,7 @@ def summed_up(
 ) -> int:
     """The summary, and what is to be said of the end of a run over `paths`; returns the exit code.
 
-    signal: that has stopped it; code: 1 where its output folder was lost, else 0
+    signal: that has stopped it; code: 1 where its output folder, report or sheet was lost, else 0
     """
     print_summary(report, dry)
     if signal is not None:

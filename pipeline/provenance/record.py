@@ -34,10 +34,13 @@ SOURCE_TYPE = Property(
     "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "Iptc4xmpExt", "DigitalSourceType",
     "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced",
 )  # fmt: skip
-_KEYS = {
-    "format", "colors", "software", "recipe", "input", "weights", "seed", "noise_key", "candidate", "picture",
-    "settings", "run", "file", "digest",
+_NONE = type(None)
+_KEYS: dict[str, tuple[type, ...]] = {
+    "format": (int,), "colors": (str,), "software": (str,), "recipe": (int,), "input": (dict, _NONE),
+    "weights": (dict,), "seed": (int, _NONE), "noise_key": (str, _NONE), "candidate": (int, _NONE),
+    "picture": (int, _NONE), "settings": (dict,), "run": (dict,), "file": (dict,), "digest": (str,),
 }  # fmt: skip
+_INNER = {"file": {"shows", "format"}, "run": {"device", "dtype"}}
 
 
 class RecordError(ValueError):
@@ -102,9 +105,14 @@ def checked(record: Mapping[str, Any], path: Path) -> None:
         raise RecordError(f"the record of {path} has format {record.get('format')!r}; this version reads {FORMAT}")
     if record.get("digest") != _digest({key: value for key, value in record.items() if key != "digest"}):
         raise RecordError(f"the record of {path} was edited: its digest does not fit it")
-    if record.keys() != _KEYS:
-        unlike = ", ".join(sorted(record.keys() ^ _KEYS))
+    if record.keys() != _KEYS.keys():
+        unlike = ", ".join(sorted(record.keys() ^ _KEYS.keys()))
         raise RecordError(f"the record of {path} is of another version, which differs in {unlike}; update trichrome")
+    wrong = [name for name, kinds in _KEYS.items() if not isinstance(record[name], kinds)]
+    wrong = wrong or [name for name, keys in _INNER.items() if not keys <= record[name].keys()]
+    if wrong:
+        raise RecordError(f"the record of {path} is none that trichrome has written: its {wrong[0]} is "
+                          f"{record[wrong[0]]!r}")  # fmt: skip
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -89,7 +89,8 @@ class Segment:
         _describe(context, film)
         context.max_b_frames, context.gop_size = 0, 1 if codec == "ffv1" else KEY_EVERY
         context.options = {
-            "h264": {"crf": str(crf), "preset": "medium"},
+            # Of varying times the stream tells the unit of time as its rate: players go by the container's.
+            "h264": {"crf": str(crf), "preset": "medium"} | ({"x264-params": "force-cfr=1"} if film.steady else {}),
             "hevc": {"crf": str(crf), "preset": "fast", "x265-params": "log-level=none"},
             "ffv1": {"level": "3", "slicecrc": "1"},
         }[codec]

@@ -63,7 +63,7 @@ class Film:
     size: (width, height) as stored; sampling: "420", "422" or "444", of the chroma that is written
     rotation: degrees, counterclockwise, by which players turn it
     tags: color range, primaries, transfer and matrix by their codes, as they are written
-    frame_rate: on the average; sample_aspect: of a pixel, width to height
+    frame_rate: on the average; steady: whether all frames come at it; sample_aspect: of a pixel, width to height
     """
 
     path: Path
@@ -74,6 +74,7 @@ class Film:
     tags: tuple[int, int, int, int]
     time_base: Fraction
     frame_rate: Fraction
+    steady: bool
     sample_aspect: Fraction
     interlaced: bool
     reported_frames: int
@@ -101,10 +102,9 @@ class Film:
             if first.rotation % 90:
                 raise VideoError(f"{path} is turned by {first.rotation} degrees; only quarter turns are read")
             assert stream.time_base is not None
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             return cls(
                 path, (first.width, first.height), coding, sampling, int(first.rotation) % 360, tags, stream.time_base,
-                Fraction(rate), stream.sample_aspect_ratio or Fraction(0), bool(first.interlaced_frame), stream.frames,
+                *_rate(stream), stream.sample_aspect_ratio or Fraction(0), bool(first.interlaced_frame), stream.frames,
             )  # fmt: skip
 
     def frames(self, first: int = 0) -> Iterator[FilmFrame]:
@@ -141,6 +141,15 @@ class Film:
     def turns(self) -> int:
         """Quarter turns, counterclockwise, that set a stored picture upright."""
         return self.rotation // 90
+
+
+def _rate(stream: VideoStream) -> tuple[Fraction, bool]:
+    """Frames a second on the average, and whether the times of all frames fit to it."""
+    average, base = stream.average_rate, stream.base_rate or stream.guessed_rate or None
+    if base and (not average or average > base):  # a rate that is the unit of time: of H.264 in Matroska
+        average = base
+    rate = Fraction(average or 25)
+    return rate, base is not None and abs(rate / base - 1) < Fraction(1, 1000)
 
 
 @contextmanager

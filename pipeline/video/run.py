@@ -17,6 +17,7 @@ import torch
 
 from pipeline.files.guidance import Guidance
 from pipeline.images import Photo
+from pipeline.images.partial import remove_parts
 from pipeline.known_colors import Guide
 from pipeline.provenance.record import RECIPE, RecordError
 from pipeline.provenance.settings import settings_of
@@ -97,17 +98,19 @@ class _Run:
         record = self._record()
         key = self._key(record)
         if self.work.read("key.json") != key:
-            if self._is_finished(record):
+            if self._is_finished(record, key):
                 return Summary(0, 0, 0, 0.0)
             self._check_way()
         try:
             with self.work.opened(key, self.telling.say):
+                if isinstance(self.frames, FrameFolder):
+                    remove_parts(self.output)
                 self.scenes = self._survey()
                 self._check_hints()
                 self._color(self._sink(record))
         except _Stopped:
             return self._summary(finished=False)
-        self.work.remove()
+        self.work.end(key if isinstance(self.frames, FrameFolder) else None)
         return self._summary()
 
     def _color(self, sink: Sink) -> None:
@@ -215,9 +218,13 @@ class _Run:
         }  # fmt: skip
         return json.loads(json.dumps(key))
 
-    def _is_finished(self, record: dict[str, Any] | None) -> bool:
-        """Whether the output is there, by the same record."""
-        if record is None or self.settings.overwrite or not self.output.is_file():
+    def _is_finished(self, record: dict[str, Any] | None, key: dict[str, Any]) -> bool:
+        """Whether the output is there: a video by the same record, frames by the same key."""
+        if self.settings.overwrite:
+            return False
+        if isinstance(self.frames, FrameFolder):
+            return self.work.is_finished(key) and all((self.output / name).exists() for name in self.frames.names())
+        if record is None or not self.output.is_file():
             return False
         try:
             return read_record(self.output) == json.loads(json.dumps(record))

@@ -7,7 +7,8 @@
         000000096.npz                 colors of the key frame with which the next segment begins inside a scene
         keys-000000000/               key frames of a scene that has hints
 
-It goes when the output has its name. Files get their names when all of them is on the disk.
+It goes when the output has its name; of a folder of frames `finished.json` stays, the key of what made them.
+Files get their names when all of them is on the disk.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +31,7 @@ from pipeline.video.coloring import Draw, Start
 
 __all__ = ["Work", "work_folder"]
 
+FINISHED = "finished.json"
 _SEGMENT = re.compile(r"(\d{9})-(\d{9})\.\w+")
 
 
@@ -56,12 +58,20 @@ class Work:
             if self.read("key.json") != key:
                 if (self.folder / "key.json").exists():
                     say(f"{self.folder}: begun with other settings, or of another input; begins anew")
-                self._clear()
+                self._clear({LOCK})
                 self.write("key.json", key)
             yield
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
+    def end(self, key: dict[str, Any] | None) -> None:
+        """All is finished. key: stays, for `is_finished`; None: nothing stays"""
+        if key is None:
+            shutil.rmtree(self.folder)
+            return
+        self.write(FINISHED, key)
+        self._clear({FINISHED})
+
+    def is_finished(self, key: dict[str, Any]) -> bool:
+        return self.read(FINISHED) == key
 
     def read(self, name: str) -> Any:
         """What `write` has left under this name; None where there is nothing."""
@@ -110,9 +120,9 @@ class Work:
             os.fsync(file.fileno())
         os.replace(fresh, self.folder / name)
 
-    def _clear(self) -> None:
+    def _clear(self, but: Set[str]) -> None:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif path.name not in but:
                 path.unlink()

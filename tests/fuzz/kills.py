@@ -6,13 +6,14 @@
 
 A round: photographs are colored into a folder, a signal comes while a file is half written. Then every file that has
 its name is complete, none is doubled or lost, and the same command goes on to the same bytes as one that was let be.
-A video is stopped three times, at any moment, before it is let be.
+A video, and in every second round a folder of frames, is stopped three times, at any moment, before it is let be.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,10 @@ def large_photos(folder: Path, count: int = 2, side: int = 1600) -> None:
 
 
 def files_of(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else {}
+    """By their names; of what is itself a file, that file."""
+    if not out.is_dir():
+        return {"": out.read_bytes()} if out.exists() else {}
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def start(source: Path, out: Path, workers: int = 1) -> subprocess.Popen:
@@ -137,13 +141,17 @@ def rounds(
     return findings, hits
 
 
-def moving(path: Path) -> Path:
-    """A video of four scenes, with sound."""
+def moving(place: Path) -> list[Path]:
+    """A video of four scenes, with sound, and a folder of the frames of two of them."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))
     import clips  # needs the extra `video`
 
-    scenes = (clips.pan(40, (48, 64), 1, seed) for seed in range(4))
-    return clips.write_film(path, clips.levels([gray for scene in scenes for gray in scene]), sound=True)
+    scenes = [clips.levels(clips.pan(40, (48, 64), 1, seed)) for seed in range(4)]
+    frames = place / "in"
+    frames.mkdir()
+    for number, luma in enumerate(scenes[0] + scenes[1]):
+        Image.fromarray(luma).save(frames / f"{number}.png")
+    return [clips.write_film(place / "in.mkv", [luma for scene in scenes for luma in scene], sound=True), frames]
 
 
 def video_rounds(count: int, seed: int = 0, stops: int = 3) -> tuple[list[str], int]:
@@ -153,22 +161,25 @@ def video_rounds(count: int, seed: int = 0, stops: int = 3) -> tuple[list[str], 
     rng = np.random.default_rng(seed)
     findings, hits = [], 0
     with tempfile.TemporaryDirectory() as place:
-        film, whole = moving(Path(place) / "in.mkv"), Path(place) / "whole.mp4"
+        inputs, wholes = moving(Path(place)), [Path(place) / "whole.mp4", Path(place) / "whole"]
 
-        def run(out: Path) -> subprocess.Popen:
-            return subprocess.Popen([*COMMAND, "video", str(film), "-o", str(out)], stderr=subprocess.PIPE,
+        def run(source: Path, out: Path) -> subprocess.Popen:
+            return subprocess.Popen([*COMMAND, "video", str(source), "-o", str(out)], stderr=subprocess.PIPE,
                                     stdout=subprocess.DEVNULL, text=True)  # fmt: skip
 
-        begun = time.monotonic()
-        assert run(whole).wait(SECONDS) == 0, "the command without signals"
-        longest = time.monotonic() - begun
+        longest = []
+        for source, whole in zip(inputs, wholes, strict=True):
+            begun = time.monotonic()
+            assert run(source, whole).wait(SECONDS) == 0, "the command without signals"
+            longest.append(time.monotonic() - begun)
         for number in range(count):
-            out, kinds = Path(place) / f"out{number}.mp4", list(EXITS)
+            source, expected = inputs[number % 2], files_of(wholes[number % 2])
+            out, kinds = Path(place) / f"out{number}{wholes[number % 2].suffix}", list(EXITS)
             wrong: list[str] = []
             for stop in range(stops):
-                kind, child = kinds[(number + stop) % len(kinds)], run(out)
+                kind, child = kinds[(number // 2 + stop) % len(kinds)], run(source, out)
                 try:
-                    child.wait(rng.uniform(0, longest))
+                    child.wait(rng.uniform(0, longest[number % 2]))
                 except subprocess.TimeoutExpired:
                     hits += work_folder(out).exists()
                     child.send_signal(kind)
@@ -177,15 +188,15 @@ def video_rounds(count: int, seed: int = 0, stops: int = 3) -> tuple[list[str], 
                     wrong.append(f"exit code {child.returncode}: {said}")
                 if "Exception ignored" in said:
                     wrong.append(said)
-                if out.exists() and out.read_bytes() != whole.read_bytes():
-                    wrong.append("the output has its name and is not what it should be")
-            child = run(out)
+                wrong += [f"{name or out.name} has its name and is not what it should be"
+                          for name, data in files_of(out).items() if name[:1] != "." and data != expected.get(name)]
+            child = run(source, out)
             _, said = child.communicate(timeout=SECONDS)
-            if child.returncode or out.read_bytes() != whole.read_bytes():
+            if child.returncode or files_of(out) != expected:
                 wrong.append(f"the last run: exit {child.returncode}: {said}")
-            wrong += [f"left {path.name}" for path in Path(place).iterdir() if path not in (film, whole, out)]
+            wrong += [f"left {path.name}" for path in Path(place).iterdir() if path not in (*inputs, *wholes, out)]
             findings += [f"round {number}: {fault}" for fault in wrong]
-            out.unlink(missing_ok=True)
+            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     return findings, hits
 
 
@@ -194,7 +205,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=int, default=2, help="2 large ones, or more that are small")
-    parser.add_argument("--workers", type=int, default=1, help="processes at work, which are killed too")
+    parser.add_argument("--workers", type=int, default=1, help="processes at work: then all, or one of them, is killed")
     parser.add_argument("--video", action="store_true", help="a video in place of photos")
     options = parser.parse_args()
     if options.video:
@@ -202,7 +213,7 @@ def main() -> int:
         print(f"{options.count} rounds, {hits} signals during the work, {len(findings)} findings")
         print("\n".join(findings))
         return 1 if findings else 0
-    kinds: tuple[signal.Signals | str, ...] = tuple(EXITS) if options.workers == 1 else (*EXITS, WORKER)
+    kinds: tuple[signal.Signals | str, ...] = tuple(EXITS) if options.workers == 1 else (signal.SIGKILL, WORKER)
     findings, hits = rounds(options.count, options.seed, kinds, options.photos, options.workers)
     print(f"{options.count} rounds, {hits} signals during a write, {len(findings)} findings")
     print("\n".join(findings))

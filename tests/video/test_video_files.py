@@ -120,6 +120,7 @@ def test_mp4_has_the_codec_of_its_depth(pipe, tmp_path, depth, codec, tag):
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.codec_tag) == (codec, tag)
+        assert stream.average_rate == stream.codec_context.framerate == 25
         assert stream.codec_context.pix_fmt == pixels and stream.sample_aspect_ratio == Fraction(4, 3)
         frames = list(container.decode(stream))
         assert [round(1000 * frame.time) for frame in frames] == [40 * k for k in range(8)]
@@ -127,6 +128,30 @@ def test_mp4_has_the_codec_of_its_depth(pipe, tmp_path, depth, codec, tag):
     for frame, source in zip(frames, decoded(film), strict=True):
         assert np.abs(planes(frame)[0].astype(float) - planes(source)[0]).mean() < 1.5 * unit
     assert len(sounds(tmp_path / "out.mp4")) == len(sounds(film))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("source", [".mp4", ".mkv"])
+def test_the_frame_rate_is_kept(pipe, tmp_path, source, suffix):
+    """Of 24000/1001 frames a second, in a Matroska file of milliseconds too."""
+    rate, unit = Fraction(24000, 1001), Fraction(1, 24000)
+    film, out = tmp_path / f"in{source}", tmp_path / f"out{suffix}"
+    with clips.av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.max_b_frames = 64, 48, "yuv420p", 0
+        stream.time_base = stream.codec_context.time_base = unit
+        for number, luma in enumerate(clips.levels([clips.texture(*SIZE)] * 12)):
+            frame = clips.av.VideoFrame.from_ndarray(luma, "gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = 1001 * number, unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    color_video(pipe, film, out, settings())
+    with clips.av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.framerate == rate
+        assert abs(stream.average_rate / rate - 1) < 1e-3, "a few frames in milliseconds tell it no better"
+        times = [frame.time for frame in container.decode(stream)]
+    assert np.abs(np.array(times) - np.arange(12) / float(rate)).max() < 6e-4
 
 
 def test_a_player_without_a_tag_is_told_the_matrix(tmp_path):
@@ -162,7 +187,8 @@ def test_frames_become_frames_of_the_same_luma(pipe, tmp_path):
                                                                            "shot11.png"]  # fmt: skip
     summary = color_video(pipe, source, tmp_path / "out", settings())
     assert (summary.frames, summary.scenes) == (12, 2)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"shot{k}.png" for k in range(12)}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"shot{k}.png" for k in range(12)} | {".trichrome-video"}
     for number, gray in enumerate(grays):
         rgb = np.asarray(Image.open(tmp_path / f"out/shot{number}.png")).astype(float)
         assert np.abs(rgb @ [0.299, 0.587, 0.114] - np.rint(255 * gray)).max() <= 0.5
@@ -243,10 +269,24 @@ def test_frames_of_a_stopped_run_are_no_files_in_the_way(pipe, tmp_path):
     color_video(pipe, source, tmp_path / "whole", settings())
     color_video(pipe, source, tmp_path / "out", settings(), stopping(2))
     assert (tmp_path / "out/shot0.png").exists()
+    (tmp_path / "out/.shot1.png.0123abcd.part").write_bytes(b"of a killed run")
     color_video(pipe, source, tmp_path / "out", settings(), stopping(6))
     color_video(pipe, source, tmp_path / "out", settings())
-    for path in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    whole, out = ({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+                  for folder in (tmp_path / "whole", tmp_path / "out"))  # fmt: skip
+    assert len(out) == 10 and out == whole
+
+
+def test_finished_frames_are_left_alone(pipe, tmp_path):
+    source, out = written_frames(tmp_path / "in", two_scenes(2)), tmp_path / "out"
+    color_video(pipe, source, out, settings(provenance=False))
+    assert color_video(pipe, source, out, settings(provenance=False)) == Summary(0, 0, 0, 0.0)
+    (out / "shot1.png").unlink()
+    for again in (settings(provenance=False), settings(seed=1)):
+        with pytest.raises(VideoError, match="is there already"):
+            color_video(pipe, source, out, again)
+    assert color_video(pipe, source, out, settings(seed=1, overwrite=True)).colored == 4
+    assert [path.name for path in (out / ".trichrome-video").iterdir()] == ["finished.json"]
 
 
 def test_other_settings_begin_anew(pipe, tmp_path):
