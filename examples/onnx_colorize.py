@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 Array = NDArray[np.floating[Any]]  # float32
 STRIP = 2**20  # pixels that are finished at a time
@@ -31,8 +32,8 @@ class Colorizer:
 
     def __init__(self, folder: Path) -> None:
         self.about: dict[str, Any] = json.loads((folder / "trichrome.json").read_text(encoding="utf-8"))
-        if self.about["format"] != 1:
-            raise SystemExit(f"{folder / 'trichrome.json'} has format {self.about['format']}; this example reads 1")
+        if self.about["format"] != 2:
+            raise SystemExit(f"{folder / 'trichrome.json'} has format {self.about['format']}; this example reads 2")
         self.luma = np.array(self.about["color"]["luma"])
         self.scales = self.about["color"]["scales"]
         self.sessions = {
@@ -223,10 +224,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, other colors (default 0)")
     parser.add_argument("--candidate", type=int, default=0, help="number of the draw (default 0)")
     options = parser.parse_args()
+    if options.output.suffix.lower() != ".png":
+        raise SystemExit(f"-o {options.output}: this example writes PNG; name a file that ends in .png")
     colorizer = Colorizer(options.graphs)
     gray = gray_of(options.photo, colorizer.luma)
     picture = colorizer(gray, noise_of(gray, options.seed, options.candidate))
-    Image.fromarray(picture).save(options.output)
+    said = PngInfo()
+    said.add_itxt("XML:com.adobe.xmp", colorizer.about["xmp"])  # that the colors are synthesized
+    Image.fromarray(picture).save(options.output, pnginfo=said)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from pipeline import ColorPipeline, cli
 from pipeline.export import command
 from pipeline.export.folder import export_onnx, rounded16
 from pipeline.export.graph_file import ExportError, checked, in_16_bits, model_of, run
+from pipeline.images.read import xmp_of
+from pipeline.images.xmp import property_of
+from pipeline.provenance.record import SOURCE_TYPE
 from stages.color.resample import resize, sharp_gray
 from stages.color.spaces import gray_from_rgb
 from stages.diffusion.noise import draw_noise
@@ -119,6 +122,8 @@ def test_the_example_needs_no_torch(exported, tmp_path, pipe):
     command = [sys.executable, EXAMPLE, exported, "photo.png", "-o", "colored.png", "--seed", "3"]
     environment = {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    packet = xmp_of(tmp_path / "colored.png")
+    assert packet is not None and property_of(packet, SOURCE_TYPE.namespace, SOURCE_TYPE.name) == SOURCE_TYPE.text
     with Image.open(tmp_path / "colored.png") as image:
         found = np.asarray(image).astype(int)
     expected = np.asarray(pipe(tmp_path / "photo.png", candidate=0, generator=3).images[0]).astype(int)

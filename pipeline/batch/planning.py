@@ -139,7 +139,10 @@ def shards_of(
         read = [readers.submit(_units_of_shard, form, place, file, name, shape) for place, file, name in shards]
         for (_, file, _), future in zip(shards, read, strict=True):
             try:
-                units += future.result()
+                if more := future.result():
+                    units += more
+                else:
+                    report.ignored.append((Path(file.path), "without rows"))
             except (OSError, ValueError, pa.ArrowException) as error:
                 report.failed.append((Path(file.path), reason_of(error, Path(file.path))))
     return _without_clashes(units, shards, out, to, report)

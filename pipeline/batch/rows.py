@@ -24,9 +24,8 @@ from pipeline.files.records import Job, Report, Settings
 from pipeline.images.photo import FORMATS, READ_ONLY, ImageError
 from pipeline.images.read import _format_of
 
-__all__ = ["ADDED", "Piece", "column_of", "members_of", "number_format", "pieces"]
+__all__ = ["Piece", "column_of", "members_of", "number_format", "pieces"]
 
-ADDED = ("notes", "error")  # columns that every output has
 _BATCH = 16  # rows that are read at a time
 _SUFFIX = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "avif": ".avif", "heic": ".heic"}
 _PICTURES = {suffix.removeprefix(".") for suffix in (*FORMATS, *READ_ONLY)}
@@ -126,7 +125,7 @@ def _rows(unit: Unit, settings: Settings, column: str | None, folder: Path) -> I
         name = column_of(table.schema_arrow, column, unit.path)
         number = unit.first
         for batch in table.iter_batches(_BATCH, row_groups=[unit.group]):
-            rest = batch.drop_columns([name, *(added for added in ADDED if added in batch.schema.names)])
+            rest = batch.drop_columns([name])
             for place, value in enumerate(batch.column(name)):
                 yield _row(value.as_py(), number, rest.slice(place, 1), unit, settings, folder)
                 number += 1

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipeline.batch.rows import ADDED, Piece, members_of
+from pipeline.batch.rows import Piece, members_of
 from pipeline.batch.units import Form
 from pipeline.files.records import Settings
 
@@ -54,7 +54,7 @@ def _write_parquet(
     maps = [name for name, wanted in (("uncertainty", settings.uncertainty), ("overlay", settings.overlay)) if wanted]
     names = dict(zip([""] if settings.samples == 1 else map(str, range(1, settings.samples + 1)), numbers, strict=True))
     names |= dict(zip(maps, maps, strict=True))
-    rest = _rest(pieces, {*names.values(), *ADDED})
+    rest = _rest(pieces, {*names.values(), "notes", "error"})
     schema = pa.schema([
         *rest.schema, *(pa.field(name, _PICTURE) for name in names.values()),
         pa.field("notes", pa.list_(pa.string())), pa.field("error", pa.string()),
@@ -71,7 +71,7 @@ def _write_parquet(
 
 
 def _rest(pieces: Sequence[Piece], taken: set[str]) -> pa.Table:
-    """The other columns, and the key; the files of samples are columns of bytes."""
+    """The other columns, and the key; the files of samples are columns of bytes. Those in `taken` get another name."""
     rows = [piece.row for piece in pieces if piece.row is not None]
     if rows and rows[0].num_columns:
         table = pa.Table.from_batches(rows).replace_schema_metadata(None)
@@ -79,8 +79,15 @@ def _rest(pieces: Sequence[Piece], taken: set[str]) -> pa.Table:
         others = sorted({name for piece in pieces for name in piece.members})
         values = {name: pa.array([piece.members.get(name) for piece in pieces], pa.binary()) for name in others}
         table = pa.table(values) if values else pa.table({"key": _keys(pieces)})
-    table = table.drop_columns([name for name in table.column_names if name in taken])
+    table = table.rename_columns([_free(name, {*taken, *table.column_names}) if name in taken else name
+                                  for name in table.column_names])  # fmt: skip
     return table if "key" in table.column_names else table.add_column(0, "key", _keys(pieces))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_before"
+    return name
 
 
 def _keys(pieces: Iterable[Piece]) -> pa.Array:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipeline.color_pipeline import ColorPipeline
 from pipeline.full_resolution import SOFT_SIDE
-from pipeline.provenance.record import RECIPE
+from pipeline.images.xmp import with_properties
+from pipeline.provenance.record import NAMESPACE, RECIPE, SOURCE_TYPE
 from stages.checkpoint import sha256_of
 from stages.color.guided_filter import GUIDE_EPSILON, GUIDE_RADIUS
 from stages.color.spaces import CB_SCALE, COARSE_LEVELS, CR_SCALE, LUMA_BLUE, LUMA_GREEN, LUMA_RED
@@ -19,7 +20,7 @@ from stages.graphs import Graph
 
 __all__ = ["FORMAT", "description"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def description(pipe: ColorPipeline, graphs: Sequence[Graph], folder: Path) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def description(pipe: ColorPipeline, graphs: Sequence[Graph], folder: Path) -> d
         "software": f"trichrome {version('trichrome')}",
         "recipe": RECIPE,
         "weights": pipe.fingerprint(),
+        # For every picture that is made: its colors are synthesized.
+        "xmp": with_properties(None, [SOURCE_TYPE], own=NAMESPACE).decode(),
         "graphs": {graph.name: _graph(graph, folder / f"{graph.name}.onnx") for graph in graphs},
         "color": {
             "gray": "red * luma[0] + green * luma[1] + blue * luma[2], of gamma-encoded sRGB in [0, 1]",

@@ -22,7 +22,8 @@ from pipeline.images.photo import Photo
 from pipeline.images.read import xmp_of
 from pipeline.images.xmp import Property, XmpError, property_of, with_properties
 
-__all__ = ["RECIPE", "RecordError", "checked", "read_record", "sealed", "software", "with_record"]
+__all__ = ["NAMESPACE", "RECIPE", "SOURCE_TYPE", "RecordError", "checked", "read_record", "sealed", "software",
+           "with_record"]  # fmt: skip
 
 # Of coloring: raised whenever the same photo, settings and weights would give other pictures than before.
 # 1: one noise for all photos of a seed; 2: each photo has its own.

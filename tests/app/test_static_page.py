@@ -19,6 +19,9 @@ from test_browser import ARGUMENTS, CHROMIUM
 
 from pipeline import ColorPipeline, cli
 from pipeline.demo import free_photos
+from pipeline.images.read import xmp_of
+from pipeline.images.xmp import property_of
+from pipeline.provenance.record import SOURCE_TYPE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -77,6 +80,10 @@ def download(page: Page, to: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
+def source_type(path: Path) -> str | None:
+    return property_of(xmp_of(path) or b"", SOURCE_TYPE.namespace, SOURCE_TYPE.name)
+
+
 def test_the_page_colors_as_torch_does(page: Page, tmp_path: Path) -> None:
     """Two draws of a photograph: at least 99.5 % of the pixels within two levels, and the luma to half a level."""
     with Image.open(next(path for path in free_photos() if path.stem == "coffee")) as image:
@@ -87,6 +94,7 @@ def test_the_page_colors_as_torch_does(page: Page, tmp_path: Path) -> None:
     for candidate in range(2):
         page.get_by_text(f"Draw {candidate + 1}.").wait_for(timeout=120_000)
         found = download(page, tmp_path / "scan-colored.png")
+        assert source_type(tmp_path / "scan-colored.png") == SOURCE_TYPE.text
         expected = np.asarray(pipe(gray, candidate=candidate, generator=0).images[0]).astype(int)
         assert (np.abs(found - expected).max(2) <= 2).mean() >= 0.995
         assert np.abs(found @ np.array([0.299, 0.587, 0.114]) - np.asarray(gray)).max() <= 0.5
@@ -98,3 +106,13 @@ def test_what_is_no_picture_is_said(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#photo", tmp_path / "letter.txt")
     page.get_by_text("letter.txt is no picture that this browser reads").wait_for()
     assert page.get_by_role("button", name="Download PNG").is_disabled()
+
+
+def test_a_failed_download_is_tried_again(page: Page, site: Path, tmp_path: Path) -> None:
+    Image.new("L", (90, 60), 99).save(tmp_path / "a.png")
+    page.route("**/trichrome.json", lambda route: route.fulfill(status=200, body="no JSON"), times=1)
+    page.set_input_files("#photo", tmp_path / "a.png")
+    page.get_by_text("It failed:").wait_for()
+    page.set_input_files("#photo", [])
+    page.set_input_files("#photo", tmp_path / "a.png")
+    page.get_by_text("Draw 1.").wait_for(timeout=120_000)

@@ -148,6 +148,7 @@ def test_parquet_keeps_its_columns_and_bad_rows_have_an_error(batch, trichrome, 
     row = first.to_pylist()[0]
     assert row["image"] == {"bytes": (tmp_path / "expected/x.png").read_bytes(), "path": "x.png"}
     assert row["error"] is None and row["notes"] == [] and row["key"] == "000000-x"
+    assert row["error_before"] == "of before"
     assert first["image"].to_pylist()[1:] == [None, None]
     assert first["error"].to_pylist()[1:] == [
         "a GIF file; JPEG, PNG, TIFF, WebP, AVIF and HEIC files are read", "the row holds no bytes"]
@@ -157,6 +158,14 @@ def test_parquet_keeps_its_columns_and_bad_rows_have_an_error(batch, trichrome, 
     report = batch(tmp_path / "in", out=tmp_path / "out")
     assert (report.colored, report.skipped, len(report.failed)) == (0, 2, 2), "bad rows are told again"
     assert batch.pool.given == [] and tree(tmp_path / "out") == before
+
+
+def test_parquet_without_rows_is_said(batch, tmp_path):
+    write_parquet(tmp_path / "in/a.parquet", {"image": [{"bytes": photo(1), "path": None}]}, rows_per_group=3)
+    schema = parquet.read_schema(tmp_path / "in/a.parquet")
+    parquet.ParquetWriter(tmp_path / "in/none.parquet", schema).close()
+    report = batch(tmp_path / "in", out=tmp_path / "out")
+    assert report.colored == 1 and report.ignored == [(tmp_path / "in/none.parquet", "without rows")]
 
 
 def test_samples_keep_their_files(batch, tmp_path):

@@ -13,7 +13,7 @@ let photo; // what all draws of it have in common
 let last = Promise.resolve(); // one message after another: a session answers one question at a time
 
 /** Messages: {photo: {pixels, height, width}, seed, candidate, ticket}, without a photo for another draw of the last.
- *  Answers: {says}, {pixels, height, width, ticket}, {error, ticket}. */
+ *  Answers: {says}, {pixels, height, width, xmp, ticket}, {error, ticket}. */
 self.onmessage = ({ data }) => {
   last = last.then(() => answer(data));
 };
@@ -32,13 +32,14 @@ function open() {
   opened ??= (async () => {
     postMessage({ says: "Loading the networks, once" });
     const about = await (await fetched("trichrome.json")).json();
-    if (about.format !== 1) throw new Error(`trichrome.json has format ${about.format}; this page reads 1`);
+    if (about.format !== 2) throw new Error(`trichrome.json has format ${about.format}; this page reads 2`);
     const sessions = {};
     for (const [name, { file }] of Object.entries(about.graphs)) {
       sessions[name] = await ort.InferenceSession.create(await (await fetched(file)).arrayBuffer());
     }
     return { about, sessions, color: new Color(about) };
   })();
+  opened.catch(() => { opened = undefined; }); // a download that has failed may go well the next time
   return opened;
 }
 
@@ -49,17 +50,17 @@ async function look({ about, sessions, color }, { pixels, height, width }) {
   const gray64 = resized(gray, 64, 64), gray256 = resized(gray, 256, 256);
   const inputs = { gray64: tensor(gray64.data, [1, 1, 64, 64]), gray128: tensor(sharp(gray, gray64).data, [1, 1, 128, 128]) };
   const encoding = await run("stage1_encode", inputs);
-  return { run, color, gray, gray256, key: await noiseKey(gray), inputs: { ...inputs, ...encoding } };
+  return { run, color, xmp: about.xmp, gray, gray256, key: await noiseKey(gray), inputs: { ...inputs, ...encoding } };
 }
 
-async function draw({ run, color, gray, gray256, key, inputs }, seed, candidate) {
+async function draw({ run, color, xmp, gray, gray256, key, inputs }, seed, candidate) {
   postMessage({ says: "Drawing colors" });
   const noise = tensor(await noiseOf(key, seed, candidate), [1, 2, 32, 32]);
   const { coarse64 } = await run("stage1_draw", { ...inputs, noise });
   const { rgb64 } = await run("stage2", { ...inputs, coarse64 });
   const { rgb256 } = await run("stage3", { gray256: tensor(gray256.data, [1, 1, 256, 256]), rgb64 });
   const pixels = color.finished(gray, color.sharpened(gray256, rgb256.data), 256);
-  return { pixels, height: gray.height, width: gray.width };
+  return { pixels, height: gray.height, width: gray.width, xmp };
 }
 
 /** The outputs of a graph, by name. Inputs that are not among the tensors have their defaults. */

@@ -1,15 +1,17 @@
 // The page: a photograph in, a colored one out. Nothing leaves the browser.
 
+import { withXmp } from "./png.js";
+
 const element = (id) => document.getElementById(id);
 const [says, canvas, another, download] = ["says", "picture", "another", "download"].map(element);
 const worker = new Worker(new URL("./colorizer.js", import.meta.url), { type: "module" });
-let name, candidate;
+let name, candidate, xmp;
 let ticket = 0; // of the draw that is waited for
 
 worker.onmessage = ({ data }) => {
   if (data.says) say(data.says);
   else if (data.error) say(`It failed: ${data.error}`);
-  else if (data.ticket === ticket) show(new ImageData(data.pixels, data.width, data.height));
+  else if (data.ticket === ticket) show(data);
 };
 worker.onerror = () => say("It failed: ort/ is not there, or not what it should be: see docs/use/export.md");
 
@@ -17,7 +19,8 @@ element("photo").addEventListener("change", ({ target }) => target.files[0] && o
 another.addEventListener("click", () => draw(candidate + 1));
 download.addEventListener("click", async () => {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done, "image/png")));
+  const png = await new Promise((done) => canvas.toBlob(done, "image/png"));
+  link.href = URL.createObjectURL(withXmp(new Uint8Array(await png.arrayBuffer()), xmp));
   link.download = `${name}-colored.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -38,10 +41,16 @@ async function open(file) {
   } catch {
     return say(`${file.name} is no picture that this browser reads`);
   }
-  [canvas.width, canvas.height] = [image.width, image.height];
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0);
-  const { data, width, height } = context.getImageData(0, 0, image.width, image.height);
+  let pixels;
+  try {
+    [canvas.width, canvas.height] = [image.width, image.height];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    pixels = context.getImageData(0, 0, image.width, image.height);
+  } catch {
+    return say(`${image.width}x${image.height} pixels are more than this browser draws; make the photograph smaller`);
+  }
+  const { data, width, height } = pixels;
   canvas.hidden = false;
   draw(0, { photo: { pixels: data, width, height } });
 }
@@ -53,8 +62,9 @@ function draw(number, photo = {}) {
   worker.postMessage({ ...photo, seed: 0, candidate, ticket });
 }
 
-function show(picture) {
-  canvas.getContext("2d").putImageData(picture, 0, 0);
+function show(colored) {
+  xmp = colored.xmp;
+  canvas.getContext("2d").putImageData(new ImageData(colored.pixels, colored.width, colored.height), 0, 0);
   say(`Draw ${candidate + 1}. Its colors are a guess.`, true);
 }
 
