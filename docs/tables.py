@@ -60,7 +60,8 @@ def source(*names: str) -> str:
         commit = record["git"]["commit"] if "git" in record else record["commit"]
         marks = ", **recipe 1**" if is_of_recipe_1(record) else ""
         marks += f", **weights {version}**" if (version := earlier_weights(record)) else ""
-        parts.append(f"[{name}.json](../results/{name}.json), commit `{commit[:7]}`{marks}")
+        short = commit[:7] + "+" * commit.endswith("+")  # of a tree that had changes
+        parts.append(f"[{name}.json](../results/{name}.json), commit `{short}`{marks}")
     return "Stored: " + "; ".join(parts) + "."
 
 

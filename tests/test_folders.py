@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from html.parser import HTMLParser
@@ -21,6 +22,7 @@ from pipeline.files.names import Chosen
 from pipeline.files.overlap import Ahead, Behind, Budget, Chain
 from pipeline.files.report import Outcome
 from pipeline.files.sheet import Sheet
+from pipeline.files.team import team_for
 from pipeline.files.worker import job_from, line_of
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -148,6 +150,32 @@ def test_workers_give_the_same_bytes(tmp_path):
     again = subprocess.run([*PLAIN, str(source), "-o", str(tmp_path / "team"), "--samples", "2", "--threads", "1"],
                            capture_output=True, text=True, errors="surrogateescape", timeout=100)  # fmt: skip
     assert again.stdout.startswith("0 colored, 6 skipped"), again.stderr
+
+
+@pytest.mark.skipif(CORES < 2, reason="two workers need two cores")
+def test_the_networks_too_give_the_same_bytes_in_workers_and_once_more(tmp_path):
+    """With the weights in the package: alone, by two workers, and by the record of each."""
+    for seed in range(3):
+        write(tmp_path / f"in/{seed}.png", seed, (70, 90))
+    command = [sys.executable, "-m", "pipeline.cli", "colorize"]
+
+    def run(*arguments: object) -> None:
+        done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    for name, count in (("alone", 1), ("team", 2)):
+        run(tmp_path / "in", "-o", tmp_path / name, "--pool", 3, "--threads", 1, "--workers", count)
+    expected = tree(tmp_path / "alone")
+    assert len(expected) == 3 and tree(tmp_path / "team") == expected
+    run(tmp_path / "in/1.png", "--like", tmp_path / "team/1.png", "-o", tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == expected["1.png"]
+
+
+def test_each_card_has_a_worker(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    asked = Namespace(workers=None, threads=None, arguments=["colorize"])
+    team = team_for(asked, "cuda")
+    assert team is not None and team.count == 3 and team_for(asked, "mps") is None
 
 
 def test_more_threads_than_cores_are_refused(trichrome, tmp_path):

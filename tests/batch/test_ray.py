@@ -204,3 +204,17 @@ def test_no_room_is_said(tmp_path):
     child = subprocess.run([*PLAIN, "batch", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--actors", "1000"],
                            capture_output=True, text=True, timeout=SECONDS)  # fmt: skip
     assert child.returncode == 2 and "no room for 1000 actors" in child.stderr and child.stderr.count("\n") == 1
+
+
+def test_the_networks_give_the_bytes_of_the_folder_run(tmp_path):
+    """With the weights in the package."""
+    for seed in range(4):
+        write(tmp_path / f"in/{seed}.png", seed, (70, 90))
+    expected = None
+    for name, command in (("folder", ["colorize"]), ("batch", ["batch", "--actors", "2"])):
+        called = [sys.executable, "-m", "pipeline.cli", *command, str(tmp_path / "in"), "-o", str(tmp_path / name)]
+        done = subprocess.run([*called, "--device", "cpu", "--threads", "1", "--pool", "2"], capture_output=True,
+                              text=True, timeout=SECONDS)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        expected = expected or tree(tmp_path / name)
+    assert len(expected or {}) == 4 and tree(tmp_path / "batch") == expected
