@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quality", type=positive, metavar="Q", help="of jpeg (default: 5)")
     add("--lines", choices=METHODS, help="of line_art: how drawings are made (default: xdog)")
     add("--corrector-steps", type=int, metavar="M", help="of line_art: Langevin steps, 0 for none")
+    add("--corrector-snr", type=float, metavar="R", help="of line_art: their size (default: 0.16)")
     add("--factors", type=positive, nargs="+", metavar="N", help="of variation: a row for each (default: 8)")
     add("--low-pass", choices=("bicubic", "box"), help="of variation (default: bicubic)")
     add("--inception", type=Path, metavar="FILE", help="Inception-v3: fid, its distance and score, see the docs")
@@ -147,7 +148,10 @@ def ways(
     if network.sampling is None:  # a regression, or a gan: nothing is sampled in steps
         yield name, TranslateOptions()
         return
-    corrector = None if args.corrector_steps is None else Corrector(args.corrector_steps)
+    corrector = None
+    if args.corrector_steps is not None or args.corrector_snr is not None:
+        steps, snr = args.corrector_steps, args.corrector_snr
+        corrector = Corrector(1 if steps is None else steps, 0.16 if snr is None else snr)
     options = TranslateOptions(args.steps, args.sampler, corrector)
     if task != "variation":
         yield name, options
@@ -194,7 +198,8 @@ def task_of(networks: Networks, asked: Task | None) -> Task:
 
 def setting_of(task: Task, args: argparse.Namespace) -> Setting:
     """What is shown; raises EvaluationError for an option of another task."""
-    belongs = Setting.BELONGS | {"corrector_steps": "line_art", "factors": "variation", "low_pass": "variation"}
+    belongs = Setting.BELONGS | dict.fromkeys(("corrector_steps", "corrector_snr"), "line_art")
+    belongs |= dict.fromkeys(("factors", "low_pass"), "variation")
     for name, owner in belongs.items():
         if getattr(args, name) is not None and owner != task:
             raise EvaluationError(f"--{name.replace('_', '-')} belongs to the task {owner}; the task is {task}")

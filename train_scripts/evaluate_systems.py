@@ -3,12 +3,16 @@
     python train_scripts/evaluate_systems.py --weights runs/palette/final runs/gan/final runs/stage1_pic_small/final
 
 Rows, on the same photographs and noise: the originals, plain gray, preview and default output of the packaged stage 1,
-one draw of each `--weights`, and best of K with its diversity for those that have several answers. Everything is at
-64x64, at the luma of the gray picture: a stage 1 is scored by its chroma before it is cut to 3 bits, if it knows it.
-`--steps` is of every network that is sampled in steps, by DPM-Solver++ where it is of the family image_to_image.
+one draw of each `--weights`, and best of K with its diversity for those whose draws differ. Everything is at the luma
+of the gray picture: a stage 1 is scored by its chroma before it is cut to 3 bits, if it knows it. `--steps` is of every
+network that is sampled in steps, by DPM-Solver++ where it is of the family image_to_image.
+
+All color at 64x64. With `--side 128` those stand in the table that color there: networks for which any side will do,
+and in place of the packaged stage 1 all of the packaged cascade.
 
 `parameters` are those of use: of a gan its generator's. `seconds` and `memory` are of a process of its own that colors
-eight pictures one by one, after another: seconds for one, and the process's peak, in GB.
+eight pictures one by one, after another: seconds for one, and the process's peak, in GB; `memory_before` is what it
+took before there was a network.
 
 `--free FILE` also writes a sheet: two squares of each of six freely licensed photographs by every system, one draw.
 """
@@ -28,10 +32,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from pipeline import ColorPipeline
 from pipeline.demo import free_photos
 from stages.checkpoint import read_description
 from stages.color.spaces import chroma_from_rgb, merge
@@ -53,14 +58,14 @@ from stages.seeds import NoiseSource
 from stages.stage import Stage
 from train_scripts.weights import coarse_colorizer, stage_weights
 
-SIDE, SHEET_SIDE, BATCH, TIMED = 64, 128, 16, 8
+SIDE, LARGE, BATCH, TIMED = 64, 128, 16, 8
 SAMPLER = "dpmpp_2m"
 DEFAULT = "default output"
 
 
 @dataclass(frozen=True)
 class System:
-    """draw: photographs, which of them, their noise, K -> uint8 (B, K, 3, 64, 64); single: it has one answer
+    """draw: photographs, which of them, their noise, K -> uint8 (B, K, 3, S, S); single: it has one answer
 
     sampling: the steps and the sampler that are used; None: it is not sampled in steps
     """
@@ -74,7 +79,8 @@ class System:
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("systems", "One table of all that colors.", "photos128", f"scored at {SIDE}x{SIDE}")
+    options = arguments("systems", "One table of all that colors.", "photos128", "scored at --side")
+    options.add_argument("--side", type=int, choices=(SIDE, LARGE), default=SIDE, help="default: %(default)s")
     options.add_argument("--weights", type=Path, nargs="+", default=[], metavar="FOLDER",
                          help="saved stages of the families coarse and image_to_image")  # fmt: skip
     add_steps(options, "every network that is sampled in steps, the packaged one excepted")
@@ -100,22 +106,23 @@ def of_stage1(name: str, folder: Path, stage: CoarseColorizer[Any], steps: int |
     return System(name, draw, parameters(stage), folder, sampled(stage, steps))
 
 
-def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None) -> System:
-    if "colorize" not in network.tasks or network.side != SIDE:
+def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None, side: int) -> System:
+    if "colorize" not in network.tasks or network.side != SIDE or not (network.any_side or side == SIDE):
         raise EvaluationError(
-            f"{folder}: networks that color at {SIDE}x{SIDE} are compared; this one has side {network.side} and the "
-            f"tasks {', '.join(network.tasks)}"
+            f"{folder}: networks of {SIDE}x{SIDE} that color at {side}x{side} are compared; this one has side "
+            f"{network.side}{', and no other' * (not network.any_side)}, and the tasks {', '.join(network.tasks)}"
         )
     options = TranslateOptions(steps, SAMPLER) if network.sampling else TranslateOptions()
 
     def draw(photos: Photos, part: range, noise: Sequence[NoiseSource], count: int) -> Tensor:
-        some = photos.part(part.start, part.stop).reduced(SIDE)
+        some = photos.part(part.start, part.stop).reduced(side)
         condition = Setting().condition("colorize", some.rgb(), noise)
         rgb = network.sample(condition, "colorize", count, options, streams(noise, count, "image_to_image"))
         return picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(rgb)))
 
     sampling = sampled(network, steps)
-    return System(name, draw, parameters(network), folder, sampling and sampling | {"sampler": SAMPLER}, not sampling)
+    sampling = sampling and sampling | {"sampler": SAMPLER}
+    return System(name, draw, parameters(network), folder, sampling, not network.varied)
 
 
 def packaged(preview: bool) -> System:
@@ -138,6 +145,23 @@ def packaged(preview: bool) -> System:
     return System(PREVIEW if preview else DEFAULT, draw, parameters(stage), folder, sampling, single=preview)
 
 
+def cascade(preview: bool) -> System:
+    """All of the packaged pipeline, at the size of the photograph."""
+    folder = stage_weights(None, "coarse")
+    pipe = ColorPipeline.from_pretrained()
+
+    def draw(photos: Photos, part: range, noise: Sequence[NoiseSource], count: int) -> Tensor:
+        gray = [one[0].numpy() for one in photos.part(part.start, part.stop).gray()]
+        output = pipe(gray, count, generator=noise[0].seed, preview=preview, pool=None if count == 1 else 1,
+                      output_type="np")  # fmt: skip
+        pictures = torch.from_numpy(np.stack([np.asarray(image) for image in output.images]))
+        return pictures.permute(0, 3, 1, 2).unflatten(0, (len(part), count))
+
+    sampling = None if preview else sampled(pipe.coarse, None)
+    total = sum(parameters(stage) for stage in pipe.stages.values())
+    return System(PREVIEW if preview else DEFAULT, draw, total, folder, sampling, single=preview)
+
+
 def sampled(stage: Stage, steps: int | None) -> dict[str, Any] | None:
     return stage.sampling and {"sampler": stage.sampling["sampler"], "steps": steps or stage.sampling["steps"]}
 
@@ -148,15 +172,21 @@ def parameters(stage: Stage) -> int:
     return sum(one.numel() for one in part.parameters())
 
 
-def named(folder: Path, steps: int | None) -> System:
+def packaged_at(side: int, preview: bool) -> System:
+    return packaged(preview) if side == SIDE else cascade(preview)
+
+
+def named(folder: Path, steps: int | None, side: int) -> System:
     """By the family of the saved stage, and by the config it was trained with."""
     family = read_description(folder)["family"]
     stage = load_stage(stage_weights(folder, family))
     name = str((stage.trained or {}).get("config", folder))
     steps = steps if stage.sampling else None
     if isinstance(stage, ImageToImage):
-        return of_network(name, folder, stage, steps)
+        return of_network(name, folder, stage, steps, side)
     if isinstance(stage, CoarseColorizer):
+        if side != SIDE:
+            raise EvaluationError(f"{folder}: a stage 1 colors at {SIDE}x{SIDE}; leave it out, or --side")
         return of_stage1(name, folder, stage, steps)
     raise EvaluationError(f"{folder} holds weights of the family {family}; expected coarse or image_to_image")
 
@@ -167,13 +197,16 @@ def named(folder: Path, steps: int | None) -> System:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.time:
-        print(json.dumps(timed(args.time, args.weights, args.steps)))
+        print(json.dumps(timed(args.time, args.weights, args.steps, args.side)))
         return {}
-    systems = [packaged(True), packaged(False), *(named(folder, args.steps) for folder in args.weights)]
+    systems = [packaged_at(args.side, True), packaged_at(args.side, False),
+               *(named(folder, args.steps, args.side) for folder in args.weights)]  # fmt: skip
     if len({system.name for system in systems}) < len(systems):
         raise EvaluationError(f"two of the --weights have one name: {[system.name for system in systems]}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
-    report = Report(args, photos.reduced(SIDE))
+    if SETS[args.set].side < args.side:
+        raise EvaluationError(f"--side {args.side} is more than the {SETS[args.set].side} of {args.set}")
+    report = Report(args, photos.reduced(args.side))
     noise, best_photos = photos.noise(args.seed), min(args.best_photos, len(photos))
     for system in systems:
         report.record["weights"][system.name] = weights_of(system.folder)
@@ -187,17 +220,17 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             if part.start < best_photos and not system.single:
                 best.append(system.draw(photos, part, some, args.candidates)[: best_photos - part.start])
         report.add(system.name, torch.cat(first), sheet=system.name)
-        report.rows[-1] |= {"parameters": system.parameters, **in_its_own_process(system, args.steps)}
+        report.rows[-1] |= {"parameters": system.parameters, **in_its_own_process(system, args.steps, args.side)}
         if best:
             report.add_candidates(f"{system.name}, best of {args.candidates}", torch.cat(best), sheet=False)
     if args.free:
-        save_sheet(args.free, sheet_of(systems, args.seed))
+        save_sheet(args.free, sheet_of(systems, args.seed, args.side))
     return report.finish()
 
 
-def in_its_own_process(system: System, steps: int | None) -> dict[str, float]:
+def in_its_own_process(system: System, steps: int | None, side: int) -> dict[str, float]:
     """`seconds` for one picture and `memory`, the peak in GB, of a process that does nothing else."""
-    command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name]
+    command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name, "--side", str(side)]
     if system.name not in (PREVIEW, DEFAULT):
         command += ["--weights", str(system.folder.resolve()), *(["--steps", str(steps)] if steps else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -206,10 +239,10 @@ def in_its_own_process(system: System, steps: int | None) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def timed(name: str, weights: Sequence[Path], steps: int | None) -> dict[str, float]:
-    system = packaged(name == PREVIEW) if name in (PREVIEW, DEFAULT) else named(weights[0], steps)
-    side = SETS["photos128"].side
-    pictures = torch.randint(256, (TIMED + 1, 3, side, side), generator=torch.Generator().manual_seed(0))
+def timed(name: str, weights: Sequence[Path], steps: int | None, side: int) -> dict[str, float]:
+    before = peak()
+    system = packaged_at(side, name == PREVIEW) if name in (PREVIEW, DEFAULT) else named(weights[0], steps, side)
+    pictures = torch.randint(256, (TIMED + 1, 3, LARGE, LARGE), generator=torch.Generator().manual_seed(0))
     photos = Photos(name, pictures.byte(), [])
     noise = photos.noise(0)
     for place in range(TIMED + 1):
@@ -217,20 +250,27 @@ def timed(name: str, weights: Sequence[Path], steps: int | None) -> dict[str, fl
             start = time.perf_counter()
         system.draw(photos, range(place, place + 1), noise[place : place + 1], 1)
     seconds = (time.perf_counter() - start) / TIMED
-    return {"seconds": seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    return {"seconds": seconds, "memory": peak(), "memory_before": before}
 
 
-def sheet_of(systems: Sequence[System], seed: int) -> list[tuple[str, PictureList]]:
-    """Columns of a sheet: two squares, at both ends, of each of six free photographs."""
+def peak() -> float:
+    """Of the memory of this process, in GB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def sheet_of(systems: Sequence[System], seed: int, side: int) -> list[tuple[str, PictureList]]:
+    """Columns of a sheet: of each of six free photographs two squares that share no pixel, in opposite corners."""
     squares = []
     for path in free_photos():
         with Image.open(path) as photo:
-            for end in (0.0, 1.0):
-                square = ImageOps.fit(photo.convert("RGB"), (SHEET_SIDE, SHEET_SIDE), centering=(end, end))
+            width, height = photo.size
+            edge = min(width, height, max(width, height) // 2)
+            for box in ((0, 0, edge, edge), (width - edge, height - edge, width, height)):
+                square = photo.convert("RGB").crop(box).resize((LARGE, LARGE), Image.Resampling.LANCZOS)
                 squares.append(torch.from_numpy(np.array(square)).permute(2, 0, 1))
     photos = Photos("free photographs", torch.stack(squares), [])
     noise, every = photos.noise(seed), range(len(squares))
-    small = photos.reduced(SIDE)
+    small = photos.reduced(side)
     columns: list[tuple[str, PictureList]] = [("original", small.pictures), ("gray", small.plain_gray())]
     return columns + [(system.name, system.draw(photos, every, noise, 1)[:, 0]) for system in systems]
 

@@ -148,6 +148,8 @@ class ImageToImage(Stage, ABC):
     """Tasks whose conditions need a hole."""
     may_fill: ClassVar[frozenset[str]] = frozenset()
     """Tasks whose conditions may have one."""
+    any_side: ClassVar[bool] = False
+    """Whether pictures may have other sides than `side`."""
 
     @property
     @abstractmethod
@@ -162,6 +164,11 @@ class ImageToImage(Stage, ABC):
     @property
     def training_side(self) -> int:
         return self.side
+
+    @property
+    def varied(self) -> bool:
+        """Whether draws of one condition differ."""
+        return self.sampling is not None
 
     @abstractmethod
     def condition(self, rgb: Tensor, task: Task) -> Condition:

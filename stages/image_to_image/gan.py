@@ -75,6 +75,7 @@ class GANConfig:
 class GAN(ImageToImage):
     kind, config_class = "gan", GANConfig
     players = ("discriminator", "generator")
+    any_side = True
 
     def __init__(self, config: GANConfig | None = None):
         config = config or GANConfig()
@@ -95,6 +96,10 @@ class GAN(ImageToImage):
     @property
     def tasks(self) -> tuple[Task, ...]:
         return ("colorize",)
+
+    @property
+    def varied(self) -> bool:
+        return self.generator.random
 
     @property
     def new_parameters(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import by_name, scores
 from PIL import Image
 from standin_stages import StandInColorizer
 
+from pipeline import ColorPipeline
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.diffusion import ProcessConfig
 from stages.evaluation.coarse import streams
@@ -48,7 +50,7 @@ def networks(tmp_path) -> list[Path]:
 
 @pytest.fixture
 def no_process(monkeypatch):
-    monkeypatch.setattr(evaluate_systems, "in_its_own_process", lambda system, steps: {"seconds": 1.0, "memory": 2.0})
+    monkeypatch.setattr(evaluate_systems, "in_its_own_process", lambda *_: {"seconds": 1.0, "memory": 2.0})
 
 
 def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
@@ -83,9 +85,35 @@ def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
 def test_time_and_memory_are_of_a_process(networks, capsys):
     assert evaluate_systems.main(["--time", "palette", "--weights", str(networks[0]), "--steps", "2"]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert measured["seconds"] > 0 and 0.05 < measured["memory"] < 50
-    system = evaluate_systems.named(networks[0], 2)
-    assert evaluate_systems.in_its_own_process(system, 2)["memory"] > 0.05
+    assert measured["seconds"] > 0 and 0.05 < measured["memory_before"] <= measured["memory"] < 50
+    system = evaluate_systems.named(networks[0], 2, 64)
+    assert evaluate_systems.in_its_own_process(system, 2, 64)["memory"] > 0.05
+
+
+def test_at_128_the_cascade_stands_beside_networks_of_any_side(data, weights, networks, no_process, tmp_path, capsys):
+    asked = (*FEW, "--side", "128", "--weights", str(networks[1]))
+    rows = by_name(scores(evaluate_systems, data, tmp_path / "out", *asked))
+    photos = load_photos(data, "photos128", "validation", 4)
+    pipe = ColorPipeline.from_pretrained()
+    output = pipe([gray[0].numpy() for gray in photos.gray()], generator=0, output_type="np")
+    pictures = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in output.images])
+    expected = float(ciede2000(pictures, photos.pictures).mean())
+    assert rows["default output"]["ciede2000"] == pytest.approx(expected, abs=0.02)
+    assert rows["default output"]["parameters"] == sum(
+        one.numel() for stage in pipe.stages.values() for one in stage.parameters())  # fmt: skip
+    assert "gan" in rows and "gan, best of 2" not in rows
+    options = ["--data", str(data), "--out", str(tmp_path / "out"), *FEW, "--side", "128"]
+    assert evaluate_systems.main([*options, "--weights", str(networks[0])]) == 2
+    assert "has side 64, and no other" in capsys.readouterr().err
+
+
+def test_pix2pix_has_several_answers(data, weights, no_process, tmp_path):
+    config = Config.read(CONFIGS / "tiny" / "pix2pix.toml")
+    gan = kind_of(config.family, config.kind)[1](replace(config.network, side=64))
+    gan.trained = {"config": "pix2pix"}
+    gan.save_pretrained(tmp_path / "pix2pix")
+    rows = by_name(scores(evaluate_systems, data, tmp_path / "out", *FEW, "--weights", str(tmp_path / "pix2pix")))
+    assert rows["pix2pix, best of 2"]["diversity"] > 0
 
 
 def test_what_can_not_be_compared(data, weights, networks, no_process, tmp_path, capsys):
