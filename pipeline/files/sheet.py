@@ -42,7 +42,8 @@ _HEAD = f"""<!doctype html>
          font: 15px/1.45 system-ui, sans-serif; }}
   h1 {{ margin: 0; font-size: 1.35rem; font-weight: 600; }}
   header p {{ margin: .25rem 0 2rem; color: var(--quiet); }}
-  main {{ display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }}
+  main {{ display: grid; gap: 1.5rem; align-items: start;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }}
   figure {{ margin: 0; padding: .75rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }}
   .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; align-items: start; }}
   img {{ display: block; width: 100%; height: auto; border-radius: .3rem; }}
