@@ -138,15 +138,16 @@ def test_the_posterior_is_that_of_diffusers():
         torch.testing.assert_close(vp_from_ve(got, sigmas[1]).float(), expected, rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("predicts", ["epsilon", "v"])
 @pytest.mark.parametrize("norm, best", [("l2", 0.2), ("l1", 1.0)])
-def test_what_minimizes_the_loss(norm, best, monkeypatch):
+def test_what_minimizes_the_loss(norm, best, predicts, monkeypatch):
     """Clean values 1 (3 of 5) and -1 (2 of 5), where the noisy picture tells nothing: the mean, or the median."""
     clean = torch.tensor([1.0, 1, 1, -1, -1]).repeat(2000).view(-1, 1)
     monkeypatch.setattr(LinearSchedule, "draw_gammas", lambda self, count, root: torch.full((count,), 0.5).double())
     losses = {}
     for guess in (-1.0, -0.4, 0.0, 0.2, 0.4, 1.0):
         answer = lambda x, sigma, guess=guess: torch.full_like(x, guess)  # noqa: E731
-        losses[guess] = float(process_loss(answer, clean, ProcessConfig(norm=norm)))
+        losses[guess] = float(process_loss(answer, clean, ProcessConfig(norm=norm, predicts=predicts)))
     assert min(losses, key=losses.__getitem__) == best
 
 

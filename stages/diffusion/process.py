@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stages.diffusion.denoiser import clamped
+from stages.diffusion.denoiser import Prediction, VPDenoiser, clamped
 from stages.diffusion.losses import PREDICTED, diffusion_loss, l1, l2
 from stages.diffusion.noise import LinearSchedule, gamma_from_sigma, karras_sigmas, rows_like, sigma_from_gamma
 from stages.diffusion.samplers import SAMPLERS, Callback, Correct, Denoise, Noise, Sampler, sample_ancestral
@@ -33,7 +33,9 @@ LOWEST_SIGMA = 0.005  # above 0, for samplers without noise: less than a level o
 class ProcessConfig:
     """training, sampling: schedules of linear betas; those of Palette
     root: levels of training uniform in sqrt(gamma) between two of the schedule (WaveGrad, GPIC), else in gamma
-    norm: of the error of epsilon, "l2" (the answer is a mean) or "l1" (a median)
+    predicts: what the network answers with, and whose error is learned: "epsilon" (all of these papers), or "v", which
+        says the color of a picture that is all noise, where epsilon must be right to a thousandth to say it
+    norm: of that error, "l2" (the answer is a mean) or "l1" (a median)
     told: what the network is told of the level: "gamma" (Palette), its "root" (WaveGrad, SR3), or the "timestep" of the
         training schedule, for weights trained elsewhere (DDPM, ADM)
     sampler: "algorithm2" (Palette's: variance 1 - alpha, nothing clamped), "posterior" (DDPM's posterior, with clean
@@ -44,6 +46,7 @@ class ProcessConfig:
     training: LinearSchedule = field(default=PALETTE_TRAINING)
     sampling: LinearSchedule = field(default=PALETTE_SAMPLING)
     root: bool = False
+    predicts: str = "epsilon"
     norm: str = "l2"
     told: str = "gamma"
     sampler: str = "dpmpp_2m"
@@ -51,15 +54,19 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("norm", self.norm, get_args(Norm)), ("told", self.told, get_args(Told)),
-            ("sampler", self.sampler, SAMPLER_NAMES),
+            ("predicts", self.predicts, get_args(Prediction)), ("norm", self.norm, get_args(Norm)),
+            ("told", self.told, get_args(Told)), ("sampler", self.sampler, SAMPLER_NAMES),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         self.sigmas()
 
+    def denoiser(self, network: nn.Module) -> VPDenoiser:
+        """Of a network that was trained by this process."""
+        return VPDenoiser(network, cast(Prediction, self.predicts), self.level)
+
     def level(self, sigma: Tensor) -> Tensor:
-        """What the network is told of noise levels, for `VPDenoiser`."""
+        """What the network is told of noise levels."""
         if self.told == "timestep":
             return self.training.timestep(sigma)
         gamma = gamma_from_sigma(sigma)
@@ -81,7 +88,7 @@ def process_loss(
     share: Tensor | None = None,
     **conditions: object,
 ) -> Tensor:
-    """Mean error of epsilon, to the power of the norm, at levels drawn from the training schedule.
+    """Mean error of what is predicted, to the power of the norm, at levels drawn from the training schedule.
 
     denoiser: (noisy, sigma, **conditions) -> clean estimate; clean: (B, ...) in [-1, 1]
     share: (B,), of each picture that is learned, where the clean estimate is right elsewhere: errors are then means
@@ -93,7 +100,8 @@ def process_loss(
     sigma = sigma_from_gamma(config.training.draw_gammas(len(clean), root=config.root)).to(clean.device, clean.dtype)
     norm, power = (l1, 1) if config.norm == "l1" else (l2, 2)
     importance = None if share is None else rows_like(share.clamp_min(1e-6) ** (-1 / power), clean)
-    return diffusion_loss(denoiser, clean, sigma, PREDICTED["epsilon"], norm, None, importance, **conditions)
+    weight = PREDICTED[cast(Prediction, config.predicts)]
+    return diffusion_loss(denoiser, clean, sigma, weight, norm, None, importance, **conditions)
 
 
 def draw(

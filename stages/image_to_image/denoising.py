@@ -1,5 +1,5 @@
 """What palette, unconditional and gpic share: a U-Net that sees noisy squares, is told the level, and answers with the
-noise.
+noise, or with what else `ProcessConfig.predicts` says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class DenoisingImageToImage(ImageToImage):
         super().__init__(config)
         if config.side % config.unet.factor:
             raise ValueError(f"side must be a multiple of {config.unet.factor} for this U-Net; got {config.side}")
-        self.denoiser = VPDenoiser(UNet(config.unet, inputs=inputs, outputs=3), "epsilon", config.process.level)
+        unet = UNet(config.unet, inputs=inputs, outputs=3)
+        self.denoiser: VPDenoiser = config.process.denoiser(unet)
 
     @property
     def network(self) -> UNet:

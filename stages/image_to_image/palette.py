@@ -75,7 +75,7 @@ class Palette(DenoisingImageToImage):
         return Condition(rgb, holes.to(rgb.device))
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Mean error of the noise, in holes alone where there are any: rgb (B, 3, S, S) in [0, 1] -> scalar."""
+        """Mean error of what is predicted, in holes alone where there are any: rgb (B, 3, S, S) in [0, 1] -> scalar."""
         self.check_rgb(rgb)
         shown, hole = torch.empty_like(rgb), torch.ones_like(rgb[:, :1], dtype=torch.bool)
         chosen = torch.randint(len(self.tasks), (len(rgb),)).to(rgb.device)

@@ -53,7 +53,7 @@ class Unconditional(DenoisingImageToImage):
         return Condition(gray_from_rgb(rgb).expand(-1, 3, -1, -1) if task == "colorize" else rgb)
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Mean error of the noise: rgb (B, 3, S, S) in [0, 1] -> scalar."""
+        """Mean error of what is predicted: rgb (B, 3, S, S) in [0, 1] -> scalar."""
         self.check_rgb(rgb)
         return process_loss(self.denoiser, 2 * rgb - 1, self.config.process)
 

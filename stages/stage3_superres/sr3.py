@@ -23,7 +23,6 @@ from torch import Tensor
 from stages.color.resample import resize
 from stages.color.spaces import chroma_from_rgb, gray_from_rgb, merge
 from stages.corruptions.film import blurred
-from stages.diffusion.denoiser import VPDenoiser
 from stages.diffusion.noise import draw_noise
 from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.faces import Generators, StepCallback, SuperResolver
@@ -57,7 +56,7 @@ class SR3SuperResolver(SuperResolver):
         config = config or SR3SuperResolverConfig()
         super().__init__(config)
         unet = UNet(config.unet, inputs=7 if config.gray else 6, outputs=3)
-        self.denoiser = VPDenoiser(unet, "epsilon", config.process.level)
+        self.denoiser = config.process.denoiser(unet)
 
     @property
     def network(self) -> UNet:
