@@ -300,10 +300,8 @@ def systems() -> str:
     """All systems beside each other; empty cells are of those with one answer, and of pictures that nobody colored."""
     if not (DOCS / "results" / "systems.json").exists():
         return "No figures are stored yet: not all of the configs have been trained to their end."
-    rows, body, best = stored("systems")["rows"], [], {}
-    for row in rows:
-        if ", best of " in row["name"]:
-            best[row["name"].partition(", best of ")[0]] = row
+    rows, body = stored("systems")["rows"], []
+    best = {row["name"].partition(", best of ")[0]: row for row in rows if ", best of " in row["name"]}
     for row in (row for row in rows if ", best of " not in row["name"]):
         more, used = best.get(row["name"], {"name": ""}), "parameters" in row
         body.append([

@@ -12,6 +12,7 @@ is no guidance; its rows are what the others are compared with. Kind `diffusion`
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument("--weaker", type=Path, metavar="FOLDER", help="other weights (default: no condition)")
     options.add_argument("--guidance", type=float, nargs="+", default=[1.25, 1.5, 2.0], metavar="W")
-    options.add_argument("--interval", type=float, nargs=2, default=[0.0, 1e9], metavar=("LOW", "HIGH"),
+    options.add_argument("--interval", type=float, nargs=2, default=[0.0, math.inf], metavar=("LOW", "HIGH"),
                          help="noise levels with guidance (default: all)")  # fmt: skip
     options.add_argument("--pool", type=positive, metavar="N", help="default: the weights' own")
     options.add_argument("--steps", type=positive, default=20, metavar="N", help="default: %(default)s")

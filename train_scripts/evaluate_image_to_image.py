@@ -148,10 +148,9 @@ def ways(
     if network.sampling is None:  # a regression, or a gan: nothing is sampled in steps
         yield name, TranslateOptions()
         return
-    corrector = None
-    if args.corrector_steps is not None or args.corrector_snr is not None:
-        steps, snr = args.corrector_steps, args.corrector_snr
-        corrector = Corrector(1 if steps is None else steps, 0.16 if snr is None else snr)
+    asked = {"steps": args.corrector_steps, "snr": args.corrector_snr}
+    given = {name: value for name, value in asked.items() if value is not None}
+    corrector = Corrector(**given) if given else None
     options = TranslateOptions(args.steps, args.sampler, corrector)
     if task != "variation":
         yield name, options

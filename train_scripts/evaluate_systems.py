@@ -199,13 +199,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.time:
         print(json.dumps(timed(args.time, args.weights, args.steps, args.side)))
         return {}
+    if SETS[args.set].side < args.side:
+        raise EvaluationError(f"--side {args.side} is more than the {SETS[args.set].side} of {args.set}")
     systems = [packaged_at(args.side, True), packaged_at(args.side, False),
                *(named(folder, args.steps, args.side) for folder in args.weights)]  # fmt: skip
     if len({system.name for system in systems}) < len(systems):
         raise EvaluationError(f"two of the --weights have one name: {[system.name for system in systems]}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
-    if SETS[args.set].side < args.side:
-        raise EvaluationError(f"--side {args.side} is more than the {SETS[args.set].side} of {args.set}")
     report = Report(args, photos.reduced(args.side))
     noise, best_photos = photos.noise(args.seed), min(args.best_photos, len(photos))
     for system in systems:

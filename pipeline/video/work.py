@@ -31,7 +31,7 @@ from pipeline.video.coloring import Draw, Start
 
 __all__ = ["Work", "work_folder"]
 
-FINISHED = "finished.json"
+_FINISHED = "finished.json"
 _SEGMENT = re.compile(r"(\d{9})-(\d{9})\.\w+")
 
 
@@ -67,11 +67,11 @@ class Work:
         if key is None:
             shutil.rmtree(self.folder)
             return
-        self.write(FINISHED, key)
-        self._clear({FINISHED})
+        self.write(_FINISHED, key)
+        self._clear({_FINISHED})
 
     def is_finished(self, key: dict[str, Any]) -> bool:
-        return self.read(FINISHED) == key
+        return self.read(_FINISHED) == key
 
     def read(self, name: str) -> Any:
         """What `write` has left under this name; None where there is nothing."""

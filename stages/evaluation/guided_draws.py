@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ __all__ = ["guided_draws"]
 
 def guided_draws(
     stage: DiffusionColorizer, encoding: DiffusionEncoding, count: int, steps: int, weight: float,
-    weaker: tuple[DiffusionColorizer, DiffusionEncoding] | None = None, interval: tuple[float, float] = (0.0, 1e9),
+    weaker: tuple[DiffusionColorizer, DiffusionEncoding] | None = None, interval: tuple[float, float] = (0.0, math.inf),
     generator: Generators = None,
 ) -> Draws:  # fmt: skip
     """`count` draws per photograph by DPM-Solver++, with the temperature and the chroma gain of the stage.
@@ -26,13 +28,13 @@ def guided_draws(
     weaker: a stage and what it has made of the same photographs (autoguidance); None: the stage itself without its
         features, as it has seen a `condition_dropout` of its pictures
     """
-    other, seen = (stage, None) if weaker is None else weaker
-    told = torch.zeros_like(encoding.told) if seen is None else seen.told
-    mean = encoding.hinted if seen is None else seen.hinted
-    maps, weak_maps = (
-        [one.repeat_interleave(count, 0) for one in network.network.prepare(features)]
-        for network, features in ((stage, encoding.told), (other, told))
-    )
+    if weaker is None:
+        other, mean = stage, encoding.hinted
+        weaker_maps = stage.network.prepare(torch.zeros_like(encoding.told))
+    else:
+        other, seen = weaker
+        mean, weaker_maps = seen.hinted, seen.maps
+    maps, weak_maps = ([one.repeat_interleave(count, 0) for one in some] for some in (encoding.maps, weaker_maps))
     # Each diffuses what its own preview leaves open: the weaker one is asked in its own terms.
     apart = (encoding.hinted - mean).repeat_interleave(count, 0)
 

@@ -196,7 +196,9 @@ def video_rounds(count: int, seed: int = 0, stops: int = 3) -> tuple[list[str], 
                 wrong.append(f"the last run: exit {child.returncode}: {said}")
             wrong += [f"left {path.name}" for path in Path(place).iterdir() if path not in (*inputs, *wholes, out)]
             findings += [f"round {number}: {fault}" for fault in wrong]
-            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+            if out.is_dir():
+                shutil.rmtree(out)
+            out.unlink(missing_ok=True)
     return findings, hits
 
 
