@@ -298,9 +298,17 @@ def image_to_image() -> str:
 
 def systems() -> str:
     """All systems beside each other; empty cells are of those with one answer, and of pictures that nobody colored."""
-    if not (DOCS / "results" / "systems.json").exists():
+    return compared("systems")
+
+
+def systems_128() -> str:
+    return compared("systems_128")
+
+
+def compared(name: str) -> str:
+    if not (DOCS / "results" / f"{name}.json").exists():
         return "No figures are stored yet: not all of the configs have been trained to their end."
-    rows, body = stored("systems")["rows"], []
+    rows, body = stored(name)["rows"], []
     best = {row["name"].partition(", best of ")[0]: row for row in rows if ", best of " in row["name"]}
     for row in (row for row in rows if ", best of " not in row["name"]):
         more, used = best.get(row["name"], {"name": ""}), "parameters" in row
@@ -312,7 +320,7 @@ def systems() -> str:
         ])  # fmt: skip
     head = ["system", "squeezenet_kid [95 %]", "squeezenet_distance", "CIEDE2000", "colorfulness ratio",
             "best of 4, CIEDE2000", "diversity", "parameters", "seconds", "GB"]  # fmt: skip
-    return lines(head, body) + "\n\n" + source("systems")
+    return lines(head, body) + "\n\n" + source(name)
 
 
 def places() -> str:
@@ -427,7 +435,7 @@ TABLES = {
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image,
-    "systems": systems, "video": video, "hints": hints,
+    "systems": systems, "systems_128": systems_128, "video": video, "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "mix": mix,
 }  # fmt: skip
 
