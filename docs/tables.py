@@ -316,10 +316,12 @@ def compared(name: str) -> str:
             row["name"], figure(row, "squeezenet_kid", 0, True), figure(row, "squeezenet_distance"),
             figure(row, "ciede2000"), figure(row, "colorfulness_ratio"), figure(more, "ciede2000"),
             figure(more, "diversity"),
-            *((f"{row['parameters'] / 1e6:.1f} M", f"{row['seconds']:.2f}", f"{row['memory']:.2f}") if used else "---"),
+            f"{seen:,}".replace(",", " ") if (seen := row.get("pictures_seen")) else "",
+            *((f"{row['parameters'] / 1e6:.1f} M", f"{row['seconds']:.2f}", f"{row['memory']:.2f}")
+              if used else [""] * 3),
         ])  # fmt: skip
     head = ["system", "squeezenet_kid [95 %]", "squeezenet_distance", "CIEDE2000", "colorfulness ratio",
-            "best of 4, CIEDE2000", "diversity", "parameters", "seconds", "GB"]  # fmt: skip
+            "best of 4, CIEDE2000", "diversity", "pictures seen", "parameters", "seconds", "GB"]  # fmt: skip
     return lines(head, body) + "\n\n" + source(name)
 
 

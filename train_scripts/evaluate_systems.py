@@ -10,9 +10,12 @@ network that is sampled in steps, by DPM-Solver++ where it is of the family imag
 All color at 64x64. With `--side 128` those stand in the table that color there: networks for which any side will do,
 and in place of the packaged stage 1 all of the packaged cascade.
 
-`parameters` are those of use: of a gan its generator's. `seconds` and `memory` are of a process of its own that colors
-eight pictures one by one, after another: seconds for one, and the process's peak, in GB; `memory_before` is what it
-took before there was a network.
+`parameters` are those of use: of a gan its generator's. `pictures_seen` are those of the training that the weights
+tell of; the packaged ones, which have had several, have none.
+`seconds` and `memory` are of processes of their own that color eight pictures one by one, after another, before
+anything is scored: three for each system, in rounds over all of them. `seconds` is the fewest for one picture,
+`memory` the highest peak of a process in GB, `memory_before` what it took before there was a network. `load` is what
+else the machine did before the first: a figure near 0 is of an idle machine.
 
 `--free FILE` also writes a sheet: two squares of each of six freely licensed photographs by every system, one draw.
 """
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -38,6 +41,7 @@ from tqdm import tqdm
 
 from pipeline import ColorPipeline
 from pipeline.demo import free_photos
+from pipeline.folder import DEFAULT_WEIGHTS
 from stages.checkpoint import read_description
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.evaluation.coarse import central, forms, streams, view_of
@@ -58,7 +62,7 @@ from stages.seeds import NoiseSource
 from stages.stage import Stage
 from train_scripts.weights import coarse_colorizer, stage_weights
 
-SIDE, LARGE, BATCH, TIMED = 64, 128, 16, 8
+SIDE, LARGE, BATCH, TIMED, ROUNDS = 64, 128, 16, 8, 3
 SAMPLER = "dpmpp_2m"
 DEFAULT = "default output"
 
@@ -67,13 +71,14 @@ DEFAULT = "default output"
 class System:
     """draw: photographs, which of them, their noise, K -> uint8 (B, K, 3, S, S); single: it has one answer
 
-    sampling: the steps and the sampler that are used; None: it is not sampled in steps
+    folders: of its weights, by stage; sampling: the steps and the sampler that are used, and the pool that one is
+    chosen of; None: it is not sampled in steps
     """
 
     name: str
     draw: Callable[[Photos, range, Sequence[NoiseSource], int], Tensor]
     parameters: int
-    folder: Path
+    folders: dict[str, Path]
     sampling: dict[str, Any] | None
     single: bool = False
 
@@ -103,14 +108,14 @@ def of_stage1(name: str, folder: Path, stage: CoarseColorizer[Any], steps: int |
         draws = stage.sample(encoding, count, options, streams(noise, count))
         return picture_from_rgb(next(iter(forms(encoding.gray64, draws, None).values())))
 
-    return System(name, draw, parameters(stage), folder, sampled(stage, steps))
+    return System(name, draw, parameters(stage), {"stage1": folder}, sampled(stage, steps))
 
 
 def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None, side: int) -> System:
-    if "colorize" not in network.tasks or network.side != SIDE or not (network.any_side or side == SIDE):
+    if "colorize" not in network.tasks or not (network.any_side or network.side == side):
         raise EvaluationError(
-            f"{folder}: networks of {SIDE}x{SIDE} that color at {side}x{side} are compared; this one has side "
-            f"{network.side}{', and no other' * (not network.any_side)}, and the tasks {', '.join(network.tasks)}"
+            f"{folder}: networks that color at {side}x{side} are compared; this one has side {network.side}"
+            f"{', and no other' * (not network.any_side)}, and the tasks {', '.join(network.tasks)}"
         )
     options = TranslateOptions(steps, SAMPLER) if network.sampling else TranslateOptions()
 
@@ -122,7 +127,7 @@ def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None
 
     sampling = sampled(network, steps)
     sampling = sampling and sampling | {"sampler": SAMPLER}
-    return System(name, draw, parameters(network), folder, sampling, not network.varied)
+    return System(name, draw, parameters(network), {"network": folder}, sampling, not network.varied)
 
 
 def packaged(preview: bool) -> System:
@@ -141,14 +146,14 @@ def packaged(preview: bool) -> System:
             return pictures
         return pictures[torch.arange(len(part)), central(encoding.gray64, draws.coarse64, pool)][:, None]
 
-    sampling = None if preview else sampled(stage, None)
-    return System(PREVIEW if preview else DEFAULT, draw, parameters(stage), folder, sampling, single=preview)
+    name, folders = PREVIEW if preview else DEFAULT, {"stage1": folder}
+    return System(name, draw, parameters(stage), folders, None if preview else pooled(stage), single=preview)
 
 
 def cascade(preview: bool) -> System:
     """All of the packaged pipeline, at the size of the photograph."""
-    folder = stage_weights(None, "coarse")
     pipe = ColorPipeline.from_pretrained()
+    folders = {name: DEFAULT_WEIGHTS / name for name in pipe.stages}
 
     def draw(photos: Photos, part: range, noise: Sequence[NoiseSource], count: int) -> Tensor:
         gray = [one[0].numpy() for one in photos.part(part.start, part.stop).gray()]
@@ -157,13 +162,16 @@ def cascade(preview: bool) -> System:
         pictures = torch.from_numpy(np.stack([np.asarray(image) for image in output.images]))
         return pictures.permute(0, 3, 1, 2).unflatten(0, (len(part), count))
 
-    sampling = None if preview else sampled(pipe.coarse, None)
-    total = sum(parameters(stage) for stage in pipe.stages.values())
-    return System(PREVIEW if preview else DEFAULT, draw, total, folder, sampling, single=preview)
+    total, name = sum(parameters(stage) for stage in pipe.stages.values()), PREVIEW if preview else DEFAULT
+    return System(name, draw, total, folders, None if preview else pooled(pipe.coarse), single=preview)
 
 
 def sampled(stage: Stage, steps: int | None) -> dict[str, Any] | None:
     return stage.sampling and {"sampler": stage.sampling["sampler"], "steps": steps or stage.sampling["steps"]}
+
+
+def pooled(stage: CoarseColorizer[Any]) -> dict[str, Any]:
+    return (sampled(stage, None) or {}) | {"pool": stage.pool}
 
 
 def parameters(stage: Stage) -> int:
@@ -207,9 +215,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise EvaluationError(f"two of the --weights have one name: {[system.name for system in systems]}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     report = Report(args, photos.reduced(args.side))
+    if args.free:
+        if not free_photos():
+            raise EvaluationError("--free: there are no free photographs here; pip install 'trichrome[demo]'")
+        args.free.parent.mkdir(parents=True, exist_ok=True)
+    report.record |= {"load": os.getloadavg()[0], "pool": {}}
+    costs = costs_of(systems, args.steps, args.side)
     noise, best_photos = photos.noise(args.seed), min(args.best_photos, len(photos))
     for system in systems:
-        report.record["weights"][system.name] = weights_of(system.folder)
+        weights = {stage: weights_of(folder) for stage, folder in system.folders.items()}
+        report.record["weights"][system.name] = weights
         for key, value in (system.sampling or {}).items():
             report.record[key][system.name] = value
         first: list[Tensor] = []
@@ -220,19 +235,40 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             if part.start < best_photos and not system.single:
                 best.append(system.draw(photos, part, some, args.candidates)[: best_photos - part.start])
         report.add(system.name, torch.cat(first), sheet=system.name)
-        report.rows[-1] |= {"parameters": system.parameters, **in_its_own_process(system, args.steps, args.side)}
+        seen = {} if system.name in (PREVIEW, DEFAULT) else {"pictures_seen": seen_by(weights)}
+        report.rows[-1] |= {"parameters": system.parameters, **seen, **costs[system.name]}
         if best:
             report.add_candidates(f"{system.name}, best of {args.candidates}", torch.cat(best), sheet=False)
+    results = report.finish()
     if args.free:
         save_sheet(args.free, sheet_of(systems, args.seed, args.side))
-    return report.finish()
+    return results
+
+
+def seen_by(weights: dict[str, dict[str, Any]]) -> int | None:
+    """Pictures of the training of one network."""
+    (one,) = weights.values()
+    return (one["trained"] or {}).get("pictures")
+
+
+# Costs ---------------------------------------------------------------------------------------------
+
+
+def costs_of(systems: Sequence[System], steps: int | None, side: int) -> dict[str, dict[str, float]]:
+    """`seconds`, `memory` and `memory_before` of each system, see above."""
+    rounds = [{system.name: in_its_own_process(system, steps, side) for system in systems}
+              for _ in tqdm(range(ROUNDS), desc="seconds and memory", unit="round")]  # fmt: skip
+    best = {"seconds": min, "memory": max, "memory_before": max}
+    return {system.name: {key: choose(one[system.name][key] for one in rounds) for key, choose in best.items()}
+            for system in systems}  # fmt: skip
 
 
 def in_its_own_process(system: System, steps: int | None, side: int) -> dict[str, float]:
-    """`seconds` for one picture and `memory`, the peak in GB, of a process that does nothing else."""
+    """What `--time` says in a process that does nothing else."""
     command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name, "--side", str(side)]
     if system.name not in (PREVIEW, DEFAULT):
-        command += ["--weights", str(system.folder.resolve()), *(["--steps", str(steps)] if steps else [])]
+        (folder,) = system.folders.values()
+        command += ["--weights", str(folder.resolve()), *(["--steps", str(steps)] if steps else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise EvaluationError(f"{system.name} could not be timed in a process of its own: {done.stderr[-300:]}")
@@ -240,7 +276,7 @@ def in_its_own_process(system: System, steps: int | None, side: int) -> dict[str
 
 
 def timed(name: str, weights: Sequence[Path], steps: int | None, side: int) -> dict[str, float]:
-    before = peak()
+    before = peak_memory()
     system = packaged_at(side, name == PREVIEW) if name in (PREVIEW, DEFAULT) else named(weights[0], steps, side)
     pictures = torch.randint(256, (TIMED + 1, 3, LARGE, LARGE), generator=torch.Generator().manual_seed(0))
     photos = Photos(name, pictures.byte(), [])
@@ -250,12 +286,13 @@ def timed(name: str, weights: Sequence[Path], steps: int | None, side: int) -> d
             start = time.perf_counter()
         system.draw(photos, range(place, place + 1), noise[place : place + 1], 1)
     seconds = (time.perf_counter() - start) / TIMED
-    return {"seconds": seconds, "memory": peak(), "memory_before": before}
+    return {"seconds": seconds, "memory": peak_memory(), "memory_before": before}
 
 
-def peak() -> float:
-    """Of the memory of this process, in GB (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in GB. getrusage would begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def sheet_of(systems: Sequence[System], seed: int, side: int) -> list[tuple[str, PictureList]]:

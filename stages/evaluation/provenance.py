@@ -12,14 +12,14 @@ from stages.provenance import ROOT
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
-    """Where weights came from, their hash and settings, and whether they are averaged (EMA; None: not known)."""
+    """Where weights came from, their hash and settings, and what they tell of their training (None: nothing)."""
     description = read_description(folder)
-    averaged = (description.get("trained") or {}).get("ema")
+    trained = description.get("trained")
     absolute = folder.resolve()
     shown = absolute.relative_to(ROOT) if absolute.is_relative_to(ROOT) else folder
     return {
         "folder": str(shown), "kind": description["kind"], "sha256": sha256_of(folder / "model.safetensors"),
-        "ema": averaged, "config": description["config"],
+        "ema": (trained or {}).get("ema"), "trained": trained, "config": description["config"],
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,15 @@ def networks(tmp_path) -> list[Path]:
         with torch.no_grad():
             for one in stage.parameters():
                 one.add_(0.1 * torch.randn_like(one))
-        stage.trained = {"config": name}
+        stage.trained = {"config": name, "pictures": 7}
         stage.save_pretrained(tmp_path / name)
     return [tmp_path / "palette", tmp_path / "gan"]
 
 
 @pytest.fixture
 def no_process(monkeypatch):
-    monkeypatch.setattr(evaluate_systems, "in_its_own_process", lambda *_: {"seconds": 1.0, "memory": 2.0})
+    costs = {"seconds": 1.0, "memory": 2.0, "memory_before": 1.0}
+    monkeypatch.setattr(evaluate_systems, "in_its_own_process", lambda *_: costs)
 
 
 def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
@@ -76,18 +78,39 @@ def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
     assert rows["gan"]["parameters"] == sum(one.numel() for one in generator.generator.parameters())
     assert rows["palette"]["parameters"] == sum(one.numel() for one in network.parameters())
     assert rows["gan"]["seconds"] == 1.0 and "gan" not in results["steps"]
+    assert rows["gan"]["pictures_seen"] == 7 and "pictures_seen" not in rows["default output"]
+    assert results["pool"].keys() == {"default output"} and set(results["weights"]["gan"]) == {"network"}
     assert results["steps"]["palette"] == 3 and results["sampler"]["palette"] == "dpmpp_2m"
     assert "one-pass preview" not in results["steps"]
-    with Image.open(tmp_path / "free.png") as sheet:
-        assert sheet.width > sheet.height / 4
+    with Image.open(tmp_path / "free.png") as sheet:  # twelve rows of six columns
+        assert sheet.height > 12 * 64 and sheet.width > 6 * 64
 
 
 def test_time_and_memory_are_of_a_process(networks, capsys):
     assert evaluate_systems.main(["--time", "palette", "--weights", str(networks[0]), "--steps", "2"]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert measured["seconds"] > 0 and 0.05 < measured["memory_before"] <= measured["memory"] < 50
-    system = evaluate_systems.named(networks[0], 2, 64)
-    assert evaluate_systems.in_its_own_process(system, 2, 64)["memory"] > 0.05
+    ballast = torch.ones(300_000_000)  # 1.2 GB here, which are not the system's
+    measured = evaluate_systems.in_its_own_process(evaluate_systems.named(networks[0], 2, 64), 2, 64)
+    assert 0.05 < measured["memory_before"] < evaluate_systems.peak_memory() - 1
+    assert len(ballast) and measured["memory"] < evaluate_systems.peak_memory()
+
+
+def test_costs_are_the_fewest_seconds_and_the_highest_peaks_of_three_rounds(monkeypatch):
+    figures = iter([3.0, 9.0, 1.0, 8.0, 2.0, 7.0])
+    monkeypatch.setattr(evaluate_systems, "in_its_own_process",
+                        lambda *_: dict.fromkeys(("seconds", "memory", "memory_before"), next(figures)))  # fmt: skip
+    systems: Any = [SimpleNamespace(name=name) for name in ("first", "second")]
+    costs = evaluate_systems.costs_of(systems, None, 64)
+    assert costs == {"first": {"seconds": 1.0, "memory": 3.0, "memory_before": 3.0},
+                     "second": {"seconds": 7.0, "memory": 9.0, "memory_before": 9.0}}  # fmt: skip
+
+
+def test_a_sheet_that_can_not_be_made_is_said_before_anything_is_scored(data, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_systems, "free_photos", list)
+    options = ["--data", str(data), "--out", str(tmp_path / "out"), *FEW, "--free", str(tmp_path / "free.png")]
+    assert evaluate_systems.main(options) == 2
+    assert "there are no free photographs" in capsys.readouterr().err
 
 
 def test_at_128_the_cascade_stands_beside_networks_of_any_side(data, weights, networks, no_process, tmp_path, capsys):
