@@ -61,6 +61,11 @@ class Stage(nn.Module):
         return 0
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether `forward` must be given the label of every picture."""
+        return False
+
+    @property
     def frozen_parameters(self) -> tuple[str, ...]:
         """Beginnings of the names of parameters that training leaves as they were loaded: none, for most."""
         return ()

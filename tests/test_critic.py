@@ -104,6 +104,23 @@ def test_it_learns_to_tell_pictures_from_draws(learned):
     assert bool((better > worse).all())
 
 
+def test_pictures_without_labels_are_refused(tmp_path, capsys):
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    text = (ROOT / "configs/tiny/critic.toml").read_text().replace('name = "draws64"', "")
+    text = text.replace("holdout = 8", "holdout = 4")
+    (tmp_path / "critic.toml").write_text(text)
+    options = ["--config", str(tmp_path / "critic.toml"), "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert launch.main("critic", "critic", script.report, options) == 1
+    assert "the family critic learns from labels, and 12 of 12 pictures have none" in capsys.readouterr().err
+
+
+def test_a_report_of_photographs_alone_has_no_pairs():
+    values, _ = script.report(critic().eval(), picture(64, 4), torch.ones(4, dtype=torch.int64))
+    assert values == {}
+
+
 def test_it_ranks_in_the_call_and_in_the_command(learned, tmp_path, monkeypatch, capsys):
     judge = load_stage(learned)
     assert isinstance(judge, PatchCritic)

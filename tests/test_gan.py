@@ -89,6 +89,22 @@ def test_any_size_keeps_its_luma(space):
         stage.sample(Condition(source), "colorize", options=TranslateOptions(steps=2))
 
 
+@pytest.mark.parametrize("changes, lacking", [
+    ({"unet": GANUNetConfig((8, 8, 8), attention=())}, [7, 0, 6, 7]),
+    ({"unet": GANUNetConfig(), "pix2pixhd": Pix2PixHDConfig(8, 2, 1)}, [7, 0, 2, 3]),
+    ({"unet": GANUNetConfig(), "pix2pixhd": Pix2PixHDConfig(8, 1, 1, enhancers=1), "side": 8}, [7, 0, 2, 3]),
+])  # fmt: skip
+def test_pictures_of_any_size(changes, lacking):
+    """One pixel, a fitting side, and sides that lack some to the generator's own."""
+    stage = gan(**changes).eval()
+    assert [stage._lacking(side) for side in (1, 8, 10, 17)] == lacking
+    for height, width in ((1, 1), (10, 12), (1, 40)):
+        source = torch.rand(1, 1, height, width).expand(-1, 3, -1, -1)
+        draws = stage.sample(Condition(source), "colorize")
+        assert draws.shape == (1, 1, 3, height, width)
+        torch.testing.assert_close(gray_from_rgb(draws)[0], source[:, :1], atol=1e-5, rtol=0)
+
+
 def test_dropout_makes_draws_that_belong_to_their_generators():
     unet = GANUNetConfig((8, 8, 8), "transposed", "batch", False, 2, ())
     stage = gan(unet=unet).eval()
@@ -144,6 +160,7 @@ def test_a_missing_content_network_stops_the_training():
     ({"matching": "sum"}, "matching must be one of layers, concatenated"),
     ({"l1_weight": -1.0}, "must not be negative"), ({"content_weight": 1.0}, "need each other"),
     ({"pix2pixhd": Pix2PixHDConfig()}, "leave out one of them"), ({"side": 18}, "side must be a multiple of 4"),
+    ({"unet": GANUNetConfig(), "pix2pixhd": Pix2PixHDConfig(8, 4, 1)}, "multiple of 16 .* and at least 32; got 16"),
 ])  # fmt: skip
 def test_configs_that_make_no_sense(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -181,6 +181,8 @@ def test_settings_that_make_no_sense(options, message, tmp_path):
 
 
 def test_a_rate_for_a_player_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="discriminator_learning_rate must not be negative; got -0.1"):
+        train_gan(tmp_path, discriminator_learning_rate=-0.1)
     with pytest.raises(CheckpointError, match="kind 'three' has no discriminator: leave out"):
         config = config_of(ThreeConfig(), discriminator_learning_rate=1e-3)
         train(config, Three(), toy_pictures(), tmp_path, toy_report, command="test")

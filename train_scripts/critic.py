@@ -27,7 +27,9 @@ def report(stage: Stage, rgb: Tensor, labels: Tensor) -> tuple[dict[str, float],
     real, drawn = labels == 1, labels == 0
     higher = (scores[real][:, None] > scores[drawn]).float()
     same = (gray[real][:, None] - gray[drawn]).abs().amax((-3, -2, -1)) < 1 / 128  # the draws' luma is rounded
-    values = {"pairs_right": higher.mean().item()}
+    values = {}
+    if higher.numel():
+        values["pairs_right"] = higher.mean().item()
     if bool(same.any()):
         values["pairs_right_same_gray"] = higher[same].mean().item()
     rows = [part[scores[which].argsort()] for which, part in ((real, rgb[real]), (drawn, rgb[drawn])) if len(part)]

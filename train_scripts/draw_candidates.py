@@ -1,6 +1,6 @@
 """Draws of stage 1 for training photographs, as a set that a critic learns from.
 
-    python train_scripts/draw_candidates.py --photos 8000 --out runs/draws
+    python train_scripts/draw_candidates.py --photos 20000 --out runs/draws
 
 Writes OUT/draws64/train-00000-of-00001.parquet: for each photograph itself at 64x64, label 1, and then a draw, label 0,
 as often as --draws says. A draw is a picture with the photograph's luma, as the pipeline makes it by default, before
@@ -38,10 +38,12 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="Draw colors of training photographs, for a critic.")
     add = options.add_argument
     add("--data", type=Path, metavar="FOLDER", help="folder of the photographs (default: $TRICHROME_DATA, else data/)")
-    add("--set", choices=list(SETS), default="photos64", help="photographs in --data (default: %(default)s)")
+    add("--set", choices=list(SETS), default="photos128", help="photographs in --data (default: %(default)s)")
     add("--photos", type=positive, metavar="N", help="the first N (default: all that training sees)")
     add("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
-    add("--draws", type=positive, default=1, metavar="N", help="of each photograph (default: %(default)s)")
+    add("--draws", type=positive, default=1, metavar="N",
+        help="of each photograph (default: %(default)s); the critic's holdout must be a multiple of N + 1, so that no "
+        "photograph is in both parts")  # fmt: skip
     add("--seed", type=int, default=0, help="of all photographs; each has noise of its own (default: %(default)s)")
     add("--out", type=Path, default=Path("runs/draws"), metavar="FOLDER", help="default: %(default)s")
     add_steps(options, "stage 1")

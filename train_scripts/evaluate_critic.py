@@ -26,6 +26,7 @@ from stages.evaluation.report import Report
 from stages.faces import Scores
 from stages.options import OptionError, SampleOptions
 from stages.photographs import data_folder
+from stages.precision import checked_finite
 from stages.registry import load_stage
 from train_scripts.weights import coarse_colorizer, stage_weights
 
@@ -33,7 +34,7 @@ PLAIN, COMPARED = "one plain sample", ("ciede2000", "squeezenet_distance")
 
 
 def parser() -> argparse.ArgumentParser:
-    options = arguments("critic", "Compare a critic's choice with the medoid.", "photos64", "scored at 64x64")
+    options = arguments("critic", "Compare a critic's choice with the medoid.", "photos128", "scored at 64x64")
     add_steps(options, "stage 1")
     judge = "what scores: a critic, or a coarse colorizer that can"
     options.add_argument("--weights", type=Path, required=True, metavar="FOLDER", help=judge)
@@ -63,6 +64,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         gray64 = encoding.gray64
         coarse64 = stage.sample(encoding, count, options, streams(noise[part.start : part.stop], count)).coarse64
         scores = torch.stack([critic.score(gray64, one) for one in coarse64.unbind(1)], dim=1)
+        checked_finite(scores, f"the scores of {args.weights}")
         rows = torch.arange(len(part))
         which = {PLAIN: torch.zeros(len(part), dtype=torch.int64)}
         for pool in pools:

@@ -121,14 +121,14 @@ def score(
     for part in tqdm(batches(len(photos), BATCH), desc=name, unit="batch"):
         rgb, some = photos.rgb(part), noise[part.start : part.stop]
         condition = setting.condition(task, rgb, some)
-        count = args.candidates if part.start < best_photos else 1
+        count = args.candidates if part.start < best_photos and network.varied else 1
         start = time.perf_counter()
         draws = network.sample(condition, task, count, options, streams(some, count, PURPOSE))
         seconds, drawn = seconds + time.perf_counter() - start, drawn + count * len(part)
         pictures = picture_from_rgb(draws)
         first.append(pictures[:, 0].clone())
-        if part.start < best_photos:
-            best.append(pictures[: best_photos - part.start])
+        if part.start < best_photos:  # of a network with one answer: the same, K times
+            best.append(pictures[: best_photos - part.start].expand(-1, args.candidates, -1, -1, -1))
         for key, values in setting.faults(task, condition, draws[:, 0]).items():
             faults.setdefault(key, []).append(values)
         if task == "colorize":

@@ -84,9 +84,11 @@ class GAN(ImageToImage):
             GANUNet(config.unet, 1, 2) if config.pix2pixhd is None else Pix2PixHD(config.pix2pixhd, 1, 2)
         )
         self.discriminator = Discriminator(config.discriminator, 3)
-        if config.side % self.generator.factor:
-            factor = self.generator.factor
-            raise ValueError(f"side must be a multiple of {factor} for this generator; got {config.side}")
+        factor, smallest = self.generator.factor, self.generator.smallest
+        if config.side % factor or config.side < smallest:
+            raise ValueError(
+                f"side must be a multiple of {factor} for this generator, and at least {smallest}; got {config.side}"
+            )
         self._vgg: list[VGG19] = []  # in a list: no part of the stage, and read when it is needed first
 
     @property
@@ -200,7 +202,7 @@ class GAN(ImageToImage):
         generator: Generators = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """See `ImageToImage`. Sides may be any: what the generator lacks to a multiple of its own is the border, again.
+        """See `ImageToImage`. Sides may be any: what the generator lacks to a side of its own is the border, again.
 
         A generator without dropout has one answer: then the draws of a picture are the same.
         """
@@ -209,13 +211,18 @@ class GAN(ImageToImage):
         times = num_samples if self.generator.random else 1
         many = gray.repeat_interleave(times, 0)
         height, width = gray.shape[-2:]
-        factor = self.generator.factor
-        shown = F.pad(self._shown(many), (0, -width % factor, 0, -height % factor), mode="replicate")
+        right, below = (self._lacking(side) for side in (width, height))
+        shown = F.pad(self._shown(many), (0, right, 0, below), mode="replicate")
         uniform = partial(draw_uniform, generator=generator, device=gray.device)
         colors = self.generator(shown, uniform).float()[..., :height, :width]
         checked_finite(colors, "the colors of gan")
         rgb = merge(many, self._chroma(many, colors)).unflatten(0, (-1, times))
         return rgb.expand(-1, num_samples, -1, -1, -1)
+
+    def _lacking(self, side: int) -> int:
+        """Pixels to the next side that the generator can take."""
+        factor, smallest = self.generator.factor, self.generator.smallest
+        return max(smallest, side + -side % factor) - side
 
     # spaces
 

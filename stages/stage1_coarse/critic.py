@@ -37,6 +37,7 @@ class PatchCritic(Critic):
     kind, config_class = "patches", PatchCriticConfig
     training_side = SIDE
     label_classes = 2
+    needs_labels = True
 
     def __init__(self, config: PatchCriticConfig | None = None):
         super().__init__(config or PatchCriticConfig())

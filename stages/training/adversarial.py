@@ -39,7 +39,13 @@ class Turns:
 
 
 def build_optimizers(stage: Stage, options: TrainingConfig) -> dict[str, Optimizer]:
-    """An optimizer for each player, in their order. Raises CheckpointError for a rate of a player that is not there."""
+    """An optimizer for each player, in their order.
+
+    Raises CheckpointError for a rate below 0, or of a player that is not there.
+    """
+    if options.discriminator_learning_rate < 0:
+        raise CheckpointError(f"discriminator_learning_rate must not be negative; got "
+                              f"{options.discriminator_learning_rate}")  # fmt: skip
     if options.discriminator_learning_rate > 0 and "discriminator" not in stage.players:
         raise CheckpointError(f"kind {stage.kind!r} has no discriminator: leave out discriminator_learning_rate")
     return {player: build_optimizer(stage, options, player) for player in stage.players or ("",)}

@@ -78,6 +78,9 @@ def run_config(
     if classes and not ((labels >= -1) & (labels < classes)).all():
         given = f"{int(labels.min())} to {int(labels.max())}"
         raise DataError(f"labels must be class numbers below classes = {classes}, or -1 where unknown; got {given}")
+    if stage.needs_labels and int(labels.min()) < 0:
+        raise DataError(f"the family {family} learns from labels, and {int((labels < 0).sum())} of {len(labels)} "
+                        "pictures have none: a set for it is made by a script, see its config")  # fmt: skip
     with Termination() as termination:
         return train(
             config, stage, pictures, run, report, expect_world=options.expect_world,

@@ -56,7 +56,8 @@ def red(tmp_path, monkeypatch):
 
 def test_draws_become_a_set_with_labels(held_out, weights, tmp_path):
     out = tmp_path / "draws"
-    options = ["--data", str(held_out), "--out", str(out), "--photos", "2", "--draws", "2", "--seed", "5"]
+    options = ["--data", str(held_out), "--set", "photos64", "--out", str(out), "--photos", "2", "--draws", "2",
+               "--seed", "5"]  # fmt: skip
     assert draw_candidates.main(options) == 0
     results = json.loads((out / "results.json").read_text())
     assert results["photos"]["count"] == 2 and results["photos"]["name"] == "photos64/train"
@@ -71,7 +72,7 @@ def test_draws_become_a_set_with_labels(held_out, weights, tmp_path):
 
 
 def test_what_is_held_out_is_never_drawn(held_out, weights, tmp_path, capsys):
-    options = ["--data", str(held_out), "--out", str(tmp_path / "draws")]
+    options = ["--data", str(held_out), "--set", "photos64", "--out", str(tmp_path / "draws")]
     assert draw_candidates.main([*options, "--photos", "3"]) == 2
     assert "the last 4 are held out of training: ask for at most 2 with --photos; got 3" in capsys.readouterr().err
     assert not (tmp_path / "draws").exists()
@@ -80,7 +81,8 @@ def test_what_is_held_out_is_never_drawn(held_out, weights, tmp_path, capsys):
 
 
 def test_rows_again_by_hand(data, weights, red, tmp_path):
-    results = scores(evaluate_critic, data, tmp_path / "out", "--weights", str(red), "--pools", "3", "6", "--seed", "5")
+    asked = ("--set", "photos64", "--weights", str(red), "--pools", "3", "6", "--seed", "5")
+    results = scores(evaluate_critic, data, tmp_path / "out", *asked)
     rows = {row["name"]: row for row in results["rows"]}
     assert list(rows)[2:] == ["one plain sample", "medoid of 3", "critic's best of 3", "medoid of 6",
                               "critic's best of 6", "critic's worst of 6"]  # fmt: skip

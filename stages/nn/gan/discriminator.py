@@ -50,6 +50,8 @@ class DiscriminatorConfig:
         check_norm(self.norm)
         if not self.strides or min(*self.strides, self.channels, self.kernel, self.scales) < 1:
             raise ValueError(f"a discriminator needs strides, channels, kernel and scales from 1; got {self}")
+        if self.padding is not None and self.padding < 0:
+            raise ValueError(f"padding must be 0 or more; got {self.padding}")
         if self.pooling not in (2, 3):
             raise ValueError(f"pooling must be 2 or 3; got {self.pooling}")
         if self.attention and len(self.attention) != self.scales:

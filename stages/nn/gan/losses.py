@@ -54,7 +54,7 @@ def matching_loss(form: str, drawn: Sequence[Tensor], real: Sequence[Tensor]) ->
     form: "layers", four times the mean over layers of each layer's mean (pix2pixHD: weight 1 for each of four layers);
         "concatenated", the mean over the elements of all layers, in which large early maps prevail (the hybrid)
     """
-    apart = [(one - other.detach()).abs() for one, other in zip(drawn, real, strict=True)]
+    apart = [(one.float() - other.detach().float()).abs() for one, other in zip(drawn, real, strict=True)]
     if form == "layers":
         return LAYERS * torch.stack([one.mean() for one in apart]).mean()
     return torch.stack([one.sum() for one in apart]).sum() / sum(one.numel() for one in apart)

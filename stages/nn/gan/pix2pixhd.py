@@ -40,6 +40,11 @@ class Pix2PixHDConfig:
         """Sides of pictures must be multiples of it."""
         return int(2 ** (self.halvings + self.enhancers))
 
+    @property
+    def smallest(self) -> int:
+        """Sides must have it: at the bottom one pixel can neither be mirrored nor normalized."""
+        return 2 * self.factor
+
 
 class Pix2PixHD(nn.Module):
     """(B, inputs, H, W) -> (B, outputs, H, W) in [-1, 1]."""
@@ -48,7 +53,7 @@ class Pix2PixHD(nn.Module):
 
     def __init__(self, config: Pix2PixHDConfig, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.config, self.factor = config, config.factor
+        self.config, self.factor, self.smallest = config, config.factor, config.smallest
         self.coarse = Trunk(inputs, config.channels, config.halvings, config.blocks, config.norm)
         width = config.channels
         self.enhancers = nn.ModuleList()

@@ -65,7 +65,7 @@ class GANUNet(nn.Module):
 
     def __init__(self, config: GANUNetConfig, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.config, self.factor = config, config.factor
+        self.config, self.factor, self.smallest = config, config.factor, config.factor
         self.random = config.dropout > 0
         widths, last = config.widths, len(config.widths) - 1
         # A bias before batch normalization would do nothing; pix2pix has none in the unnormalized ones either.
