@@ -195,8 +195,12 @@ def test_ilvr_leaves_the_start_and_what_is_below_its_range_alone():
     assert correct(x, gaussian, level(3.0), level(3.0), torch.randn) is x
     assert correct(x, gaussian, level(0.5), level(0.4), torch.randn) is x
     assert correct(x, gaussian, level(0.6), level(0.5), torch.randn) is not x
-    with pytest.raises(ValueError, match="until is a noise level"):
-        ilvr(x, box, until=-1.0)
+    late = ilvr(torch.zeros(1, 1, 8, 8), box, since=2.0)
+    assert late(x, gaussian, level(2.1), level(1.9), torch.randn) is x
+    assert late(x, gaussian, level(2.0), level(1.9), torch.randn) is not x
+    for wrong in ({"until": -1.0}, {"until": 1.0, "since": 0.5}):
+        with pytest.raises(ValueError, match="noise levels, 0 <= until <= since"):
+            ilvr(x, box, **wrong)
 
 
 # --- known pixels

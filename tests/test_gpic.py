@@ -64,6 +64,44 @@ def test_a_biased_start_moves_the_mean_color(schedule):
     torch.testing.assert_close(moved, expected * color.flatten(), rtol=0.15, atol=1e-5)
 
 
+def tinted(x_vp: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """The exact noise of pictures with a tint N(0, 0.3²) of each channel and texture N(0, 0.2²) of each pixel."""
+    gamma = root.double().square().view(-1, 1, 1, 1)
+    x, sigma2 = x_vp.double() / gamma.sqrt(), 1 / gamma - 1
+    mean, share = x.mean((2, 3), keepdim=True), 1 / x[0, 0].numel()
+    tint = 0.3**2 + share * 0.2**2
+    clean = tint / (tint + share * sigma2) * mean + 0.2**2 / (0.2**2 + sigma2) * (x - mean)
+    return ((x - clean) / sigma2.sqrt()).to(x_vp.dtype)
+
+
+@pytest.mark.parametrize("schedule, least, most", [(DDPM, 0.0005, 0.05), (STRONG, 0.4, 0.9)])
+def test_what_a_biased_start_moves_with_the_sampler_and_corrector_of_the_kind(schedule, least, most):
+    """50 drawings of 64x64, whose tint is one: of the color this share is in the mean of the results."""
+    denoise = VPDenoiser(tinted, "epsilon", lambda sigma: gamma_from_sigma(sigma).sqrt())  # type: ignore[arg-type]
+    config = GPICConfig()
+    process = replace(config.process, sampling=schedule)
+    color = torch.tensor([0.9, -0.5, 0.1]).view(1, 3, 1, 1)
+    means = []
+    for sign in (1, -1):
+        noise = partial(draw_noise, generator=torch.Generator().manual_seed(0))
+        drawn = draw(denoise, (50, 3, 64, 64), process, noise, mean=sign * color,
+                     correct=config.corrector.correction())  # fmt: skip
+        means.append(drawn.mean((0, 2, 3)))
+    moved = (means[0] - means[1]) / 2 / color.flatten()
+    assert bool((moved > least).all() and (moved < most).all()), moved
+
+
+def test_a_start_that_leans_has_levels_of_its_own(monkeypatch):
+    seen = []
+    look = lambda denoise, shape, config, noise, **rest: seen.append(config) or draw(denoise, shape, config, noise, **rest)  # noqa: E501,E731
+    monkeypatch.setattr("stages.image_to_image.gpic.draw", look)
+    stage, drawing = gpic(), Condition(torch.rand(1, 3, 16, 16))
+    stage.sample(drawing, "line_art", 1, TranslateOptions(2))
+    stage.sample(drawing, "line_art", 1, TranslateOptions(2, start_color=(1.0, 0.25, 0.5)))
+    stage.sample(replace(drawing, colors=torch.rand(1, 3, 16, 16)), "line_art", 1, TranslateOptions(2))
+    assert [one.sampling for one in seen] == [stage.config.process.sampling, STRONG, STRONG]
+
+
 def test_the_start_of_the_kind_is_that_of_the_paper(monkeypatch):
     """x_T = sqrt(alphabar_T) c + sqrt(1 - alphabar_T) z, in VP form."""
     seen = {}

@@ -151,11 +151,48 @@ def test_the_steps_that_are_bound(monkeypatch):
         levels: list[float] = []
         monkeypatch.setattr(
             "stages.image_to_image.unconditional.ilvr",
-            lambda reference, low_pass, until, lagging, levels=levels: levels.append(until),
+            lambda reference, low_pass, until, lagging, since, levels=levels: levels.extend((until, since)),
         )
         drawn(smooth(), Refinement(4, until=until))
         sigmas = CONFIG.process.sigmas()
-        assert int((sigmas[1:] >= levels[0]).sum()) == expected
+        assert int((sigmas[1:] >= levels[0]).sum()) == expected and levels[1] == float(sigmas[0])
+        drawn(smooth(), Refinement(4, since=until))
+        assert int((sigmas[:-1] <= levels[3]).sum()) == expected and levels[2] == 0
+
+
+@pytest.mark.parametrize("since, until", [(-0.1, 0.0), (0.5, 0.5), (0.0, 1.0)])
+def test_ranges_without_a_step(since, until):
+    with pytest.raises(OptionError, match="since and until from 0 and together below 1"):
+        Refinement(since=since, until=until)
+
+
+def test_weights_that_know_timesteps_are_sampled():
+    """As weights of ADM's code are: told 999 where the schedule begins, and 0 at its last step."""
+    torch.manual_seed(0)
+    process = replace(CONFIG.process, told="timestep", sampling=CONFIG.process.training)
+    stage = Unconditional(replace(CONFIG, process=process)).eval()
+    told: list[float] = []
+    stage.network.register_forward_pre_hook(lambda module, inputs: told.append(float(inputs[1].flatten()[0])))
+    stage.sample(Condition(smooth()), "variation", 1)
+    assert told[0] == pytest.approx(CONFIG.process.training.steps - 1, abs=0.01) and told == sorted(told, reverse=True)
+    assert told[-1] >= 0 and len(told) == 4
+    with pytest.raises(ValueError, match='told must be "gamma" or "root" in training'):
+        stage(smooth())
+
+
+def test_a_factor_of_colors_that_are_not_given():
+    stage = Unconditional(CONFIG).eval()
+    with pytest.raises(OptionError, match="give colors too"):
+        stage.sample(Condition(smooth()), "colorize", 1, TranslateOptions(refinement=Refinement(4)))
+
+
+@pytest.mark.parametrize("low_pass", [bicubic, box])
+def test_a_low_pass_is_exact_under_autocast(low_pass):
+    x = torch.rand(1, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(low_pass(4)(x), low_pass(4)(x.clone())) and low_pass(4)(x).dtype == torch.float32
+        inside = low_pass(4)(x)
+    assert torch.equal(inside, low_pass(4)(x))
 
 
 def test_smaller_factors_are_nearer(calm):

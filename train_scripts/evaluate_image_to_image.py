@@ -79,6 +79,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     setting = setting_of(task, args)
     plans = [(row, network, options) for name, network in networks.items()
              for row, options in ways(name, network, task, args)]  # fmt: skip
+    if (args.steps or args.sampler) and not any(network.sampling for network in networks.values()):
+        raise EvaluationError("--steps and --sampler are of networks that are sampled in steps; none of these is")
     photos, real = photographs(args, networks)
     judges = [inception_judge(args.inception)] if args.inception else []
     judges += [classifier_judge(args.classifier)] if args.classifier else []
@@ -164,12 +166,17 @@ def ways(
 
 def note_nearness(report: TranslationReport) -> None:
     """Whether the distance to the references falls as N falls, said as it is found."""
-    rows = [row for row in report.rows if ", N = " in row["name"] and "candidates" not in row]
-    for key in ("squeezenet_distance", "ciede2000"):
-        values = [row[key] for row in rows]
-        falls = all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
-        report.note(f"{key} to the reference as N falls: {', '.join(f'{one:.2f}' for one in values)}; "
-                    f"{'it falls' if falls else 'it does not fall'} at each step")  # fmt: skip
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in report.rows:
+        name, of_factor, _ = row["name"].partition(", N = ")
+        if of_factor and "candidates" not in row:
+            rows.setdefault(name, []).append(row)
+    for name, of_network in rows.items():
+        for key in ("squeezenet_distance", "ciede2000") if len(of_network) > 1 else ():
+            values = [row[key] for row in of_network]
+            falls = all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+            report.note(f"{name}: {key} to the reference as N falls: {', '.join(f'{one:.2f}' for one in values)}; "
+                        f"{'it falls' if falls else 'it does not fall'} at each step")  # fmt: skip
 
 
 def loaded(folders: list[Path]) -> tuple[Networks, dict[str, Path]]:

@@ -10,6 +10,7 @@ corrector of a predictor-corrector sampler), or to what is known of the picture 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -56,22 +57,23 @@ def langevin(
 
 
 def ilvr(
-    reference: Tensor, low_pass: Callable[[Tensor], Tensor], until: float = 0.0, lagging: bool = False
-) -> Correct:
+    reference: Tensor, low_pass: Callable[[Tensor], Tensor], until: float = 0.0, lagging: bool = False,
+    since: float = math.inf,
+) -> Correct:  # fmt: skip
     """Iterative latent variable refinement (Choi et al. 2021, arXiv 2108.02938, Algorithm 1): after each step, what
     `low_pass` keeps of x becomes what it keeps of the reference, at the same noise level.
 
     reference: broadcast to x
     low_pass: any linear map from x to its shape: down- and upsampling, or the luma of a picture
-    until: the model is left free below this level. 0: never, and the low pass of the result is that of the reference,
-        where low_pass is a projection
+    since, until: the model is left free in steps that begin above `since` or end below `until`, the range of the paper.
+        With until = 0 the low pass of the result is that of the reference, where low_pass is a projection
     lagging: the reference as noisy as x was before the step, as in the authors' code
     """
-    if not until >= 0:
-        raise ValueError(f"until is a noise level, 0 or more; got {until}")
+    if not 0 <= until <= since:
+        raise ValueError(f"until and since are noise levels, 0 <= until <= since; got {until} and {since}")
 
     def correct(x: Tensor, denoise: Denoise, sigma_before: Tensor, sigma: Tensor, noise: Noise) -> Tensor:
-        if _is_start(sigma_before, sigma) or sigma < until:
+        if _is_start(sigma_before, sigma) or sigma < until or sigma_before > since:
             return x
         noisy = reference.to(x)
         level = float(sigma_before if lagging else sigma)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stages.color.spaces import LUMA_BLUE, LUMA_GREEN, LUMA_RED
 from stages.options import OptionError
+from stages.precision import full_precision
 
 __all__ = ["LOW_PASSES", "LowPass", "bicubic", "bicubic_weights", "box", "luma", "with_luma"]
 
@@ -31,7 +32,8 @@ def bicubic(factor: int) -> LowPass:
 
     def low_pass(x: Tensor) -> Tensor:
         rows, columns = (_passed(length, factor).to(x) for length in _checked(x, factor))
-        return rows @ x @ columns.mT
+        with full_precision(x.device):
+            return rows @ x @ columns.mT
 
     return low_pass
 

@@ -113,7 +113,6 @@ def draw(
     sampler: str | None = None,
     steps: int | None = None,
     mean: Tensor | float = 0.0,
-    variance: Callable[[Tensor, Tensor], Tensor] | None = None,
     correct: Correct | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -121,7 +120,6 @@ def draw(
 
     noise: where all of it comes from, the start included
     mean: of a clean picture, around which sampling begins, broadcast to the shape: its color leans there (GPIC)
-    variance: learned, for "posterior", see `sample_ancestral`
     """
     name = sampler or config.sampler
     sigmas = config.sigmas(name, steps)
@@ -129,7 +127,7 @@ def draw(
     x = mean + white * float(sigmas[0])
     run: Sampler
     if name in ANCESTRAL:
-        run = partial(sample_ancestral, variance=variance or ANCESTRAL[name])
+        run = partial(sample_ancestral, variance=ANCESTRAL[name])
     else:
         run = SAMPLERS[name]
     held = denoise if name == "algorithm2" else clamped(denoise)

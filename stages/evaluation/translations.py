@@ -64,6 +64,11 @@ class TranslationReport(Account):
         if min(len(photos), len(real)) < self.real.shape[1]:
             self.note(f"squeezenet_frechet: {len(photos)} pictures for {self.real.shape[1]} features; it compares rows "
                       "of this table, and nothing else")  # fmt: skip
+        for judgement in self.judgements:
+            features = judgement.real.features
+            if features is not None and min(len(photos), len(real)) < features.shape[1]:
+                self.note(f"{judgement.judge.frechet}: {len(photos)} pictures for {features.shape[1]} features; it "
+                          "compares rows of this table, and nothing else")  # fmt: skip
         self.add("originals", self.originals, sheet="original")
 
     def add(self, name: str, outputs: Tensor, *, sheet: str | None = None, **more: float) -> dict[str, Any]:

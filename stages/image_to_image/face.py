@@ -91,7 +91,8 @@ class Refinement:
 
     factor: N, of the low pass; 1 gives the reference back, the side of the picture leaves its mean color alone
     low_pass: "bicubic" (the paper's) or "box", an exact projection
-    until: share of the sampler's steps, the last ones, in which the model is free; 0: none
+    since, until: shares of the sampler's steps, the first and the last ones, in which the model is free; 0: none. As in
+        the authors' code with its `range_t`: until = (range_t + 1) / steps
     lagging: the reference as noisy as before the step, as in the authors' code
     """
 
@@ -99,11 +100,14 @@ class Refinement:
     low_pass: str = "bicubic"
     until: float = 0.0
     lagging: bool = False
+    since: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.factor < 1 or self.low_pass not in ("bicubic", "box") or not 0 <= self.until < 1:
+        shares = min(self.since, self.until) >= 0 and self.since + self.until < 1
+        if self.factor < 1 or self.low_pass not in ("bicubic", "box") or not shares:
             raise OptionError(
-                f'a refinement needs factor >= 1, low_pass "bicubic" or "box" and 0 <= until < 1; got {self}'
+                'a refinement needs factor >= 1, low_pass "bicubic" or "box", and since and until from 0 and together '
+                f"below 1; got {self}"
             )
 
 

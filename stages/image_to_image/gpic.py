@@ -1,9 +1,9 @@
 """Kind `gpic`: colors for line drawings, many for one.
 
 After GPIC (Furusawa et al. 2021, arXiv 2109.14518): an encoder reads the drawing alone, a U-Net denoises and is given
-the encoder's features at every size; the noise level is continuous, between the steps of the schedule (xi), and the
-loss is the absolute error of the noise. Drawn by predictor and Langevin corrector, from a start that may lean to a
-color. The encoder runs once for all steps and all draws of a drawing.
+the encoder's features at every size; the noise level is continuous, between the steps of the schedule (xi); the loss is
+the absolute error of the answer, which in the paper is the noise. Drawn by predictor and Langevin corrector, from a
+start that may lean to a color. The encoder runs once for all steps and all draws of a drawing.
 
 Its sizes, its schedule and its corrector's parameters are not known to us: those here, and the form of the encoder, are
 choices.
@@ -11,7 +11,7 @@ choices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -32,6 +32,8 @@ from stages.options import OptionError
 __all__ = ["GPIC", "GPICConfig", "LineEncoder"]
 
 DDPM = LinearSchedule(1000, 1e-4, 0.02)
+# Its noise ends at sigma = 12, where a start still says something of the color; with DDPM's, at 158, next to nothing.
+LEANING = LinearSchedule(1000, 1e-6, 0.01)
 
 
 def _process() -> ProcessConfig:
@@ -46,6 +48,7 @@ class GPICConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     encoder_blocks: int = 2  # residual blocks of the line encoder at each size
     process: ProcessConfig = field(default_factory=_process)
+    leaning: LinearSchedule = field(default=LEANING)  # of sampling from a start that leans to a color
     corrector: Corrector = field(default_factory=Corrector)
 
 
@@ -68,7 +71,7 @@ class GPIC(DenoisingImageToImage):
         return Condition(drawn_line_art(rgb).expand(-1, 3, -1, -1))
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Mean absolute error of the noise: rgb (B, 3, S, S) in [0, 1] -> scalar."""
+        """Mean absolute error of what the network predicts: rgb (B, 3, S, S) in [0, 1] -> scalar."""
         self.check_rgb(rgb)
         features = self.encoder(drawn_line_art(rgb))
         return process_loss(self.denoiser, 2 * rgb - 1, self.config.process, features=features)
@@ -97,13 +100,15 @@ class GPIC(DenoisingImageToImage):
         many = condition.repeated(num_samples)
         if many.colors is not None:
             mean = 2 * many.colors - 1
+        leans = options.start_color is not None or many.colors is not None
+        process = replace(self.config.process, sampling=self.config.leaning) if leans else self.config.process
         correct = (options.corrector or self.config.corrector).correction()
         if many.hole is not None:
             keep = keep_known(2 * many.kept - 1, ~many.hole)
             correct = keep if correct is None else chained(correct, keep)
         features = [one.repeat_interleave(num_samples, 0) for one in self.encoder(condition.source[:, :1])]
         x = draw(
-            partial(self.denoiser, features=features), many.source.shape, self.config.process,
+            partial(self.denoiser, features=features), many.source.shape, process,
             partial(draw_noise, generator=generator, device=many.source.device),
             sampler=options.sampler, steps=options.steps, mean=mean, callback=callback,
             correct=correct,

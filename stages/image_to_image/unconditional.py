@@ -27,6 +27,8 @@ from stages.options import OptionError
 
 __all__ = ["Unconditional", "UnconditionalConfig"]
 
+_OF_COLORS = (Refinement().factor, Refinement().low_pass)
+
 
 @dataclass(frozen=True)
 class UnconditionalConfig:
@@ -73,10 +75,13 @@ class Unconditional(DenoisingImageToImage):
         self.check(condition, task, options)
         if task == "variation" and condition.colors is not None:
             raise OptionError("the reference of a variation is its source: leave out colors")
-        many, process = condition.repeated(num_samples), self.config.process
         asked = options.refinement or Refinement()
+        if task == "colorize" and condition.colors is None and (asked.factor, asked.low_pass) != _OF_COLORS:
+            raise OptionError("factor and low_pass are of the colors that a photograph leans to: give colors too")
+        many, process = condition.repeated(num_samples), self.config.process
         sigmas = process.sigmas(options.sampler, options.steps)
-        until = float(sigmas[len(sigmas) - 1 - round(asked.until * (len(sigmas) - 1))])
+        last = len(sigmas) - 1
+        until, since = (float(sigmas[last - round(share * last)]) for share in (asked.until, 1 - asked.since))
         reference, low_pass = 2 * many.source - 1, LOW_PASSES[asked.low_pass](asked.factor)
         if task == "colorize":
             low_pass = luma if many.colors is None else with_luma(low_pass)
@@ -86,6 +91,6 @@ class Unconditional(DenoisingImageToImage):
             self.denoiser, reference.shape, process,
             partial(draw_noise, generator=generator, device=reference.device),
             sampler=options.sampler, steps=options.steps, callback=callback,
-            correct=ilvr(reference, low_pass, until, asked.lagging),
+            correct=ilvr(reference, low_pass, until, asked.lagging, since),
         )  # fmt: skip
         return self.pictures(x, many, num_samples)

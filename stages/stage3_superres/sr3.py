@@ -28,7 +28,7 @@ from stages.diffusion.process import ProcessConfig, draw, process_loss
 from stages.faces import Generators, StepCallback, SuperResolver
 from stages.nn.unet import UNet, UNetConfig
 from stages.options import SampleOptions
-from stages.precision import checked_finite
+from stages.precision import checked_finite, full_precision
 
 __all__ = ["SR3SuperResolver", "SR3SuperResolverConfig"]
 
@@ -70,13 +70,14 @@ class SR3SuperResolver(SuperResolver):
         return options.superres_steps or self.config.process.steps
 
     def forward(self, rgb: Tensor, label: Tensor | None = None) -> Tensor:
-        """Mean absolute error of the noise: rgb (B, 3, 256, 256) in [0, 1] -> scalar."""
+        """Mean absolute error of what the network predicts: rgb (B, 3, 256, 256) in [0, 1] -> scalar."""
         if rgb.ndim != 4 or rgb.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"rgb must be (B, 3, {SIDE}, {SIDE}) in [0, 1]; got {tuple(rgb.shape)}")
-        low = resize(rgb, (LOW_SIDE, LOW_SIDE))
-        strengths = self.config.blur * torch.rand(len(rgb)).to(rgb.device)
-        low = blurred(low.flatten(0, 1)[:, None], strengths.repeat_interleave(3)).view_as(low)
-        source = self._source(gray_from_rgb(rgb), low)
+        with full_precision(rgb.device):  # a blurred picture of 8 bits would be half a level off
+            low = resize(rgb, (LOW_SIDE, LOW_SIDE))
+            strengths = self.config.blur * torch.rand(len(rgb)).to(rgb.device)
+            low = blurred(low.flatten(0, 1)[:, None], strengths.repeat_interleave(3)).view_as(low)
+            source = self._source(gray_from_rgb(rgb), low)
         return process_loss(self.denoiser, 2 * rgb - 1, self.config.process, source=source)
 
     @torch.no_grad()

@@ -150,8 +150,18 @@ def test_variations_come_nearer_as_the_factor_falls(data, tmp_path):
     distances = [rows[name]["ciede2000"] for name in names]
     assert distances == sorted(distances, reverse=True)
     assert rows[names[-1]]["ciede2000"] == pytest.approx(0, abs=0.01)  # N = 1 gives the reference back
-    (note,) = [note for note in results["notes"] if note.startswith("ciede2000 to the reference")]
+    (note,) = [note for note in results["notes"] if note.startswith("unconditional: ciede2000 to the reference")]
     assert note.endswith("it falls at each step")
+    assert not [note for note in evaluated(data, tmp_path, "--task", "variation", "--weights", folder)["notes"]
+                if "as N falls" in note]  # of one factor nothing falls
+
+
+def test_steps_of_networks_without_steps(data, tmp_path, capsys):
+    folder = saved(tmp_path, "regression", regression=True)
+    options = ["--data", str(data), "--set", "photos64", "--out", str(tmp_path / "out"), "--task", "colorize",
+               "--weights", str(folder)]  # fmt: skip
+    assert evaluate_image_to_image.main([*options, "--sampler", "ddim"]) == 2
+    assert "are of networks that are sampled in steps; none of these is" in capsys.readouterr().err
 
 
 def test_figures_of_further_networks(data, tmp_path, monkeypatch):
