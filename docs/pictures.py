@@ -1,26 +1,47 @@
 """The pictures of these docs, made by the weights in the package from photographs in scikit-image and scikit-learn.
 
     python docs/pictures.py
+    python docs/pictures.py --gpic runs/gpic/final --palette runs/palette_multitask/final
 
+The second makes those of docs/research/image-to-image.md, by weights that do not ship; squares of 64 pixels, enlarged.
 The first picture of each row is the gray input. Seed 0; nothing is picked by its looks. The one hint of hint.jpg is the
 photograph's own color at the first place that the call suggests.
 """
 
 from __future__ import annotations
 
+import argparse
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
-from pipeline import ColorPipeline
+from pipeline import ColorPipeline, ImageToImagePipeline
 from pipeline.demo import free_photos
 from pipeline.output import Suggestion
+from pipeline.translations import drawing
+from stages.image_to_image.face import TranslateOptions
 
 DOCS = Path(__file__).parent
 HEIGHT = 150
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the pictures of the docs.")
+    parser.add_argument("--gpic", type=Path, metavar="FOLDER", help="weights of GPIC: make drawings.jpg")
+    parser.add_argument("--palette", type=Path, metavar="FOLDER", help="weights for all tasks: make translations.jpg")
+    options = parser.parse_args()
+    if options.gpic:
+        save(drawings(options.gpic), DOCS / "research" / "drawings.jpg")
+    if options.palette:
+        save(translations(options.palette), DOCS / "research" / "translations.jpg")
+    if not (options.gpic or options.palette):
+        pictures()
+
+
+def pictures() -> None:
     pipe = ColorPipeline.from_pretrained()
     photos = {path.stem: Image.open(path).convert("RGB") for path in free_photos()}
     demo, candidates, uncertainty, hints = [], [], [], []
@@ -42,6 +63,46 @@ def main() -> None:
     save(uncertainty, DOCS / "use" / "uncertainty.jpg")
     save(hints, DOCS / "use" / "hint.jpg")
     save(hints[-1:], DOCS / "hint.jpg")
+
+
+def drawings(weights: Path) -> list[list[Image.Image]]:
+    """Photograph, its line art, three draws of colors, and one that leans to orange and one to blue."""
+    pipe, rows = ImageToImagePipeline.from_pretrained(weights), []
+    for photo in squares():
+        drawn = pipe(photo, draw=True, num_samples=3, generator=0).images
+        for color in ((0.9, 0.5, 0.2), (0.2, 0.5, 0.9)):
+            drawn += pipe(photo, draw=True, generator=0, options=TranslateOptions(start_color=color)).images
+        rgb = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
+        lines = Image.fromarray((drawing(rgb, pipe.stage.side)[0, 0] * 255).byte().numpy())
+        rows.append([photo, lines, *drawn])
+    return rows
+
+
+def translations(weights: Path) -> list[list[Image.Image]]:
+    """Photograph, colored from gray, its middle filled, a JPEG of quality 5, and that restored."""
+    pipe, rows = ImageToImagePipeline.from_pretrained(weights), []
+    for photo in squares():
+        mask = Image.new("L", photo.size)
+        mask.paste(255, (16, 16, 48, 48))
+        file = BytesIO()
+        photo.save(file, "JPEG", quality=5)
+        rows.append([
+            photo, *pipe(photo.convert("L"), "colorize", generator=0).images,
+            *pipe(photo, "inpaint", mask=mask, generator=0).images, Image.open(file).convert("RGB"),
+            *pipe(Image.open(file).convert("RGB"), "jpeg", generator=0).images,
+        ])  # fmt: skip
+    return rows
+
+
+def squares() -> list[Image.Image]:
+    """The center square of each photograph, at 64x64."""
+    cut = []
+    for path in free_photos():
+        photo = Image.open(path).convert("RGB")
+        side = min(photo.size)
+        left, top = (photo.width - side) // 2, (photo.height - side) // 2
+        cut.append(photo.crop((left, top, left + side, top + side)).resize((64, 64), Image.Resampling.LANCZOS))
+    return cut
 
 
 def color_at(photo: Image.Image, place: Suggestion) -> tuple[int, ...]:
