@@ -286,7 +286,11 @@ def image_to_image() -> str:
         keys = list(dict.fromkeys(key for row in record["rows"] for key in row if key.endswith(FIGURES)))
         body = [[row["name"], str(row["photos"]), *(figure(row, key, interval=True) for key in keys)]
                 for row in record["rows"]]  # fmt: skip
-        what = ", ".join([record["task"], *(f"{key} {value}" for key, value in condition.items())])
+        samplers = {f"{sampler}, {record['steps'][one]} steps" for one, sampler in record["sampler"].items()}
+        correctors = {f"{one['steps']} corrector steps of r = {one['snr']:g}" if one["steps"] else "no corrector"
+                      for one in record.get("corrector", {}).values()}  # fmt: skip
+        what = ", ".join([record["task"], *(f"{key} {value}" for key, value in condition.items()),
+                          *sorted(samplers), *sorted(correctors)])  # fmt: skip
         tables.append(
             f"**{what}.** {record['photos']['name']}, {pictures['crop']}, {pictures['resize']}, "
             f"{pictures['side']}x{pictures['side']}, seed {record['seed']}; Fréchet distances to the next "

@@ -16,6 +16,7 @@ Each figure names its network: SqueezeNet 1.1 is always there, Inception-v3 and 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         report.use_weights(name, folders[name], network, steps)
         if network.sampling and args.sampler:
             report.record["sampler"][name] = args.sampler
+    for row, network, options in plans:
+        if corrector := options.corrector or getattr(network.config, "corrector", None):
+            report.record.setdefault("corrector", {})[row] = dataclasses.asdict(corrector)
     if args.classifier and classes is None:
         report.note("no accuracy: give --classes, and a --set whose photographs have labels")
 

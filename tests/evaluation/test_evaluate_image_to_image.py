@@ -138,6 +138,7 @@ def test_line_art_of_photographs(data, tmp_path, monkeypatch):
     rows = by_name(results)
     assert results["task"] == "line_art" and results["condition"] == {"lines": "canny"} and not asked
     assert rows["gpic"]["line_error"] > 0 and rows["source"]["photos"] == 4
+    assert results["corrector"]["gpic"]["steps"] == 0 and results["corrector"]["gpic"]["snr"] == 0.16
 
 
 def test_variations_come_nearer_as_the_factor_falls(data, tmp_path):
