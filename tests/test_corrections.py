@@ -198,9 +198,9 @@ def test_ilvr_leaves_the_start_and_what_is_below_its_range_alone():
     late = ilvr(torch.zeros(1, 1, 8, 8), box, since=2.0)
     assert late(x, gaussian, level(2.1), level(1.9), torch.randn) is x
     assert late(x, gaussian, level(2.0), level(1.9), torch.randn) is not x
-    for wrong in ({"until": -1.0}, {"until": 1.0, "since": 0.5}):
+    for until, since in ((-1.0, 2.0), (1.0, 0.5)):
         with pytest.raises(ValueError, match="noise levels, 0 <= until <= since"):
-            ilvr(x, box, **wrong)
+            ilvr(x, box, until, since=since)
 
 
 # --- known pixels

@@ -93,7 +93,11 @@ def test_what_a_biased_start_moves_with_the_sampler_and_corrector_of_the_kind(sc
 
 def test_a_start_that_leans_has_levels_of_its_own(monkeypatch):
     seen = []
-    look = lambda denoise, shape, config, noise, **rest: seen.append(config) or draw(denoise, shape, config, noise, **rest)  # noqa: E501,E731
+
+    def look(denoise, shape, config, noise, **rest):
+        seen.append(config)
+        return draw(denoise, shape, config, noise, **rest)
+
     monkeypatch.setattr("stages.image_to_image.gpic.draw", look)
     stage, drawing = gpic(), Condition(torch.rand(1, 3, 16, 16))
     stage.sample(drawing, "line_art", 1, TranslateOptions(2))
