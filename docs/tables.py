@@ -290,7 +290,7 @@ def image_to_image() -> str:
         correctors = {f"{one['steps']} corrector steps of r = {one['snr']:g}" if one["steps"] else "no corrector"
                       for one in record.get("corrector", {}).values()}  # fmt: skip
         what = ", ".join([record["task"], *(f"{key} {value}" for key, value in condition.items()),
-                          *sorted(samplers), *sorted(correctors)])  # fmt: skip
+                          *sorted(samplers), *sorted(correctors), record.get("dtype", "float32")])  # fmt: skip
         tables.append(
             f"**{what}.** {record['photos']['name']}, {pictures['crop']}, {pictures['resize']}, "
             f"{pictures['side']}x{pictures['side']}, seed {record['seed']}; Fréchet distances to the next "

@@ -42,6 +42,7 @@ from stages.photographs import data_folder
 from train_scripts.weights import image_to_image, stage_weights
 
 BATCH = 16
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PURPOSE = "image_to_image"  # of the noise, as in the pipeline
 Networks = dict[str, ImageToImage]
 
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     add("--real", type=positive, metavar="N",
         help="photographs for Fréchet distances, those after the scored ones (default: as many; of a whole split half)")
     add_steps(options, "the networks")
+    add("--dtype", choices=DTYPES, default="float32", help="of the networks' insides (default: %(default)s)")
     add("--sampler", choices=SAMPLER_NAMES, help="default: what the weights ask for")
     add("--hole", choices=HOLES, help="of inpaint: shares of the area in percent (default: center)")
     add("--side", choices=SIDES, help="of uncrop (default: right)")
@@ -87,8 +89,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     judges += [classifier_judge(args.classifier)] if args.classifier else []
     classes = classes_of(args, photos)
     report = TranslationReport(args, photos, real, judges, classes)
-    report.record |= {"task": task, "condition": {name: getattr(setting, name) for name, belongs in
-                                                  Setting.BELONGS.items() if belongs == task}}  # fmt: skip
+    condition_of_task = {name: getattr(setting, name) for name, belongs in Setting.BELONGS.items() if belongs == task}
+    report.record |= {"task": task, "dtype": args.dtype, "condition": condition_of_task}
     for name, network in networks.items():
         steps = args.steps if network.sampling else None
         report.use_weights(name, folders[name], network, steps)
@@ -129,7 +131,8 @@ def score(
         condition = setting.condition(task, rgb, some)
         count = args.candidates if part.start < best_photos and network.varied else 1
         start = time.perf_counter()
-        draws = network.sample(condition, task, count, options, streams(some, count, PURPOSE))
+        with torch.autocast("cpu", DTYPES[args.dtype], enabled=args.dtype != "float32"):
+            draws = network.sample(condition, task, count, options, streams(some, count, PURPOSE)).float()
         seconds, drawn = seconds + time.perf_counter() - start, drawn + count * len(part)
         pictures = picture_from_rgb(draws)
         first.append(pictures[:, 0].clone())
@@ -186,6 +189,8 @@ def note_nearness(report: TranslationReport) -> None:
 def loaded(folders: list[Path]) -> tuple[Networks, dict[str, Path]]:
     """The networks and their folders by the names of their rows: of their configs, where these tell them apart."""
     networks = [(folder, image_to_image(stage_weights(folder, "image_to_image"))) for folder in folders]
+    for _, network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster, on CPUs most of all
     names = [str((network.trained or {}).get("config", folder)) for folder, network in networks]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

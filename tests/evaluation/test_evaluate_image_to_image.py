@@ -157,6 +157,14 @@ def test_variations_come_nearer_as_the_factor_falls(data, tmp_path):
                 if "as N falls" in note]  # of one factor nothing falls
 
 
+def test_lower_precision_is_asked_for_and_recorded(data, tmp_path):
+    options = ("--task", "colorize", "--weights", saved(tmp_path))
+    full, half = evaluated(data, tmp_path, *options), evaluated(data, tmp_path, *options, "--dtype", "bfloat16")
+    assert (full["dtype"], half["dtype"]) == ("float32", "bfloat16")
+    first, second = (by_name(one)["palette"]["ciede2000"] for one in (full, half))
+    assert first != second and first == pytest.approx(second, rel=0.02)
+
+
 def test_steps_of_networks_without_steps(data, tmp_path, capsys):
     folder = saved(tmp_path, "regression", regression=True)
     options = ["--data", str(data), "--set", "photos64", "--out", str(tmp_path / "out"), "--task", "colorize",
