@@ -112,7 +112,9 @@ def test_a_stored_evaluation_of_image_to_image_becomes_a_table(monkeypatch, tmp_
     (tmp_path / "results").mkdir()
     assert tables.image_to_image().startswith("No figures are stored yet")
     record = {
-        "task": "inpaint", "condition": {"hole": "20-30"}, "seed": 3, "commit": "0123456789", "date": "2027-01-01",
+        "task": "inpaint", "condition": {"hole": "20-30"}, "sampler": {"a": "ddim", "b": "ddim"},
+        "steps": {"a": 20, "b": 20}, "corrector": {"a": {"steps": 0, "snr": 0.16}, "b": {"steps": 2, "snr": 0.04}},
+        "dtype": "bfloat16", "seed": 3, "commit": "0123456789", "date": "2027-01-01",
         "photos": {"name": "photos64/validation"}, "real": {"count": 900},
         "pictures": {"crop": "center square", "resize": "area", "side": 64},
         "rows": [{"name": "originals", "photos": 1000, "fid": 3.14159, "squeezenet_kid": 1.0,
@@ -120,7 +122,8 @@ def test_a_stored_evaluation_of_image_to_image_becomes_a_table(monkeypatch, tmp_
     }  # fmt: skip
     (tmp_path / "results/image_to_image_a.json").write_text(json.dumps(record))
     assert tables.image_to_image() == (
-        "**inpaint, hole 20-30.** photos64/validation, center square, area, 64x64, seed 3; Fréchet distances to the "
+        "**inpaint, hole 20-30, ddim, 20 steps, 2 corrector steps of r = 0.04, no corrector, bfloat16.** "
+        "photos64/validation, center square, area, 64x64, seed 3; Fréchet distances to the "
         "next 900 photographs.\n\n| system | photos | fid | squeezenet_kid | psnr |\n| --- | --- | --- | --- | --- |\n"
         "| originals | 1000 | 3.14 | 1.00 [-2, 4] | - |\n\n"
         "Stored: [image_to_image_a.json](../results/image_to_image_a.json), commit `0123456`."
