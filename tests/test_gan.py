@@ -149,6 +149,8 @@ def test_the_generators_loss_is_the_sum_of_its_parts(matching, which, tmp_path):
 
 def test_a_missing_content_network_stops_the_training():
     stage = gan(content_weight=1.0, content_weights="nowhere.safetensors")
+    with pytest.raises(CheckpointError, match="content_weights: nowhere.safetensors does not hold"):
+        stage.fit_to([])  # before the first step
     stage(pictures(), None, "discriminator")
     with pytest.raises(CheckpointError, match="content_weights: nowhere.safetensors does not hold"):
         stage(pictures(), None, "generator")

@@ -7,6 +7,7 @@ Three published systems and what lies between them, by config: pix2pix (Isola et
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,11 @@ class GAN(ImageToImage):
             power_iteration(self.get_submodule(player))
         parts = self._parts(rgb)
         return self._judged(parts[:-1]) if player == "discriminator" else self._generated(parts[-1])
+
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        """Nothing is fitted; but a content network that can not be read is said before the first step."""
+        if self.config.content_weight:
+            self._content_network(next(self.parameters()))
 
     def average_buffers(self, latest: Stage) -> None:
         """All are of spectral normalization, and follow the average by power iterations of their own."""
