@@ -3,9 +3,9 @@
     python docs/pictures.py
     python docs/pictures.py --gpic runs/gpic/final --palette runs/palette_multitask/final
 
-The second makes those of docs/research/image-to-image.md, by weights that do not ship; squares of 64 pixels, enlarged.
-The first picture of each row is the gray input. Seed 0; nothing is picked by its looks. The one hint of hint.jpg is the
-photograph's own color at the first place that the call suggests.
+Of the first the first picture of each row is the gray input; the one hint of hint.jpg is the photograph's own color at
+the first place that the call suggests. The second makes those of docs/research/image-to-image.md, by weights that do
+not ship; squares of 64 pixels, enlarged. Seed 0; nothing is picked by its looks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from pipeline import ColorPipeline, ImageToImagePipeline
 from pipeline.demo import free_photos
@@ -86,23 +86,19 @@ def translations(weights: Path) -> list[list[Image.Image]]:
         mask.paste(255, (16, 16, 48, 48))
         file = BytesIO()
         photo.save(file, "JPEG", quality=5)
+        poor = Image.open(file).convert("RGB")
         rows.append([
             photo, *pipe(photo.convert("L"), "colorize", generator=0).images,
-            *pipe(photo, "inpaint", mask=mask, generator=0).images, Image.open(file).convert("RGB"),
-            *pipe(Image.open(file).convert("RGB"), "jpeg", generator=0).images,
+            *pipe(photo, "inpaint", mask=mask, generator=0).images,
+            poor, *pipe(poor, "jpeg", generator=0).images,
         ])  # fmt: skip
     return rows
 
 
 def squares() -> list[Image.Image]:
     """The center square of each photograph, at 64x64."""
-    cut = []
-    for path in free_photos():
-        photo = Image.open(path).convert("RGB")
-        side = min(photo.size)
-        left, top = (photo.width - side) // 2, (photo.height - side) // 2
-        cut.append(photo.crop((left, top, left + side, top + side)).resize((64, 64), Image.Resampling.LANCZOS))
-    return cut
+    photos = (Image.open(path).convert("RGB") for path in free_photos())
+    return [ImageOps.fit(photo, (64, 64), Image.Resampling.LANCZOS) for photo in photos]
 
 
 def color_at(photo: Image.Image, place: Suggestion) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,16 +301,8 @@ def image_to_image() -> str:
     return "\n\n".join(tables) or "No figures are stored yet: none of the configs below has been trained to its end."
 
 
-def systems() -> str:
+def systems(name: str = "systems") -> str:
     """All systems beside each other; empty cells are of those with one answer, and of pictures that nobody colored."""
-    return compared("systems")
-
-
-def systems_128() -> str:
-    return compared("systems_128")
-
-
-def compared(name: str) -> str:
     if not (DOCS / "results" / f"{name}.json").exists():
         return "No figures are stored yet: not all of the configs have been trained to their end."
     rows, body = stored(name)["rows"], []
@@ -441,7 +434,7 @@ TABLES = {
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image,
-    "systems": systems, "systems_128": systems_128, "video": video, "hints": hints,
+    "systems": systems, "systems_128": partial(systems, "systems_128"), "video": video, "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "mix": mix,
 }  # fmt: skip
 

@@ -167,7 +167,7 @@ def test_ranges_without_a_step(since, until):
 
 
 def test_weights_that_know_timesteps_are_sampled():
-    """As weights of ADM's code are: told 999 where the schedule begins, and 0 at its last step."""
+    """As weights of ADM's code are: told the last timestep where sampling begins, and then earlier ones."""
     torch.manual_seed(0)
     process = replace(CONFIG.process, told="timestep", sampling=CONFIG.process.training)
     stage = Unconditional(replace(CONFIG, process=process)).eval()
