@@ -44,6 +44,29 @@ def blocks_of(variant: str):
             channels = out
 
 
+# --- stochastic depth
+
+
+def test_blocks_are_left_out_in_training_as_often_as_said():
+    torch.manual_seed(0)
+    block = MBConv(4, 4, 2, 3, 1, drop_path=0.25)
+    x = torch.randn(4000, 4, 3, 3)
+    with torch.no_grad():
+        added = block.eval()(x) - x
+        change = block.train()(x) - x
+    left_out = (change == 0).flatten(1).all(1)
+    assert left_out.float().mean() == pytest.approx(0.25, abs=0.03)
+    torch.testing.assert_close(change[~left_out], added[~left_out] / 0.75, rtol=1e-4, atol=1e-5)
+
+
+def test_later_blocks_are_left_out_more_often_and_those_without_a_way_around_never():
+    network = EfficientNetLite("lite2", drop_path=0.2)
+    rates, count = [block.drop_path for block in network.blocks], len(network.blocks)
+    assert rates == [0.2 * i / count if block.residual else 0.0 for i, block in enumerate(network.blocks)]
+    assert 0.1 < max(rates) < 0.2
+    assert not any(block.drop_path for block in EfficientNetLite("lite2").blocks)
+
+
 # --- shapes and sizes
 
 

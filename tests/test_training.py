@@ -36,6 +36,7 @@ from stages.registry import kind_of, load_stage
 from stages.stage import Stage
 from stages.stage1_coarse.diffusion import DiffusionColorizer
 from stages.training import launch, loop
+from stages.training.batches import Batches
 from stages.training.config import Config, DataConfig, TrainingConfig
 from stages.training.data import Mixture, Pictures
 from stages.training.loop import TrainingError, train
@@ -331,6 +332,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(only_the_gradient, tmp_path):
     ({"decay": 40, "schedule": "constant"}, "need each other; got 0 and 40"),
     ({"decay_from": 8, "decay": 8, "schedule": "constant"}, r"at most decay_from \+ decay = 16, where .*; got 48"),
     ({"save_minutes": -1.0}, "must not be negative"),
+    ({"workers": -1}, "must not be negative"),
     ({"freeze": ("mix",)}, "nothing that the loss depends on is trained: freeze less"),
     ({"average_widths": (0.5,)}, "the width of an average must be between 0 and 0.289 of the run; got 0.5"),
 ])  # fmt: skip
@@ -469,6 +471,25 @@ def test_a_compiled_run_learns_the_same(tmp_path):
     plain, compiled = (train_toy(tmp_path / str(on), toy_config(noise=0, compile=on)) for on in (False, True))
     weights = [load_file(folder / "model.safetensors") for folder in (plain, compiled) if folder]
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_workers_cut_the_same_batches_in_the_same_order(rank):
+    cuts = Batches(toy_pictures(), 8, seed=3, rank=rank, processes=2)
+    here = list(cuts.of(range(2, 7), torch.device("cpu")))
+    theirs = list(cuts.of(range(2, 7), torch.device("cpu"), workers=2))
+    assert len(here) == len(theirs) == 5
+    assert all(rgb.shape == (4, 3, 8, 8) for rgb, _ in here)
+    for (rgb, labels), (other, others) in zip(here, theirs, strict=True):
+        assert torch.equal(rgb, other)
+        assert torch.equal(labels, others)
+    assert not torch.equal(here[0][0], here[1][0])
+
+
+def test_a_run_with_workers_is_the_same_run_and_may_go_on_without(whole, tmp_path):
+    assert train_toy(tmp_path / "run", toy_config(workers=2), stop_after=4) is None
+    train_toy(tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
 
 
 def test_a_tracker_gets_the_reports(tmp_path):

@@ -47,17 +47,21 @@ class Conv(nn.Conv2d):
 class MBConv(nn.Module):
     """Inverted bottleneck: 1x1 expansion, depthwise k x k, 1x1 projection; residual where the shapes agree."""
 
-    def __init__(self, channels: int, out: int, expansion: int, kernel: int, stride: int):
+    def __init__(self, channels: int, out: int, expansion: int, kernel: int, stride: int, drop_path: float = 0.0):
         super().__init__()
         hidden = channels * expansion
         self.expand = Conv(channels, hidden, 1) if expansion > 1 else None
         self.depthwise = Conv(hidden, hidden, kernel, stride, groups=hidden)
         self.project = Conv(hidden, out, 1)
         self.residual = stride == 1 and channels == out
+        self.drop_path = drop_path if self.residual else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
+        if self.training and self.drop_path:
+            kept = torch.rand(len(x), 1, 1, 1).to(y.device) >= self.drop_path
+            y = y * kept.to(y.dtype) / (1 - self.drop_path)
         return x + y if self.residual else y
 
 
@@ -66,9 +70,12 @@ class EfficientNetLite(nn.Module):
 
     forward: gray (B, 1, H, W) in [0, 1] -> three tensors (B, C, H/8, W/8), (B, C', H/16, W/16), (B, C'', H/32, W/32);
     their widths are in `feature_channels`, for lite0 (40, 112, 320).
+
+    drop_path: how often training leaves out what the last block adds, per picture, and block i of n this times i / n
+        (stochastic depth: Huang et al. 2016, arXiv 1603.09382; EfficientNet's 0.2)
     """
 
-    def __init__(self, variant: str = "lite0"):
+    def __init__(self, variant: str = "lite0", drop_path: float = 0.0):
         super().__init__()
         if variant not in _VARIANTS:
             raise ValueError(f"backbone must be one of {sorted(_VARIANTS)}; got {variant!r}")
@@ -78,10 +85,11 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.ModuleList()
         self.taps: list[int] = []
         widths: list[int] = []
-        channels, side = 32, 2
+        channels, side, blocks = 32, 2, sum(repeats for *_, repeats in stages)
         for index, (expansion, kernel, stride, out, repeats) in enumerate(stages):
             for repeat in range(repeats):
-                self.blocks.append(MBConv(channels, out, expansion, kernel, stride if repeat == 0 else 1))
+                drop = drop_path * len(self.blocks) / blocks
+                self.blocks.append(MBConv(channels, out, expansion, kernel, stride if repeat == 0 else 1, drop))
                 channels = out
             side *= stride
             if index + 1 == len(stages) or (stages[index + 1][2] == 2 and side >= 8):

@@ -68,6 +68,8 @@ class DiffusionColorizer(CoarseColorizer[DiffusionEncoding], Exports):
         for name in ("hints", "condition_dropout"):
             if not 0 <= (share := getattr(config, name)) <= 1:
                 raise ValueError(f"{name} is a share of the pictures, from 0 to 1; got {share}")
+        if not 0 <= config.drop_path < 1:
+            raise ValueError(f"drop_path is a share of the pictures, from 0 to less than 1; got {config.drop_path}")
         SampleOptions(temperature=config.temperature, chroma_gain=config.chroma_gain)  # raises where out of range
         self.encoder = GrayEncoder(config)
         self.denoiser = WienerDenoiser(ChromaNetwork(config), 2, CHROMA_SIDE, CHROMA_SIDE)

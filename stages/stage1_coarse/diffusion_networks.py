@@ -42,6 +42,7 @@ class DiffusionColorizerConfig:
     label_weight: float = 0.2
     film: float = 0.0  # share of the pictures whose gray is degraded as by old film
     hints: float = 0.0  # share of the pictures that are shown hints; above 0 the network has a path for them
+    drop_path: float = 0.0  # share of the pictures that the last block of the backbone is left out of, the first of none
     condition_dropout: float = 0.0  # share of the pictures whose denoiser is told nothing of them, for guidance
     # sampling
     sampler: str = "dpmpp_2m"  # or "spectral", the exponential integrator
@@ -80,7 +81,7 @@ class GrayEncoder(nn.Module):
         super().__init__()
         fine, coarse = config.encoder_channels
         self.side = config.backbone_side
-        self.backbone = EfficientNetLite(config.backbone)
+        self.backbone = EfficientNetLite(config.backbone, config.drop_path)
         at8, at16, at32 = self.backbone.feature_channels
         self.from4 = nn.Conv2d(at32, coarse, 1)
         self.from8 = nn.Conv2d(at16, coarse, 1)

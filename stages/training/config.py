@@ -52,6 +52,7 @@ class TrainingConfig:
     average_widths: tuple[float, ...] = ()  # of further averages, power functions, relative to the run's length
     compile: bool = False  # the training pass, by torch.compile: a minute or more at the start
     recompute: bool = False  # the insides of blocks in the backward pass: less memory, more time
+    workers: int = 0  # processes that cut pictures ahead of the steps, for a device that would wait; 0: none
     precision: str = "auto"  # bf16 where the hardware has it; "no", "bf16", "fp16"
     seed: int = 0
     report_every: int = 10_000  # pictures
@@ -78,8 +79,8 @@ def check_options(options: TrainingConfig) -> None:
         raise CheckpointError(f"training.betas must be at least 0 and less than 1; got {options.betas}")
     if options.optimizer != "adamw" and options.betas != TrainingConfig.betas:
         raise CheckpointError(f"training.betas are of adamw; leave them out with {options.optimizer}")
-    if min(options.decay_from, options.decay, options.save_minutes) < 0:
-        raise CheckpointError("training.decay_from, decay and save_minutes must not be negative")
+    if min(options.decay_from, options.decay, options.save_minutes, options.workers) < 0:
+        raise CheckpointError("training.decay_from, decay, save_minutes and workers must not be negative")
     if (options.decay_from > 0) != (options.decay > 0):
         raise CheckpointError(
             f"training.decay_from and decay need each other; got {options.decay_from} and {options.decay}"

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
-from torch import Generator, Tensor
+from torch import Tensor
 from tqdm import tqdm
 
 from stages.checkpoint import CheckpointError, sha256_of
@@ -32,6 +32,7 @@ from stages.provenance import commit
 from stages.seeds import seed_of
 from stages.stage import Stage
 from stages.training.adversarial import Turns, build_optimizers, named, of
+from stages.training.batches import Batches
 from stages.training.config import Config, check_options
 from stages.training.data import Mixture
 from stages.training.ema import Averaged, half_life, power
@@ -105,14 +106,16 @@ def train(
     device, rank = accelerator.device, accelerator.process_index
     training, held_out = pictures.split()
     account = training.account()
-    training = training.to(device)
+    if not options.workers:
+        training = training.to(device)
 
     stage.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(stage, (*stage.frozen_parameters, *options.freeze))
     newest = newest_checkpoint(run)
     if newest is None:
         parts = range(-(-min(FITTED_PICTURES, len(training)) // 64))
-        stage.eval().fit_to(training.squares(training.batch(64, options.seed, part)) for part in parts)
+        squares = (training.squares(training.batch(64, options.seed, part)).to(device) for part in parts)
+        stage.eval().fit_to(squares)
     turns, optimizers = Turns(stage), build_optimizers(stage, options)
     # By what stands after "averaged" and "final" in the names of their files and folders. The first is reported on.
     averages = {"": Averaged(stage, half_life(options.average_half_life))}
@@ -149,6 +152,8 @@ def train(
     losses = {player: state.setdefault(named("losses", player, "_"), []) for player in optimizers}
     clock, worked, clocked = time.perf_counter(), time.process_time(), first
     saved, stopping = clock, False
+    cuts = Batches(training, batch_size, options.seed, rank, accelerator.num_processes)
+    batches = cuts.of(range(first, steps), device, options.workers)
     while True:
         step, seen = state["step"], state["step"] * batch_size
         finished = step >= steps  # beyond, where the config was made shorter
@@ -178,9 +183,7 @@ def train(
         if finished or stopping or (stop_after is not None and step - first >= stop_after):
             break
 
-        picks = training.batch(batch_size, options.seed, step)[rank::accelerator.num_processes]
-        augmentation = Generator().manual_seed(seed_of(options.seed, "augment", step, rank))
-        rgb, labels = training.cuts(picks, augmentation), training.labels(picks)
+        rgb, labels = next(batches)
         torch.manual_seed(seed_of(options.seed, "noise", step, rank))
         stopping = stop()
         for player, optimizer in optimizers.items():

@@ -86,12 +86,12 @@ def load_checkpoint(
 
 def identity(values: dict[str, Any], config: Config) -> dict[str, Any]:
     """The part of a config that a run must keep: its length and the decay of its learning rate may change, how often it
-    reports and saves, and its memory.
+    reports and saves, its memory and its workers.
 
     What has its default is left out: a run from before a key existed goes on.
     values: a config of the kind of `config`, as a dict
     """
-    free = {"samples", "decay_from", "decay", "report_every", "save_every", "save_minutes", "recompute"}
+    free = {"samples", "decay_from", "decay", "report_every", "save_every", "save_minutes", "recompute", "workers"}
     values = json.loads(json.dumps(values))
     for part in ("network", "data", "training"):
         defaults = json.loads(json.dumps(dataclasses.asdict(type(getattr(config, part))())))
