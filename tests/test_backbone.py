@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -61,10 +62,12 @@ def test_blocks_are_left_out_in_training_as_often_as_said():
 
 def test_later_blocks_are_left_out_more_often_and_those_without_a_way_around_never():
     network = EfficientNetLite("lite2", drop_path=0.2)
-    rates, count = [block.drop_path for block in network.blocks], len(network.blocks)
-    assert rates == [0.2 * i / count if block.residual else 0.0 for i, block in enumerate(network.blocks)]
+    blocks: list[Any] = list(network.blocks)
+    rates = [block.drop_path for block in blocks]
+    assert rates == [0.2 * i / len(blocks) if block.residual else 0.0 for i, block in enumerate(blocks)]
     assert 0.1 < max(rates) < 0.2
-    assert not any(block.drop_path for block in EfficientNetLite("lite2").blocks)
+    plain: list[Any] = list(EfficientNetLite("lite2").blocks)
+    assert not any(block.drop_path for block in plain)
 
 
 # --- shapes and sizes

@@ -31,7 +31,7 @@ from stages.corruptions.line_art import METHODS
 from stages.corruptions.masks import SIDES
 from stages.diffusion.process import SAMPLER_NAMES
 from stages.evaluation.coarse import streams
-from stages.evaluation.command import add_best_of, add_steps, arguments, batches, positive, run
+from stages.evaluation.command import DTYPES, add_best_of, add_dtype, add_steps, arguments, batches, positive, run
 from stages.evaluation.conditions import HOLES, Setting, shown
 from stages.evaluation.judges import classifier_judge, imagenet_classes, inception_judge
 from stages.evaluation.photos import SETS, EvaluationError, Photos, load_photos
@@ -42,7 +42,6 @@ from stages.photographs import data_folder
 from train_scripts.weights import image_to_image, stage_weights
 
 BATCH = 16
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PURPOSE = "image_to_image"  # of the noise, as in the pipeline
 Networks = dict[str, ImageToImage]
 
@@ -58,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--real", type=positive, metavar="N",
         help="photographs for Fréchet distances, those after the scored ones (default: as many; of a whole split half)")
     add_steps(options, "the networks")
-    add("--dtype", choices=DTYPES, default="float32", help="of the networks' insides (default: %(default)s)")
+    add_dtype(options, "the networks")
     add("--sampler", choices=SAMPLER_NAMES, help="default: what the weights ask for")
     add("--hole", choices=HOLES, help="of inpaint: shares of the area in percent (default: center)")
     add("--side", choices=SIDES, help="of uncrop (default: right)")

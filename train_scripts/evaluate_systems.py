@@ -5,7 +5,8 @@
 Rows, on the same photographs and noise: the originals, plain gray, preview and default output of the packaged stage 1,
 one draw of each `--weights`, and best of K with its diversity for those whose draws differ. Everything is at the luma
 of the gray picture: a stage 1 is scored by its chroma before it is cut to 3 bits, if it knows it. `--steps` is of every
-network that is sampled in steps, by DPM-Solver++ where it is of the family image_to_image.
+network that is sampled in steps, by DPM-Solver++ where it is of the family image_to_image. `--dtype` is of the insides
+of the networks of that family, seconds and memory included; stages 1 are float32.
 
 All color at 64x64. With `--side 128` those stand in the table that color there: networks for which any side will do,
 and in place of the packaged stage 1 all of the packaged cascade.
@@ -45,7 +46,7 @@ from pipeline.folder import DEFAULT_WEIGHTS
 from stages.checkpoint import read_description
 from stages.color.spaces import chroma_from_rgb, merge
 from stages.evaluation.coarse import central, forms, streams, view_of
-from stages.evaluation.command import add_best_of, add_steps, arguments, batches, run
+from stages.evaluation.command import DTYPES, add_best_of, add_dtype, add_steps, arguments, batches, run
 from stages.evaluation.conditions import Setting
 from stages.evaluation.photos import SETS, EvaluationError, Photos, load_photos
 from stages.evaluation.pixel import PictureList, picture_from_rgb
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--weights", type=Path, nargs="+", default=[], metavar="FOLDER",
                          help="saved stages of the families coarse and image_to_image")  # fmt: skip
     add_steps(options, "every network that is sampled in steps, the packaged one excepted")
+    add_dtype(options, "the image-to-image networks")
     add_best_of(options, photos=64)
     options.set_defaults(candidates=4)
     options.add_argument("--free", type=Path, metavar="FILE", help="also write a sheet of free photographs")
@@ -111,19 +113,23 @@ def of_stage1(name: str, folder: Path, stage: CoarseColorizer[Any], steps: int |
     return System(name, draw, parameters(stage), {"stage1": folder}, sampled(stage, steps))
 
 
-def of_network(name: str, folder: Path, network: ImageToImage, steps: int | None, side: int) -> System:
+def of_network(
+    name: str, folder: Path, network: ImageToImage, steps: int | None, side: int, dtype: torch.dtype
+) -> System:
     if "colorize" not in network.tasks or not (network.any_side or network.side == side):
         raise EvaluationError(
             f"{folder}: networks that color at {side}x{side} are compared; this one has side {network.side}"
             f"{', and no other' * (not network.any_side)}, and the tasks {', '.join(network.tasks)}"
         )
     options = TranslateOptions(steps, SAMPLER) if network.sampling else TranslateOptions()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster, on CPUs most of all
 
     def draw(photos: Photos, part: range, noise: Sequence[NoiseSource], count: int) -> Tensor:
         some = photos.part(part.start, part.stop).reduced(side)
         condition = Setting().condition("colorize", some.rgb(), noise)
-        rgb = network.sample(condition, "colorize", count, options, streams(noise, count, "image_to_image"))
-        return picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(rgb)))
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            rgb = network.sample(condition, "colorize", count, options, streams(noise, count, "image_to_image"))
+        return picture_from_rgb(merge(condition.source[:, None, :1], chroma_from_rgb(rgb.float())))
 
     sampling = sampled(network, steps)
     sampling = sampling and sampling | {"sampler": SAMPLER}
@@ -184,14 +190,14 @@ def packaged_at(side: int, preview: bool) -> System:
     return packaged(preview) if side == SIDE else cascade(preview)
 
 
-def named(folder: Path, steps: int | None, side: int) -> System:
+def named(folder: Path, steps: int | None, side: int, dtype: torch.dtype) -> System:
     """By the family of the saved stage, and by the config it was trained with."""
     family = read_description(folder)["family"]
     stage = load_stage(stage_weights(folder, family))
     name = str((stage.trained or {}).get("config", folder))
     steps = steps if stage.sampling else None
     if isinstance(stage, ImageToImage):
-        return of_network(name, folder, stage, steps, side)
+        return of_network(name, folder, stage, steps, side, dtype)
     if isinstance(stage, CoarseColorizer):
         if side != SIDE:
             raise EvaluationError(f"{folder}: a stage 1 colors at {SIDE}x{SIDE}; leave it out, or --side")
@@ -205,12 +211,12 @@ def named(folder: Path, steps: int | None, side: int) -> System:
 @torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.time:
-        print(json.dumps(timed(args.time, args.weights, args.steps, args.side)))
+        print(json.dumps(timed(args)))
         return {}
     if SETS[args.set].side < args.side:
         raise EvaluationError(f"--side {args.side} is more than the {SETS[args.set].side} of {args.set}")
     systems = [packaged_at(args.side, True), packaged_at(args.side, False),
-               *(named(folder, args.steps, args.side) for folder in args.weights)]  # fmt: skip
+               *(named(folder, args.steps, args.side, DTYPES[args.dtype]) for folder in args.weights)]  # fmt: skip
     if len({system.name for system in systems}) < len(systems):
         raise EvaluationError(f"two of the --weights have one name: {[system.name for system in systems]}")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
@@ -219,8 +225,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         if not free_photos():
             raise EvaluationError("--free: there are no free photographs here; pip install 'trichrome[demo]'")
         args.free.parent.mkdir(parents=True, exist_ok=True)
-    report.record |= {"load": os.getloadavg()[0], "pool": {}}
-    costs = costs_of(systems, args.steps, args.side)
+    report.record |= {"dtype": args.dtype, "load": os.getloadavg()[0], "pool": {}}
+    costs = costs_of(systems, args)
     noise, best_photos = photos.noise(args.seed), min(args.best_photos, len(photos))
     for system in systems:
         weights = {stage: weights_of(folder) for stage, folder in system.folders.items()}
@@ -254,30 +260,34 @@ def seen_by(weights: dict[str, dict[str, Any]]) -> int | None:
 # Costs ---------------------------------------------------------------------------------------------
 
 
-def costs_of(systems: Sequence[System], steps: int | None, side: int) -> dict[str, dict[str, float]]:
+def costs_of(systems: Sequence[System], args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """`seconds`, `memory` and `memory_before` of each system, see above."""
-    rounds = [{system.name: in_its_own_process(system, steps, side) for system in systems}
+    rounds = [{system.name: in_its_own_process(system, args) for system in systems}
               for _ in tqdm(range(ROUNDS), desc="seconds and memory", unit="round")]  # fmt: skip
     best = {"seconds": min, "memory": max, "memory_before": max}
     return {system.name: {key: choose(one[system.name][key] for one in rounds) for key, choose in best.items()}
             for system in systems}  # fmt: skip
 
 
-def in_its_own_process(system: System, steps: int | None, side: int) -> dict[str, float]:
+def in_its_own_process(system: System, args: argparse.Namespace) -> dict[str, float]:
     """What `--time` says in a process that does nothing else."""
-    command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name, "--side", str(side)]
+    command = [sys.executable, "-m", "train_scripts.evaluate_systems", "--time", system.name, "--side", str(args.side)]
+    command += ["--dtype", args.dtype]
     if system.name not in (PREVIEW, DEFAULT):
         (folder,) = system.folders.values()
-        command += ["--weights", str(folder.resolve()), *(["--steps", str(steps)] if steps else [])]
+        command += ["--weights", str(folder.resolve()), *(["--steps", str(args.steps)] if args.steps else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise EvaluationError(f"{system.name} could not be timed in a process of its own: {done.stderr[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def timed(name: str, weights: Sequence[Path], steps: int | None, side: int) -> dict[str, float]:
-    before = peak_memory()
-    system = packaged_at(side, name == PREVIEW) if name in (PREVIEW, DEFAULT) else named(weights[0], steps, side)
+def timed(args: argparse.Namespace) -> dict[str, float]:
+    before, name = peak_memory(), args.time
+    if name in (PREVIEW, DEFAULT):
+        system = packaged_at(args.side, name == PREVIEW)
+    else:
+        system = named(args.weights[0], args.steps, args.side, DTYPES[args.dtype])
     pictures = torch.randint(256, (TIMED + 1, 3, LARGE, LARGE), generator=torch.Generator().manual_seed(0))
     photos = Photos(name, pictures.byte(), [])
     noise = photos.noise(0)

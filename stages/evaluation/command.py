@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 from stages.checkpoint import CheckpointError
 from stages.evaluation.photos import PHOTOGRAPHS, EvaluationError
 from stages.evaluation.pixel import MetricsError
 from stages.options import OptionError
 from stages.photographs import DataError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def arguments(
@@ -70,6 +74,10 @@ def arguments(
 
 def add_steps(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--steps", type=positive, help=f"of {stage}'s sampler (default: what the weights ask for)")
+
+
+def add_dtype(parser: argparse.ArgumentParser, networks: str) -> None:
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help=f"of {networks}' insides (default: float32)")
 
 
 def add_best_of(parser: argparse.ArgumentParser, photos: int) -> None:

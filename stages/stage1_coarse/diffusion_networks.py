@@ -42,7 +42,7 @@ class DiffusionColorizerConfig:
     label_weight: float = 0.2
     film: float = 0.0  # share of the pictures whose gray is degraded as by old film
     hints: float = 0.0  # share of the pictures that are shown hints; above 0 the network has a path for them
-    drop_path: float = 0.0  # share of the pictures that the last block of the backbone is left out of, the first of none
+    drop_path: float = 0.0  # of the backbone, as in `EfficientNetLite`: stochastic depth
     condition_dropout: float = 0.0  # share of the pictures whose denoiser is told nothing of them, for guidance
     # sampling
     sampler: str = "dpmpp_2m"  # or "spectral", the exponential integrator

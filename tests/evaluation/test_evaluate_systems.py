@@ -86,12 +86,25 @@ def test_rows_again_by_hand(data, weights, networks, no_process, tmp_path):
         assert sheet.height > 12 * 64 and sheet.width > 6 * 64
 
 
+def test_bfloat16_is_of_image_to_image_networks_alone(data, weights, networks, no_process, tmp_path):
+    asked = (*FEW, "--steps", "3", "--weights", str(networks[0]))
+    exact = scores(evaluate_systems, data, tmp_path / "exact", *asked)
+    rough = scores(evaluate_systems, data, tmp_path / "rough", *asked, "--dtype", "bfloat16")
+    assert (exact["dtype"], rough["dtype"]) == ("float32", "bfloat16")
+    exact, rough = by_name(exact), by_name(rough)
+    assert exact["default output"]["ciede2000"] == rough["default output"]["ciede2000"]
+    assert exact["palette"]["ciede2000"] != rough["palette"]["ciede2000"]
+    assert exact["palette"]["ciede2000"] == pytest.approx(rough["palette"]["ciede2000"], abs=0.5)
+
+
 def test_time_and_memory_are_of_a_process(networks, capsys):
     assert evaluate_systems.main(["--time", "palette", "--weights", str(networks[0]), "--steps", "2"]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert measured["seconds"] > 0 and 0.05 < measured["memory_before"] <= measured["memory"] < 50
     ballast = torch.ones(300_000_000)  # 1.2 GB here, which are not the system's
-    measured = evaluate_systems.in_its_own_process(evaluate_systems.named(networks[0], 2, 64), 2, 64)
+    asked = evaluate_systems.parser().parse_args(["--steps", "2", "--dtype", "bfloat16"])
+    system = evaluate_systems.named(networks[0], 2, 64, torch.bfloat16)
+    measured = evaluate_systems.in_its_own_process(system, asked)
     assert 0.05 < measured["memory_before"] < evaluate_systems.peak_memory() - 1
     assert len(ballast) and measured["memory"] < evaluate_systems.peak_memory()
 
@@ -101,7 +114,7 @@ def test_costs_are_the_fewest_seconds_and_the_highest_peaks_of_three_rounds(monk
     monkeypatch.setattr(evaluate_systems, "in_its_own_process",
                         lambda *_: dict.fromkeys(("seconds", "memory", "memory_before"), next(figures)))  # fmt: skip
     systems: Any = [SimpleNamespace(name=name) for name in ("first", "second")]
-    costs = evaluate_systems.costs_of(systems, None, 64)
+    costs = evaluate_systems.costs_of(systems, evaluate_systems.parser().parse_args([]))
     assert costs == {"first": {"seconds": 1.0, "memory": 3.0, "memory_before": 3.0},
                      "second": {"seconds": 7.0, "memory": 9.0, "memory_before": 9.0}}  # fmt: skip
 
