@@ -260,6 +260,12 @@ HYBRID_TINY = GANUNetConfig((8, 8), attention=())
     (lambda: DiscriminatorConfig(attention=(5, 0, 0)), "from 0 to 4"),
     (lambda: DiscriminatorConfig(strides=()), "needs strides"),
     (lambda: DiscriminatorConfig(pooling=4), "pooling must be 2 or 3"),
+    (lambda: DiscriminatorConfig(scales=1, attention=(), pooling=3), "pooling is between scales"),
+    (lambda: DiscriminatorConfig(attention=(), pooled_keys=True), "pooled_keys are of attention"),
+    (lambda: DiscriminatorConfig(attention=(0, 0, 0), pooled_keys=True), "pooled_keys are of attention"),
+    (lambda: GANUNetConfig((8, 8), attention=(), pooled_keys=True), "pooled_keys are of attention"),
+    (lambda: Pix2PixHDConfig(enhancer_blocks=2), "enhancer_blocks are of enhancers"),
+    (lambda: SelfAttention(8, pooled=True)(torch.zeros(1, 8, 1, 3)), r"maps of 2x2 and more; got \(1, 3\)"),
     (lambda: Pix2PixHDConfig(halvings=0), "halvings from 1"),
     (lambda: Pix2PixHDConfig(15, enhancers=1), r"a multiple of 2\^enhancers = 2; got 15"),
 ])  # fmt: skip

@@ -34,6 +34,8 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pooled and min(x.shape[-2:]) < 2:
+            raise ValueError(f"pooled keys need maps of 2x2 and more; got {tuple(x.shape[-2:])}: a larger side")
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.pooled:
             key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)

@@ -54,6 +54,10 @@ class DiscriminatorConfig:
             raise ValueError(f"padding must be 0 or more; got {self.padding}")
         if self.pooling not in (2, 3):
             raise ValueError(f"pooling must be 2 or 3; got {self.pooling}")
+        if self.scales == 1 and self.pooling != type(self).pooling:
+            raise ValueError("pooling is between scales, and there is one: leave it out")
+        if self.pooled_keys and not any(self.attention):
+            raise ValueError("pooled_keys are of attention, and there is none: leave them out")
         if self.attention and len(self.attention) != self.scales:
             raise ValueError(f"attention must have an entry for each of {self.scales} scales; got {self.attention}")
         if any(not 0 <= place <= len(self.strides) for place in self.attention):

@@ -32,6 +32,8 @@ class Pix2PixHDConfig:
         check_norm(self.norm)
         if min(self.channels, self.halvings) < 1 or min(self.blocks, self.enhancers, self.enhancer_blocks) < 0:
             raise ValueError(f"a generator needs channels and halvings from 1, and blocks and enhancers from 0: {self}")
+        if not self.enhancers and self.enhancer_blocks != type(self).enhancer_blocks:
+            raise ValueError("enhancer_blocks are of enhancers, and there are none: leave them out")
         if self.channels % 2**self.enhancers:
             raise ValueError(f"channels must be a multiple of 2^enhancers = {2**self.enhancers}; got {self.channels}")
 

@@ -53,6 +53,8 @@ class GANUNetConfig:
         factors = [2**level for level in range(1, len(self.widths))]
         if not set(self.attention) <= set(factors):
             raise ValueError(f"attention must stand at some of {factors}; got {self.attention}")
+        if self.pooled_keys and not self.attention:
+            raise ValueError("pooled_keys are of attention, and there is none: leave them out")
 
     @property
     def factor(self) -> int:
