@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,14 @@ class Estimate:
 def _estimate(value: float, replicates: Tensor) -> Estimate:
     low, high = torch.quantile(replicates, torch.tensor([0.025, 0.975], dtype=replicates.dtype)).tolist()
     return Estimate(value, low, high, replicates)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share among `count` trials (Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4)."""
+    square = 1.959964**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = math.sqrt(square * (share * (1 - share) / count + square / (4 * count**2))) / (1 + square / count)
+    return middle - half, middle + half
 
 
 class HalfSplits:
