@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,23 @@ def test_later_blocks_are_left_out_more_often_and_those_without_a_way_around_nev
     assert 0.1 < max(rates) < 0.2
     plain: list[Any] = list(EfficientNetLite("lite2").blocks)
     assert not any(block.drop_path for block in plain)
+
+
+def test_frozen_blocks_are_never_left_out():
+    torch.manual_seed(0)
+    block, x = MBConv(4, 4, 2, 3, 1, drop_path=0.9).requires_grad_(False).train(), torch.randn(50, 4, 3, 3)
+    assert torch.equal(block(x), block.eval()(x))
+
+
+def test_stage1_hands_its_drop_path_on():
+    from stages.stage1_coarse.diffusion import DiffusionColorizer, DiffusionColorizerConfig
+
+    config = DiffusionColorizerConfig(encoder_channels=(8, 16), denoiser_channels=(8, 16), drop_path=0.2)
+    blocks: list[Any] = list(DiffusionColorizer(config).encoder.backbone.blocks)
+    assert max(block.drop_path for block in blocks) > 0.1
+    for share in (1.0, -0.1):
+        with pytest.raises(ValueError, match=f"from 0 to less than 1; got {share}"):
+            DiffusionColorizer(replace(config, drop_path=share))
 
 
 # --- shapes and sizes

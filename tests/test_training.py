@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import re
 import shlex
@@ -473,17 +474,30 @@ def test_a_compiled_run_learns_the_same(tmp_path):
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-4)
 
 
+class Signed(Batches):
+    """In place of labels: who cut."""
+
+    def __getitem__(self, step):
+        return super().__getitem__(step)[0], torch.full((1,), os.getpid())
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_workers_cut_the_same_batches_in_the_same_order(rank):
-    cuts = Batches(toy_pictures(), 8, seed=3, rank=rank, processes=2)
+    cuts = Signed(toy_pictures(), 8, seed=3, rank=rank, processes=2)
     here = list(cuts.of(range(2, 7), torch.device("cpu")))
     theirs = list(cuts.of(range(2, 7), torch.device("cpu"), workers=2))
-    assert len(here) == len(theirs) == 5
-    assert all(rgb.shape == (4, 3, 8, 8) for rgb, _ in here)
-    for (rgb, labels), (other, others) in zip(here, theirs, strict=True):
-        assert torch.equal(rgb, other)
-        assert torch.equal(labels, others)
-    assert not torch.equal(here[0][0], here[1][0])
+    assert {int(who) for _, who in here} == {os.getpid()}
+    assert len({int(who) for _, who in theirs} - {os.getpid()}) == 2
+    assert all(rgb.shape == (4, 3, 8, 8) for rgb, _ in here) and not torch.equal(here[0][0], here[1][0])
+    assert [rgb.tolist() for rgb, _ in here] == [rgb.tolist() for rgb, _ in theirs]
+
+
+def test_workers_end_with_their_run():
+    batches: Any = Batches(toy_pictures(), 8, seed=3).of(range(50), torch.device("cpu"), workers=2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_run_with_workers_is_the_same_run_and_may_go_on_without(whole, tmp_path):
@@ -610,7 +624,7 @@ def run_script(*options: str | Path, wait: bool = True):
     command = [sys.executable, str(ROOT / "train_scripts/stage1.py"), *map(str, options)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     if wait:
         out, error = process.communicate(timeout=600)
@@ -645,14 +659,16 @@ def test_killed_and_continued_equals_uninterrupted(photographs, tmp_path):
     assert {e["step"]: e for e in timeless(log_of(run))} == {e["step"]: e for e in timeless(log_of(whole))}
 
 
-def test_sigterm_saves_and_says_how_to_continue(photographs, tmp_path):
-    (tmp_path / "long.toml").write_text((TINY / "stage1.toml").read_text().replace("samples = 48", "samples = 40_000"))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_saves_and_says_how_to_continue(workers, photographs, tmp_path):
+    longer = f"samples = 40_000\nworkers = {workers}"
+    (tmp_path / "long.toml").write_text((TINY / "stage1.toml").read_text().replace("samples = 48", longer))
     options = ["--config", tmp_path / "long.toml", "--data", photographs, "--runs", tmp_path / "runs"]
     process, run = run_script(*options, wait=False), tmp_path / "runs/long"
     deadline = time.monotonic() + 300
     while not (run / "checkpoint-00000004").is_dir() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # to all of its processes, as launchers do
     out, error = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in error, error
     newest = sorted(run.glob("checkpoint-*"))[-1]

@@ -5,7 +5,7 @@
 
 The first command colors photographs by both, as they do by default, and writes sheets of six: number, gray, left,
 right. `OUT/key.json` says on which side whose picture is; whoever judges sees the sheets alone. Which side is whose is
-drawn for each photograph from the seed.
+drawn for each photograph from the seed and both weights: what one key tells is no help with another.
 
 Answers are a JSON object of every number: {"1": "left", "2": "right", "3": "same", …}. The second command counts: the
 share of the photographs on which `--weights` is preferred, a tie as half, with its 95 % interval (Wilson 1927).
@@ -58,10 +58,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
+    if any(args.out.glob("pairs-*.png")):
+        raise EvaluationError(f"{args.out} holds sheets already: delete them, or choose another --out")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     gray, account = photos.gray(), Account(args, photos)
     pipe, other = loaded_pipeline(args, account), ColorPipeline.from_pretrained(args.against)
-    generator = Generator().manual_seed(seed_of(args.seed, "sides"))
+    who = [sorted(one.fingerprint().items()) for one in (pipe, other)]
+    generator = Generator().manual_seed(seed_of(args.seed, "sides", str(who)))
     ours = [SIDES[side] for side in torch.randint(2, (len(photos),), generator=generator).tolist()]
     mine, theirs = (
         firsts(colorized(one, gray, args.seed, name=name, steps=args.steps))
@@ -94,13 +97,15 @@ def count(path: Path, out: Path) -> dict[str, Any]:
     """What was preferred; OUT/results.json has it beside all that the key has."""
     try:
         record, answers = json.loads((out / KEY).read_text()), json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"the answers and {out / KEY} must be JSON files: {error}") from error
-    sides: dict[str, str] = record["weights_on"]
+        sides: dict[str, str] = record["weights_on"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EvaluationError(
+            f"expected answers in JSON, and {out / KEY} as it was written beside the sheets; got {error!r}"
+        ) from error
     if not isinstance(answers, dict) or answers.keys() != sides.keys():
         raise EvaluationError(f"{path} must answer for each of the numbers 1 to {len(sides)}, and no other")
-    if odd := {answer for answer in answers.values() if answer not in (*SIDES, SAME)}:
-        raise EvaluationError(f"an answer is left, right or same; got {sorted(map(str, odd))}")
+    if odd := [answer for answer in answers.values() if answer not in (*SIDES, SAME)]:
+        raise EvaluationError(f"an answer is left, right or same; got {odd}")
     same = sum(answer == SAME for answer in answers.values())
     preferred = sum(answers[number] == side for number, side in sides.items())
     share = (preferred + same / 2) / len(sides)

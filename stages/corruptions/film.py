@@ -43,6 +43,7 @@ def _degraded(rgb: Tensor, gray: Tensor, share: float) -> Tensor:
     patches = torch.randn(batch, 1, 4, 4).to(rgb.device)
     patches = F.interpolate(patches, (height, width), mode="bilinear", align_corners=False)
     old = old * (1 + 0.1 * fading * patches)
+    # Of all draws the one that is large: made where it is used, so on another device it is other grain.
     old = old + WORST_GRAIN * grain.square() * torch.randn(batch, 1, height, width, device=rgb.device)
     black, white = 0.2 * black.square(), 1 - 0.25 * white.square()
     return torch.where(chosen < share, (black + (white - black) * old).clamp(0, 1), gray)

@@ -2,7 +2,8 @@
 
 MBConv blocks without squeeze-and-excitation, ReLU6 instead of swish (Tan and Le, arXiv 1905.11946; the "Lite" variants
 of the TensorFlow model garden). Batch normalization is folded into the convolutions when the public ImageNet weights
-are read (`imagenet_weights`), so what remains is convolutions with bias: nothing that behaves differently in training.
+are read (`imagenet_weights`), so what remains is convolutions with bias: nothing behaves differently in training but
+stochastic depth, where it is asked for.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
-        if self.training and self.drop_path:
+        if self.training and self.drop_path and self.project.weight.requires_grad:
             kept = torch.rand(len(x), 1, 1, 1).to(y.device) >= self.drop_path
             y = y * kept.to(y.dtype) / (1 - self.drop_path)
         return x + y if self.residual else y
@@ -71,8 +72,8 @@ class EfficientNetLite(nn.Module):
     forward: gray (B, 1, H, W) in [0, 1] -> three tensors (B, C, H/8, W/8), (B, C', H/16, W/16), (B, C'', H/32, W/32);
     their widths are in `feature_channels`, for lite0 (40, 112, 320).
 
-    drop_path: how often training leaves out what the last block adds, per picture, and block i of n this times i / n
-        (stochastic depth: Huang et al. 2016, arXiv 1603.09382; EfficientNet's 0.2)
+    drop_path: training leaves out what block i of n, from 0, adds to its input, in drop_path · i / n of the pictures
+        (stochastic depth: Huang et al. 2016, arXiv 1603.09382; EfficientNet's is 0.2). Frozen blocks stay whole
     """
 
     def __init__(self, variant: str = "lite0", drop_path: float = 0.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,10 +11,11 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from stages.checkpoint import CheckpointError
 from stages.seeds import seed_of
 from stages.training.data import Mixture
 
-AHEAD = 4  # batches that each worker cuts before they are asked for
+AHEAD = 2  # batches that each worker cuts before they are asked for
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,23 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def of(self, steps: range, device: torch.device, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of these steps on a device. workers: processes that cut them on CPU cores ahead of time; with 0
-        they are cut where the pictures are, when they are asked for.
+        they are cut where the pictures are, when they are asked for. What differs is at most the last bit.
+
+        Raises CheckpointError where processes can not share the pictures.
         """
         if not workers:
             yield from map(self.__getitem__, steps)
             return
+        if "fork" not in multiprocessing.get_all_start_methods():
+            raise CheckpointError(f"training.workers need a system that forks processes; set 0, got {workers}")
         loader = DataLoader(
             self, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=AHEAD,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda", worker_init_fn=_left_alone, multiprocessing_context="fork",
         )  # fmt: skip
         for rgb, labels in loader:
             yield rgb.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _left_alone(worker: int) -> None:
+    """A worker ends with its run: SIGTERM, which is often sent to all of a group, lets the run save first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -37,7 +37,9 @@ def on_sheet(folder: Path, place: int, column: int) -> Tensor:
     return torch.from_numpy(pixels[top : top + CELL, left : left + CELL].copy()).permute(2, 0, 1)
 
 
-def test_sheets_show_both_and_the_key_says_where(data: Path, weights: Path, tmp_path: Path, monkeypatch) -> None:
+def test_sheets_show_both_and_the_key_says_where(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(blind_pairs, "PER_SHEET", PER_SHEET)
     plainer, out = tmp_path / "plainer", tmp_path / "out"
     coarse = StandInColorizer(StandInConfig(pool=1))
@@ -62,6 +64,11 @@ def test_sheets_show_both_and_the_key_says_where(data: Path, weights: Path, tmp_
         assert torch.equal(on_sheet(out, place, 1), left) and torch.equal(on_sheet(out, place, 2), right)
         different += not torch.equal(mine, theirs)
     assert different
+    assert blind_pairs.main([*asked, "--against", str(plainer)]) == 2
+    assert "holds sheets already" in capsys.readouterr().err
+    asked[3] = str(tmp_path / "other")
+    assert blind_pairs.main([*asked, "--against", str(weights)]) == 0
+    assert json.loads((tmp_path / "other" / KEY).read_text())["weights_on"] != sides  # other weights, other sides
 
 
 @pytest.fixture
@@ -90,6 +97,7 @@ def test_answers_are_counted_by_whose_side_they_name(judged: Path, capsys) -> No
 @pytest.mark.parametrize("answers, message", [
     ({"1": "left"}, "must answer for each of the numbers 1 to 4"),
     ({"1": "left", "2": "left", "3": "both", "4": "left"}, "an answer is left, right or same; got ['both']"),
+    ({"1": "left", "2": "left", "3": ["left"], "4": "left"}, "an answer is left, right or same; got [['left']]"),
     (["left"] * 4, "must answer for each of the numbers"),
 ])  # fmt: skip
 def test_answers_that_can_not_be_counted(judged: Path, answers: object, message: str, capsys) -> None:
@@ -103,4 +111,4 @@ def test_one_of_the_two_is_asked_for(tmp_path: Path, capsys) -> None:
         assert blind_pairs.main([*asked, "--out", str(tmp_path / "none")]) == 2
         assert "name --against, to make sheets, or --answers" in capsys.readouterr().err
     assert blind_pairs.main(["--answers", "a.json", "--out", str(tmp_path / "none")]) == 2
-    assert "must be JSON files" in capsys.readouterr().err
+    assert "expected answers in JSON, and" in capsys.readouterr().err

@@ -109,6 +109,22 @@ def test_time_and_memory_are_of_a_process(networks, capsys):
     assert len(ballast) and measured["memory"] < evaluate_systems.peak_memory()
 
 
+def test_the_process_that_is_timed_computes_as_the_table_does(networks, monkeypatch):
+    commands: list[list[str]] = []
+
+    def ran(command: list[str], **_: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=0, stdout="{}", stderr="")
+
+    monkeypatch.setattr(evaluate_systems.subprocess, "run", ran)
+    given = ["--steps", "2", "--side", "128", "--dtype", "bfloat16"]
+    system = evaluate_systems.named(networks[1], None, 128, torch.bfloat16)
+    assert evaluate_systems.in_its_own_process(system, evaluate_systems.parser().parse_args(given)) == {}
+    asked = vars(evaluate_systems.parser().parse_args(commands[0][3:]))
+    assert (asked["time"], asked["dtype"], asked["side"], asked["steps"]) == ("gan", "bfloat16", 128, 2)
+    assert asked["weights"] == [networks[1].resolve()]
+
+
 def test_costs_are_the_fewest_seconds_and_the_highest_peaks_of_three_rounds(monkeypatch):
     figures = iter([3.0, 9.0, 1.0, 8.0, 2.0, 7.0])
     monkeypatch.setattr(evaluate_systems, "in_its_own_process",
