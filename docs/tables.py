@@ -17,7 +17,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [
     DOCS / "research" / "results.md", DOCS / "research" / "image-to-image.md", DOCS / "research" / "hints.md",
-    DOCS / "research" / "training.md", DOCS / "research" / "systems.md",
+    DOCS / "research" / "training.md", DOCS / "research" / "systems.md", DOCS / "research" / "gan.md",
     DOCS / "model-card.md", DOCS / "use" / "video.md",
 ]  # fmt: skip
 SETS = {"photos64": 0, "photos256": 1, "photos128": 2, "samples": 3}
@@ -322,6 +322,18 @@ def systems(name: str = "systems") -> str:
     return lines(head, body) + "\n\n" + source(name)
 
 
+def critic() -> str:
+    body = []
+    for row in stored("critic")["rows"][1:]:
+        apart = [between(row[f"{key}_minus_medoid"], digits) if f"{key}_minus_medoid" in row else ""
+                 for key, digits in (("ciede2000", 2), ("squeezenet_kid", 0))]  # fmt: skip
+        body.append([row["name"], figure(row, "ciede2000"), apart[0], figure(row, "squeezenet_kid", 0), apart[1],
+                     figure(row, "squeezenet_distance"), figure(row, "colorfulness_ratio")])  # fmt: skip
+    head = ["picture", "CIEDE2000", "minus the medoid's [95 %]", "squeezenet_kid", "minus the medoid's [95 %]",
+            "squeezenet_distance", "colorfulness ratio"]  # fmt: skip
+    return lines(head, body) + "\n\n" + source("critic")
+
+
 def places() -> str:
     rows = stored("hint_places")["rows"]
     by_places = {(row["name"], row["hints"]): row for row in rows}
@@ -434,7 +446,8 @@ TABLES = {
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
     "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image,
-    "systems": systems, "systems_128": partial(systems, "systems_128"), "video": video, "hints": hints,
+    "systems": systems, "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video,
+    "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "mix": mix,
 }  # fmt: skip
 
