@@ -82,8 +82,10 @@ def save_sheet(path: Path, columns: Sequence[tuple[str, PictureList]]) -> None:
     cell = 128 if largest <= 64 else 192
     count, header, gap = len(first), 22, 4
     sheet = Image.new("RGB", (len(columns) * (cell + gap), header + count * (cell + gap)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw = ImageDraw.Draw(sheet)
     for x, (label, pictures) in enumerate(columns):
+        sizes = (ImageFont.load_default(size) for size in range(14, 5, -1))
+        font = next((one for one in sizes if draw.textlength(label, one) < cell), ImageFont.load_default(5))
         draw.text((x * (cell + gap) + 2, 2), label, fill="black", font=font)
         for y, picture in enumerate(pictures):
             image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
