@@ -22,6 +22,7 @@ from stages.evaluation.coarse import streams
 from stages.evaluation.conditions import Setting
 from stages.evaluation.photos import load_photos
 from stages.evaluation.pixel import ciede2000, picture_from_rgb
+from stages.evaluation.tables import save_sheet
 from stages.image_to_image.face import TranslateOptions
 from stages.image_to_image.palette import Palette, PaletteConfig
 from stages.nn.unet import UNetConfig
@@ -133,6 +134,15 @@ def test_costs_are_the_fewest_seconds_and_the_highest_peaks_of_three_rounds(monk
     costs = evaluate_systems.costs_of(systems, evaluate_systems.parser().parse_args([]))
     assert costs == {"first": {"seconds": 1.0, "memory": 3.0, "memory_before": 3.0},
                      "second": {"seconds": 7.0, "memory": 9.0, "memory_before": 9.0}}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["gan", "stage1_with_a_rather_long_name", "m" * 40])
+def test_the_name_of_a_column_stays_above_it(label, tmp_path):
+    pictures = [torch.zeros(3, 64, 64, dtype=torch.uint8)]
+    save_sheet(tmp_path / "sheet.png", [(label, pictures), ("", pictures)])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        dark = np.asarray(sheet.convert("L"))[:20].min(0) < 128
+    assert dark[:132].any() and not dark[132:].any()
 
 
 def test_a_sheet_that_can_not_be_made_is_said_before_anything_is_scored(data, weights, tmp_path, monkeypatch, capsys):
