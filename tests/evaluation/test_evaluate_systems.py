@@ -136,7 +136,7 @@ def test_costs_are_the_fewest_seconds_and_the_highest_peaks_of_three_rounds(monk
                      "second": {"seconds": 7.0, "memory": 9.0, "memory_before": 9.0}}  # fmt: skip
 
 
-@pytest.mark.parametrize("label", ["gan", "stage1_with_a_rather_long_name", "m" * 40])
+@pytest.mark.parametrize("label", ["gan", "stage1_with_a_rather_long_name", "m" * 20])
 def test_the_name_of_a_column_stays_above_it(label, tmp_path):
     pictures = [torch.zeros(3, 64, 64, dtype=torch.uint8)]
     save_sheet(tmp_path / "sheet.png", [(label, pictures), ("", pictures)])
