@@ -412,14 +412,14 @@ def hint_regions() -> str:
     return lines(head, body) + "\n\n" + source("hint_regions")
 
 
-def mix() -> str:
+def mix(name: str, of: str, other: str) -> str:
     """By share of the weights, the preview's CIEDE2000 on held-out photographs, divided by plain gray's."""
-    files = ["mix_photos128", "mix_photos256", "mix_photos64"]
+    files = [f"{name}_photos128", f"{name}_photos256", f"{name}_photos64"]
     rows = [{row["share"]: row for row in stored(name)["rows"]} for name in files]
-    head = ["share of the branch"]
+    head = [f"share of {of}"]
     for name in files:
         photos = stored(name)["photos"]
-        head += [f"{photos['name']}, {photos['count']}, of gray's", "minus v2 [95 %]"]
+        head += [f"{photos['name']}, {photos['count']}, of gray's", f"minus {other} [95 %]"]
     body = []
     for share in rows[0]:
         body.append([f"{share:g}"])
@@ -448,7 +448,8 @@ TABLES = {
     "reference": reference, "image_to_image": image_to_image,
     "systems": systems, "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video,
     "hints": hints,
-    "hint_regions": hint_regions, "weights": weights, "mix": mix,
+    "hint_regions": hint_regions, "weights": weights, "mix": partial(mix, "mix", "the branch", "v2"),
+    "mix_regular": partial(mix, "mix_regular", "`stage1_regular`", "v2h"),
 }  # fmt: skip
 
 
