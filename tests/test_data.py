@@ -284,9 +284,6 @@ def test_sets_are_loaded_with_their_shares(tmp_path, monkeypatch):
     assert [len(one) for one in less.sets] == [4, 4] and less.digest != mixture.digest
     assert load_mixture(tmp_path, replace(config, sets=sets[:1])).digest != mixture.digest
 
-    for share in (0.0, 1.5):
-        with pytest.raises(CheckpointError, match=f"smallest_cut is a share .* got {share}"):
-            load_mixture(tmp_path, replace(config, smallest_cut=share))
     for wrong, error, message in (
         ((), CheckpointError, "a [[data.sets]] at least"),
         ((SetConfig("photos64", 0.0),), CheckpointError, "share of photos64 must be greater than 0; got 0"),
@@ -402,12 +399,10 @@ def ramps(height: int, width: int) -> Tensor:
     return torch.stack([x, y, torch.zeros(height, width)]).byte()
 
 
-def cut_ramps(
-    height: int, width: int, side: int, count: int = 400, smallest: float = 0.5
-) -> tuple[Tensor, Tensor, Tensor]:
+def cut_ramps(height: int, width: int, side: int, count: int = 400) -> tuple[Tensor, Tensor, Tensor]:
     """(top, left, height, width) of cuts as their pixels tell, (N, 4), those mirrored (N,) bool, the cuts."""
     pictures = Pictures([ramps(height, width)], torch.zeros(1), side, "", {}, {})
-    cuts = Mixture(("a",), (pictures,), (1.0,), (0,), smallest).cuts([(0, 0)] * count, Generator().manual_seed(1))
+    cuts = Mixture(("a",), (pictures,), (1.0,), (0,)).cuts([(0, 0)] * count, Generator().manual_seed(1))
     inner = slice(side // 4, -(side // 4))  # where no border is in the way
     x, y = 255 * cuts[:, 0].mean(1)[:, inner], 255 * cuts[:, 1].mean(2)[:, inner]
     x_step, y_step = x.diff(dim=1).mean(1), y.diff(dim=1).mean(1)
@@ -427,13 +422,6 @@ def test_cuts_have_random_places_and_aspects_inside_of_the_picture(height, width
     assert 150 < mirrored.sum() < 250 and (high > 0).all()
     for begin, length, whole in ((top, high, height), (left, wide, width)):  # every part of the picture is seen
         assert begin.min() < 0.05 * whole and (begin + length).max() > 0.95 * whole and begin.std() > 0.02 * whole
-
-
-@pytest.mark.parametrize("smallest", [0.2, 0.5])
-def test_cuts_begin_at_the_smallest_share_of_the_area(smallest):
-    box, _, _ = cut_ramps(96, 64, 32, smallest=smallest)
-    share = box[:, 2:].prod(1) / (96 * 64)
-    assert smallest - 0.03 < share.min() < smallest + 0.1
 
 
 def test_pictures_of_exactly_the_side_are_seen_whole_half_of_the_time():

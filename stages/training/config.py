@@ -26,7 +26,6 @@ class SetConfig:
 class DataConfig:
     side: int = 64  # of the squares that a stage learns from
     limit: int = 0  # take only the first pictures of each set (0: all)
-    smallest_cut: float = 0.5  # share of the area of a picture that has more to show than one square of `side`
     sets: tuple[SetConfig, ...] = (SetConfig(),)
 
 

@@ -98,14 +98,12 @@ class Mixture:
     """Sets of pictures, of which each is seen by its share.
 
     holdouts: how many of the last pictures of each set are not for training
-    smallest_cut: share of the area, of pictures that have more to show than a square
     """
 
     names: tuple[str, ...]
     sets: tuple[Pictures, ...]
     shares: tuple[float, ...]
     holdouts: tuple[int, ...]
-    smallest_cut: float = DataConfig.smallest_cut
 
     def __len__(self) -> int:
         return sum(map(len, self.sets))
@@ -158,7 +156,7 @@ class Mixture:
         """Parts of the pictures at random, squeezed and mirrored (`random_boxes`): (B, 3, S, S) in [0, 1]."""
         sizes = torch.tensor([self.sets[number].size(index) for number, index in picks])
         sides = torch.tensor([self.sets[number].side for number, _ in picks])
-        boxes, mirrored = random_boxes(sizes, (sizes != sides[:, None]).any(1), self.smallest_cut, generator)
+        boxes, mirrored = random_boxes(sizes, (sizes != sides[:, None]).any(1), generator)
         return torch.stack([
             self.sets[number].cut(index, tuple(box), mirror)
             for (number, index), box, mirror in zip(picks, boxes.tolist(), mirrored.tolist(), strict=True)
@@ -209,8 +207,6 @@ def load_mixture(folder: str | Path, data: DataConfig) -> Mixture:
             raise CheckpointError(f"the share of {one.name} must be greater than 0; got {one.share}")
         if one.holdout < 0:
             raise CheckpointError(f"the holdout of {one.name} must not be negative; got {one.holdout}")
-    if not 0 < data.smallest_cut <= 1:
-        raise CheckpointError(f"smallest_cut is a share of the area, above 0 and at most 1; got {data.smallest_cut}")
     names = [one.name for one in data.sets]
     if len(set(names)) < len(names):
         raise CheckpointError(f"each of [[data.sets]] must have a name of its own; got {', '.join(names)}")
@@ -224,7 +220,7 @@ def load_mixture(folder: str | Path, data: DataConfig) -> Mixture:
     ]
     return Mixture(
         tuple(one.name for one in sets), tuple(loaded),
-        tuple(one.share for one in sets), tuple(one.holdout for one in sets), data.smallest_cut,
+        tuple(one.share for one in sets), tuple(one.holdout for one in sets),
     )  # fmt: skip
 
 
