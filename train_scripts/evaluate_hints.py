@@ -18,6 +18,8 @@ default output. Rows for 64x64 (larger pictures are reduced) and for 256x256 (sm
 `--enlarge 1024` also asks for the default output of the photographs at 1024x1024, bicubic, with strokes as much larger,
 for N = 1, 10, 100; what comes is reduced to 256x256 and scored as the others are.
 
+`--against FOLDER` asks other weights too; rows then say how much less the error is than theirs.
+
 The classic is Levin, Lischinski and Weiss 2004, solved exactly at 64x64 and enlarged along the luma; `--classic-256`
 also solves it at 256x256, which takes a second and more for each photograph and N.
 
@@ -75,6 +77,7 @@ TURNS = (90, 180, 270)  # degrees from a region's hue to that of its hint
 HINT_CHROMA = 0.12  # strength of that hint
 MOVED, UNMOVED = 0.5, 0.1  # what a hint should do to its own thing at least, to another one at most
 BATCH = 8
+OF_OTHERS = " of the others"  # behind the name of a system with the weights of `--against`
 
 # What is evaluated: gray (B, 1, 256, 256) of 8 bits and hints, one for each -> rgb (B, 3, 64, 64) or (B, 3, 256, 256).
 System = Callable[[Tensor, Sequence[Hints]], Tensor]
@@ -94,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--enlarge", type=int, metavar="SIDE", help=f"also photographs enlarged to this side, a multiple of {SIDE}"
     )
+    options.add_argument("--against", type=Path, metavar="FOLDER", help="other weights too, a pipeline folder")
     options.add_argument("--classic-256", action="store_true", help="also solve the classic at 256x256")
     options.add_argument("--without-features", action="store_true", help="also spread without the encoder's features")
     options.add_argument("--regions", action="store_true", help="two things outlined on each of 20 photographs instead")
@@ -179,6 +183,14 @@ def enlarged(rgb: Tensor, gray: Tensor) -> Tensor:
     return merge(gray, enlarge_chroma(chroma_from_rgb(rgb), gray_from_rgb(rgb), gray))
 
 
+def asked_of(pipe: ColorPipeline, args: argparse.Namespace) -> dict[str, System]:
+    """The preview, and with --system default the default output."""
+    systems = {"preview": colored_by(pipe, args.seed, preview=True)}
+    if args.system == "default":
+        systems["default output"] = colored_by(pipe, args.seed, steps=args.steps)
+    return systems
+
+
 # Random cells --------------------------------------------------------------------------------------
 
 
@@ -225,6 +237,7 @@ def evaluate_cells(
         hints = [strokes_over(random_cells(count, seed + i), one) for i, one in enumerate(colors)]
         cells = rasterized(gray, hints, CELLS)
         baseline: dict[int, Tensor] = {}
+        others: dict[tuple[str, int], Tensor] = {}
         asked = {**systems, **enlarged_too} if count in ENLARGED_COUNTS else systems
         for name, system in asked.items():
             outputs: dict[int, list[Tensor]] = {HINTS_SIDE: [], SIDE: []}
@@ -247,6 +260,9 @@ def evaluate_cells(
                 }  # fmt: skip
                 if (name, side) in fewer:
                     row["minus_fewer"] = paired_difference(differences, fewer[name, side])
+                others[name, side] = differences
+                if (name + OF_OTHERS, side) in others:
+                    row["minus_the_others"] = paired_difference(differences, others[name + OF_OTHERS, side])
                 if count:
                     row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())
                 fewer[name, side] = differences
@@ -346,11 +362,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = Account(args, photos)
     pipe = loaded_pipeline(args, account)
-    systems = {"preview": colored_by(pipe, args.seed, preview=True)}
+    systems: dict[str, System] = {}
+    if args.against:
+        if args.regions or args.places:
+            raise EvaluationError("--against belongs to random cells; leave out --regions and --places")
+        other = ColorPipeline.from_pretrained(args.against)
+        account.record["against"] = dict(other.fingerprint())
+        systems |= {name + OF_OTHERS: system for name, system in asked_of(other, args).items()}
+    systems |= asked_of(pipe, args)
     if args.without_features:
         systems["preview, spread without features"] = spread_without_features(pipe.coarse)
-    if args.system == "default":
-        systems["default output"] = colored_by(pipe, args.seed, steps=args.steps)
     enlarged_too: dict[str, System] = {}
     if args.enlarge:
         large = of_enlarged(colored_by(pipe, args.seed, steps=args.steps), args.enlarge)
