@@ -26,7 +26,9 @@ FIGURES = ("fid", "_frechet", "_kid", "_distance", "_diversity", "_score", "_acc
            "ssim", "ciede2000")  # fmt: skip
 RECIPE_2 = "2026-11-25T18:56"  # since then each photo has noise of its own: see the versions in history.md
 # Stage 1 of weights that were in the package before, by how their SHA-256 begins.
-EARLIER = {"e9f57d17": "v2", "bf625fb6": "v2", "9175d8a5": "v2"}
+EARLIER = {"e9f57d17": "v2", "bf625fb6": "v2", "9175d8a5": "v2", "429c953f": "v2h", "ed8d89b0": "v2h", "37df4a86": "v2h"}
+# Runs of stage 1 from the same weights or from the mean of two: what more pictures bring.
+LONGER = ("long", "regular", "depth", "depth_half", "cuts", "film", "film_again", "film_most", "strong")
 
 
 def stored(name: str) -> Any:
@@ -268,6 +270,51 @@ def cost() -> str:
     return lines(head, body) + "\n\n" + source("cpu", "cpu_bf16", "cpu_compile")
 
 
+def cost_gpu() -> str:
+    """Seconds on a CUDA device beside the processor of its machine."""
+    rows = rows_of("gpu").values()
+    keys = ("cpu_float32", "cuda_float32", "cuda_bfloat16")
+    body = [[f"{row['name']}, {row['size'][0]}x{row['size'][1]}", *(f"{row[key]:.2f}" for key in keys),
+             f"{row['peak_gb_float32']:.2f} GB"] for row in rows]  # fmt: skip
+    head = ["call", "seconds, processor, float32", "device, float32", "device, bfloat16", "memory there, float32"]
+    return lines(head, body) + "\n\n" + source("gpu")
+
+
+def curve() -> str:
+    """Pictures against held-out figures, of the run with hints and of the one that went on from it."""
+    body, files = [], []
+    for name, every in (("stage1_hints", 4), ("stage1_regular", 3)):
+        log = [json.loads(line) for line in (DOCS / "logs" / f"{name}.jsonl").read_text().splitlines()]
+        reports = [entry for entry in log if entry["event"] == "report"]
+        body += [
+            [f"`{name}`", str(one["pictures"]), f"{one['loss']:.2f}", f"{one['ciede2000_preview']:.2f}",
+             f"{one['ciede2000_sample']:.2f}", f"{one['colorfulness_sample']:.2f}"]
+            for one in (*reports[every - 1 : -1 : every], reports[-1])
+        ]  # fmt: skip
+        files.append(f"[{name}.jsonl](../logs/{name}.jsonl)")
+    head = ["run", "pictures", "loss", "preview", "sample", "colorfulness ratio of samples"]
+    return lines(head, body) + "\n\nLogs: " + ", ".join(files) + "."
+
+
+def longer() -> str:
+    """The last report of runs of stage 1, from their logs."""
+    body, files = [], []
+    for name in LONGER:
+        log = [json.loads(line) for line in (DOCS / "logs" / f"stage1_{name}.jsonl").read_text().splitlines()]
+        config = next(entry for entry in log if entry["event"] == "start")["config"]
+        last = [entry for entry in log if entry["event"] == "report"][-1]
+        network, data, options = config["network"], config["data"], config["training"]
+        body.append([
+            f"`{name}`", f"{last['pictures']}", f"{network.get('drop_path', 0):g}", f"{options['weight_decay']:g}",
+            f"{network['film']:g}", f"{data.get('smallest_cut', 0.5):g}", str(options["seed"]), f"{last['loss']:.2f}",
+            f"{last['ciede2000_preview']:.2f}", f"{last['ciede2000_sample']:.2f}",
+        ])  # fmt: skip
+        files.append(f"[stage1_{name}.jsonl](../logs/stage1_{name}.jsonl)")
+    head = ["run", "pictures", "stochastic depth", "weight decay", "film", "smallest cut", "seed", "loss", "preview",
+            "sample"]  # fmt: skip
+    return lines(head, body) + "\n\nLogs: " + ", ".join(files) + "."
+
+
 def training() -> str:
     body = [
         [f"`{row['name']}`", f"{row['pictures_per_second']:.1f}", f"{row['gflop_per_picture']:.1f}",
@@ -428,6 +475,17 @@ def mix(name: str, of: str, other: str) -> str:
     return lines(head, body) + "\n\n" + source(*files)
 
 
+def averages() -> str:
+    """The mean of power-function averages beside that of half-life averages, on held-out photographs."""
+    record = stored("averages")
+    row = next(row for row in record["rows"] if row["share"] == 1)
+    base = next(row for row in record["rows"] if row["share"] == 0)
+    body = [[record["photos"]["name"], str(record["photos"]["count"]), f"{base['ciede2000']:.3f}",
+             f"{row['ciede2000']:.3f}", between(row["minus_none"], 4)]]  # fmt: skip
+    head = ["photographs", "number", "half-life, preview", "relative width", "minus half-life [95 %]"]
+    return lines(head, body) + "\n\n" + source("averages")
+
+
 def weights() -> str:
     body = []
     for name in ("weights_photos128", "weights_photos256"):
@@ -444,12 +502,14 @@ def weights() -> str:
 TABLES = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
-    "uncertainty": uncertainty, "luma": luma, "cost": cost, "training": training, "places": places,
+    "uncertainty": uncertainty, "luma": luma, "cost": cost, "cost_gpu": cost_gpu, "curve": curve, "longer": longer, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image,
     "systems": systems, "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video,
     "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "mix": partial(mix, "mix", "the branch", "v2"),
     "mix_regular": partial(mix, "mix_regular", "`stage1_regular`", "v2h"),
+    "averages": averages,
+    "mix_seven": partial(mix, "mix_seven", "the mean of seven", "v3"),
 }  # fmt: skip
 
 
