@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ FIGURES = ("fid", "_frechet", "_kid", "_distance", "_diversity", "_score", "_acc
            "ssim", "ciede2000")  # fmt: skip
 RECIPE_2 = "2026-11-25T18:56"  # since then each photo has noise of its own: see the versions in history.md
 # Stage 1 of weights that were in the package before, by how their SHA-256 begins.
-EARLIER = {"e9f57d17": "v2", "bf625fb6": "v2", "9175d8a5": "v2", "429c953f": "v2h", "ed8d89b0": "v2h", "37df4a86": "v2h"}
+EARLIER = {"e9f57d17": "v2", "bf625fb6": "v2", "9175d8a5": "v2",
+           "429c953f": "v2h", "ed8d89b0": "v2h", "37df4a86": "v2h"}  # fmt: skip
 # Runs of stage 1 from the same weights or from the mean of two: what more pictures bring.
 LONGER = ("long", "regular", "depth", "depth_half", "cuts", "film", "film_again", "film_most", "strong")
 
@@ -177,15 +178,26 @@ def distilled() -> str:
     return lines(["six steps", "relative error", *bands], body) + "\n\n" + source("tuned")
 
 
-def candidate() -> str:
-    body = []
-    for row in rows_of("candidate").values():
-        if "colorfulness_ratio" in row:
-            name = row["name"].replace("vividness", "chroma gain")
-            body.append([name, figure(row, "squeezenet_kid", 0), figure(row, "ciede2000"),
-                         figure(row, "colorfulness_ratio")])  # fmt: skip
+def candidate(name: str) -> str:
+    body = [
+        [row["name"], figure(row, "squeezenet_kid", 0), figure(row, "ciede2000"), figure(row, "colorfulness_ratio")]
+        for row in rows_of(name).values() if "colorfulness_ratio" in row
+    ]  # fmt: skip
     head = ["picture", "squeezenet_kid", "CIEDE2000", "colorfulness ratio"]
-    return lines(head, body) + "\n\n" + source("candidate")
+    return lines(head, body) + "\n\n" + source(name)
+
+
+def guidance() -> str:
+    """Draws led away from the network without its condition, and from earlier weights."""
+    body = []
+    for away, name in (("no condition", "guidance"), ("weights v2", "guidance_weaker")):
+        for row in rows_of(name).values():
+            if "colorfulness_ratio" in row and row["name"].startswith("guidance"):
+                less = row.get("ciede2000_minus_no_guidance")
+                body.append([away, row["name"], figure(row, "squeezenet_kid", 0), figure(row, "ciede2000"),
+                             between(less, 2) if less else "", figure(row, "colorfulness_ratio")])  # fmt: skip
+    head = ["away from", "picture", "squeezenet_kid", "CIEDE2000", "minus that of 1 [95 %]", "colorfulness ratio"]
+    return lines(head, body) + "\n\n" + source("guidance", "guidance_weaker")
 
 
 def stage3() -> str:
@@ -433,16 +445,18 @@ def hints() -> str:
         rows = {(row["hints"], row["name"]): row for row in record if row["side"] == side}
         head = [f"hints, at {side}x{side}", "classic"]
         for name in ("preview", "default output"):
-            head += [name, "minus that of fewer [95 %]", "of the classic's [95 %]"]
+            head += [name, "minus that of fewer [95 %]", "of the classic's [95 %]", "minus v2h's [95 %]"]
         body = []
         for count in dict.fromkeys(count for count, _ in rows):
             body.append([str(count), f"{rows[count, 'classic']['ciede2000']:.2f}"])
             for row in (rows[count, name] for name in ("preview", "default output")):
                 less = between(row["minus_fewer"], 2) if "minus_fewer" in row else ""
-                body[-1] += [f"{row['ciede2000']:.2f}", less, between(row["share_of_first"], 3)]
+                body[-1] += [f"{row['ciede2000']:.2f}", less, between(row["share_of_first"], 3),
+                             between(row["minus_the_others"], 2)]  # fmt: skip
         tables.append(lines(head, body))
     obeyed = {(row["hints"], row["name"]): f"{row['obedience']:.2f}" for row in record
-              if row["side"] == 256 and "obedience" in row and row["name"] != "classic"}  # fmt: skip
+              if row["side"] == 256 and "obedience" in row and row["name"] != "classic"
+              and not row["name"].endswith(" of the others")}  # fmt: skip
     names = list(dict.fromkeys(name for _, name in obeyed))
     counts = dict.fromkeys(count for count, _ in obeyed)
     body = [[str(count), *(obeyed.get((count, name), "") for name in names)] for count in counts]
@@ -486,6 +500,15 @@ def averages() -> str:
     return lines(head, body) + "\n\n" + source("averages")
 
 
+def blind() -> str:
+    row = stored("blind_pairs")["rows"][0]
+    low, high = row["interval_95"]
+    body = [[str(row["photos"]), str(row["preferred"]), str(row["others_preferred"]), str(row["same"]),
+             f"{row['share']:.2f} [{low:.2f}, {high:.2f}]"]]  # fmt: skip
+    head = ["photographs", "v3 preferred", "v2 preferred", "the same", "share of v3, a tie as half [95 %]"]
+    return lines(head, body) + "\n\n" + source("blind_pairs")
+
+
 def weights() -> str:
     body = []
     for name in ("weights_photos128", "weights_photos256"):
@@ -499,16 +522,16 @@ def weights() -> str:
     return lines(head, body) + "\n\n" + source("weights_photos128", "weights_photos256")
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
-    "candidate": candidate, "stage2": stage2, "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds,
-    "uncertainty": uncertainty, "luma": luma, "cost": cost, "cost_gpu": cost_gpu, "curve": curve, "longer": longer, "training": training, "places": places,
-    "reference": reference, "image_to_image": image_to_image,
-    "systems": systems, "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video,
-    "hints": hints,
-    "hint_regions": hint_regions, "weights": weights, "mix": partial(mix, "mix", "the branch", "v2"),
-    "mix_regular": partial(mix, "mix_regular", "`stage1_regular`", "v2h"),
-    "averages": averages,
+    "candidate_photos128": partial(candidate, "candidate_photos128"),
+    "candidate_photos256": partial(candidate, "candidate_photos256"), "guidance": guidance, "stage2": stage2,
+    "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds, "uncertainty": uncertainty, "luma": luma,
+    "cost": cost, "cost_gpu": cost_gpu, "curve": curve, "longer": longer, "training": training, "places": places,
+    "reference": reference, "image_to_image": image_to_image, "systems": systems,
+    "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video, "hints": hints,
+    "hint_regions": hint_regions, "weights": weights, "blind": blind, "mix": partial(mix, "mix", "the branch", "v2"),
+    "mix_regular": partial(mix, "mix_regular", "`stage1_regular`", "v2h"), "averages": averages,
     "mix_seven": partial(mix, "mix_seven", "the mean of seven", "v3"),
 }  # fmt: skip
 
