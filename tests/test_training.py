@@ -839,7 +839,7 @@ def test_runs_become_a_pipeline_that_colors(photographs, tmp_path, capsys):
     assert package.main([*options, str(tmp_path / "two.toml")]) == 1
     assert "must name a run for each of stage1, stage2, stage3" in capsys.readouterr().err
     assert package.main([*options, str(ROOT / "configs" / "pipeline.toml")]) == 1  # not trained
-    assert "stage1_hints/tuned" in capsys.readouterr().err
+    assert "stage1_regular/tuned" in capsys.readouterr().err
 
 
 def test_the_documented_tiny_chain_ends_in_a_colored_photo(photographs, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ default output. Rows for 64x64 (larger pictures are reduced) and for 256x256 (sm
 `--enlarge 1024` also asks for the default output of the photographs at 1024x1024, bicubic, with strokes as much larger,
 for N = 1, 10, 100; what comes is reduced to 256x256 and scored as the others are.
 
-`--against FOLDER` asks other weights too; rows then say how much less the error is than theirs.
+`--against FOLDER` asks other weights too; rows then have the error minus theirs.
 
 The classic is Levin, Lischinski and Weiss 2004, solved exactly at 64x64 and enlarged along the luma; `--classic-256`
 also solves it at 256x256, which takes a second and more for each photograph and N.
@@ -270,14 +270,17 @@ def evaluate_cells(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| side | hints | system | CIEDE2000 | of gray's | of the classic's [95 %] | PSNR | obedience |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| side | hints | system | CIEDE2000 | of gray's | of the classic's [95 %] | PSNR | obedience "
+             "| minus the others' [95 %] |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in sorted(rows, key=lambda row: row["side"]):
         low, high = row["share_of_first"]["interval_95"]
+        less = "-"
+        if more := row.get("minus_the_others"):
+            less = "{:+.2f} [{:+.2f}, {:+.2f}]".format(more["value"], *more["interval_95"])
         lines.append(
             f"| {row['side']} | {row['hints']} | {row['name']} | {row['ciede2000']:.2f} "
             f"| {row['share_of_gray']['value']:.3f} | {row['share_of_first']['value']:.3f} [{low:.3f}, {high:.3f}] "
-            f"| {row['psnr']:.2f} | {format(row['obedience'], '.2f') if 'obedience' in row else '-'} |"
+            f"| {row['psnr']:.2f} | {format(row['obedience'], '.2f') if 'obedience' in row else '-'} | {less} |"
         )
     return "\n".join(lines)
 
@@ -359,13 +362,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise EvaluationError("--enlarge belongs to random cells; leave out --regions and --places")
     if args.enlarge is not None and (args.enlarge < SIDE or args.enlarge % SIDE):
         raise EvaluationError(f"--enlarge must be a multiple of {SIDE}; got {args.enlarge}")
+    if args.against is not None and (args.regions or args.places):
+        raise EvaluationError("--against belongs to random cells; leave out --regions and --places")
     photos = load_photos(data_folder(args.data), args.set, args.split, args.photos)
     account = Account(args, photos)
     pipe = loaded_pipeline(args, account)
     systems: dict[str, System] = {}
     if args.against:
-        if args.regions or args.places:
-            raise EvaluationError("--against belongs to random cells; leave out --regions and --places")
         other = ColorPipeline.from_pretrained(args.against)
         account.record["against"] = dict(other.fingerprint())
         systems |= {name + OF_OTHERS: system for name, system in asked_of(other, args).items()}

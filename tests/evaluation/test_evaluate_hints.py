@@ -49,7 +49,8 @@ def test_what_is_scored_is_what_the_call_gives(data: Path, weights: Path) -> Non
 
 
 def test_other_weights_are_asked_for_the_same_photographs(
-    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(evaluate_hints, "COUNTS", (0, 20))
     plain = tmp_path / "plain"
@@ -65,5 +66,6 @@ def test_other_weights_are_asked_for_the_same_photographs(
             assert (mine["minus_the_others"]["value"] == 0) == level
             assert rows[64, count, "preview"]["minus_the_others"]["value"] == 0  # the previews are the same
         assert not any("minus_the_others" in row for row in results["rows"] if "others" in row["name"])
-    with pytest.raises(AssertionError):
-        scores(evaluate_hints, data, tmp_path / "out", "--regions", *options, str(weights))
+    for other in (["--regions"], ["--places", "suggested"]):
+        assert evaluate_hints.main(["--data", str(data), "--out", str(tmp_path), *other, *options, str(weights)]) == 1
+        assert "--against belongs to random cells" in capsys.readouterr().err
