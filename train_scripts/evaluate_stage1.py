@@ -30,13 +30,15 @@ from stages.evaluation.command import add_best_of, add_steps, arguments, batches
 from stages.evaluation.photos import Photos, load_photos
 from stages.evaluation.pixel import picture_from_rgb
 from stages.evaluation.report import Report
+from stages.evaluation.statistics import paired_difference
 from stages.evaluation.tables import PREVIEW
-from stages.faces import CoarseColorizer, ColorUpsampler, HasLikelihood
+from stages.faces import CoarseColorizer, ColorUpsampler, GrayView, HasLikelihood
 from stages.options import SampleOptions
 from stages.photographs import data_folder
 from stages.seeds import NoiseSource
 from train_scripts.weights import coarse_colorizer, color_upsampler, stage_weights
 
+BOTH = "mean of both previews"
 NO_KNOWLEDGE = {"symbol": 9, "dimension": 8}  # bits that a stage pays that knows nothing
 
 
@@ -44,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     options = arguments("stage1", "Score stage 1 at 64x64.", "photos64", "scored at 64x64")
     add_steps(options, "stage 1")
     options.add_argument("--preview-only", action="store_true", help="nothing but the preview: for an encoder alone")
+    options.add_argument("--mirrored", action="store_true",
+                         help="also the mean of the preview and of that of the mirror image")  # fmt: skip
     options.add_argument("--weights", type=Path, metavar="FOLDER", help="stage 1 (default: the packaged one)")
     options.add_argument(
         "--stage2", type=Path, metavar="FOLDER", help="stage 2, for rows of what it makes of the coarse colors"
@@ -69,13 +73,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     noise = photos.noise(args.seed)
     best_photos = min(args.best_photos, len(photos))
     previews: list[Tensor] = []
+    both: list[Tensor] = []
     default: dict[str, list[Tensor]] = {}
     plain: dict[str, list[Tensor]] = {}
     best: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for part in tqdm(batches(len(photos), BATCH), desc="stage 1", unit="batch"):
-        encoding = stage.encode(view_of(photos, part))
-        previews.append(picture_from_rgb(stage.preview(encoding)))
+        view = view_of(photos, part)
+        encoding = stage.encode(view)
+        rgb = stage.preview(encoding)
+        previews.append(picture_from_rgb(rgb))
+        if args.mirrored:
+            mirrored = stage.preview(stage.encode(GrayView(view.gray64.flip(-1), view.gray128.flip(-1)))).flip(-1)
+            both.append(picture_from_rgb((rgb + mirrored) / 2))  # of one luma, so it keeps it
         if args.preview_only:
             continue
         if isinstance(stage, HasLikelihood):
@@ -92,6 +102,12 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 best.setdefault(form, []).append(pictures[: best_photos - part.start, : args.candidates])
 
     report.add(PREVIEW, torch.cat(previews), sheet="preview")
+    if args.mirrored:
+        report.add(BOTH, torch.cat(both))
+        less = paired_difference(report.scores[BOTH].ciede2000, report.scores[PREVIEW].ciede2000)
+        report.rows[-1]["ciede2000_minus_preview"] = less
+        low, high = less["interval_95"]
+        report.note(f"{BOTH}: CIEDE2000 {less['value']:+.3f} [{low:+.3f}, {high:+.3f}] against the preview's")
     if args.preview_only:
         report.note("--preview-only: nothing was sampled")
         return report.finish()

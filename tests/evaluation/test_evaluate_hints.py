@@ -67,5 +67,5 @@ def test_other_weights_are_asked_for_the_same_photographs(
             assert rows[64, count, "preview"]["minus_the_others"]["value"] == 0  # the previews are the same
         assert not any("minus_the_others" in row for row in results["rows"] if "others" in row["name"])
     for other in (["--regions"], ["--places", "suggested"]):
-        assert evaluate_hints.main(["--data", str(data), "--out", str(tmp_path), *other, *options, str(weights)]) == 1
+        assert evaluate_hints.main(["--data", str(data), "--out", str(tmp_path), *other, *options, str(weights)]) == 2
         assert "--against belongs to random cells" in capsys.readouterr().err

@@ -133,6 +133,17 @@ def test_larger_photographs(name, data, weights, tmp_path):
     assert by_name(only)[PREVIEW] == preview and len(StandInColorizer.views) == 1
 
 
+def test_the_mirror_image_is_shown_and_turned_back(data, weights, tmp_path):
+    StandInColorizer.views.clear()
+    results = scores(evaluate_stage1, data, tmp_path / "out", "--set", "photos256", "--preview-only", "--mirrored")
+    seen, mirrored = StandInColorizer.views
+    assert torch.equal(mirrored.gray64, seen.gray64.flip(-1)) and torch.equal(mirrored.gray128, seen.gray128.flip(-1))
+    rows = by_name(results)
+    both = rows["mean of both previews"]  # the stand-in colors each pixel by its luma, whichever side it is on
+    assert both["ciede2000"] == pytest.approx(rows[PREVIEW]["ciede2000"], abs=0.01)
+    assert both["ciede2000_minus_preview"]["value"] == pytest.approx(0, abs=0.01)
+
+
 def test_after_stage2(data, weights, tmp_path):
     results = scores(evaluate_stage1, data, tmp_path / "out", "--stage2", str(weights / "stage2"))
     check_complete(results, "photos64", {"stage1", "stage2"})
