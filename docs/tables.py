@@ -522,6 +522,16 @@ def aims() -> str:
     return lines(head, body) + "\n\n" + source("weights_photos128", "weights_photos256", "best_photos128")
 
 
+def mirrored() -> str:
+    body, files = [], ("mirrored_photos128", "mirrored_photos256")
+    for name in files:
+        one, both = rows_of(name)["one-pass preview"], rows_of(name)["mean of both previews"]
+        body.append([stored(name)["photos"]["name"], str(one["photos"]), f"{one['ciede2000']:.2f}",
+                     f"{both['ciede2000']:.2f}", between(both["ciede2000_minus_preview"], 3)])  # fmt: skip
+    head = ["photographs", "number", "preview, CIEDE2000", "mean of both", "minus the preview's [95 %]"]
+    return lines(head, body) + "\n\n" + source(*files)
+
+
 def blind() -> str:
     row = stored("blind_pairs")["rows"][0]
     low, high = row["interval_95"]
@@ -552,7 +562,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost": cost, "cost_gpu": cost_gpu, "curve": curve, "longer": longer, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image, "systems": systems,
     "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video, "hints": hints,
-    "hint_regions": hint_regions, "weights": weights, "aims": aims, "blind": blind,
+    "hint_regions": hint_regions, "weights": weights, "aims": aims, "blind": blind, "mirrored": mirrored,
     "mix": partial(mix, "mix", "the branch", "v2"),
     "mix_regular": partial(mix, "mix_regular", "`stage1_regular`", "v2h"), "averages": averages,
     "mix_seven": partial(mix, "mix_seven", "the mean of seven", "v3"),
