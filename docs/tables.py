@@ -282,6 +282,14 @@ def cost() -> str:
     return lines(head, body) + "\n\n" + source("cpu", "cpu_bf16", "cpu_compile")
 
 
+def cost_v2() -> str:
+    record = stored("compare_v2")
+    body = [[row["name"], f"{row['base_seconds']:.3f}", f"{row['new_seconds']:.3f}", f"{row['ratio']:.2f}"]
+            for row in record["rows"]]  # fmt: skip
+    where = f"Stored: [compare_v2.json](../results/compare_v2.json), commit `{record['new'][:7]}`."
+    return lines(["call", "seconds, v2", "today", "ratio"], body) + "\n\n" + where
+
+
 def cost_gpu() -> str:
     """Seconds on a CUDA device beside the processor of its machine."""
     rows = rows_of("gpu").values()
@@ -559,7 +567,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "candidate_photos128": partial(candidate, "candidate_photos128"),
     "candidate_photos256": partial(candidate, "candidate_photos256"), "guidance": guidance, "stage2": stage2,
     "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds, "uncertainty": uncertainty, "luma": luma,
-    "cost": cost, "cost_gpu": cost_gpu, "curve": curve, "longer": longer, "training": training, "places": places,
+    "cost": cost, "cost_gpu": cost_gpu, "cost_v2": cost_v2,
+    "curve": curve, "longer": longer, "training": training, "places": places,
     "reference": reference, "image_to_image": image_to_image, "systems": systems,
     "systems_128": partial(systems, "systems_128"), "critic": critic, "video": video, "hints": hints,
     "hint_regions": hint_regions, "weights": weights, "aims": aims, "blind": blind, "mirrored": mirrored,
