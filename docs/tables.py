@@ -227,6 +227,18 @@ def stage2() -> str:
     return lines(["3-bit colors", "bin centers", "after stage 2"], body) + "\n\n" + where
 
 
+def stage2_beside() -> str:
+    """Stage 2 beside that of v2h, on the same photographs."""
+    body = []
+    for version, name in (("v2h", "stage2_v2h"), ("v3", "stage2")):
+        for colors in ("true", "disturbed"):
+            row = rows_of(name)[f"stage 2, {colors} coarse"]
+            body.append([version, colors, figure(row, "squeezenet_kid", 0), figure(row, "ciede2000"),
+                         figure(row, "colorfulness_ratio")])  # fmt: skip
+    head = ["weights", "3-bit colors", "squeezenet_kid", "CIEDE2000", "colorfulness ratio"]
+    return lines(head, body) + "\n\n" + source("stage2_v2h", "stage2")
+
+
 def kinds() -> str:
     body = []
     for kind in ("coltran", "pic", "diffusion"):
@@ -566,6 +578,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "summary": summary, "card": card, "pipeline": pipeline, "stage1": stage1, "steps": steps, "distilled": distilled,
     "candidate_photos128": partial(candidate, "candidate_photos128"),
     "candidate_photos256": partial(candidate, "candidate_photos256"), "guidance": guidance, "stage2": stage2,
+    "stage2_beside": stage2_beside,
     "stage3": stage3, "stage3_steps": stage3_steps, "kinds": kinds, "uncertainty": uncertainty, "luma": luma,
     "cost": cost, "cost_gpu": cost_gpu, "cost_v2": cost_v2,
     "curve": curve, "longer": longer, "training": training, "places": places,
