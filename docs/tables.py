@@ -41,6 +41,15 @@ def rows_of(name: str) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in stored(name)["rows"]}
 
 
+def logged(run: str) -> list[dict[str, Any]]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (DOCS / "logs" / f"{run}.jsonl").read_text().splitlines()]
+
+
+def link_to_logs(*runs: str) -> str:
+    return "Logs: " + ", ".join(f"[{run}.jsonl](../logs/{run}.jsonl)" for run in runs) + "."
+
+
 def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
 
@@ -218,7 +227,7 @@ def stage3_steps() -> str:
 
 
 def stage2() -> str:
-    log = [json.loads(line) for line in (DOCS / "logs" / "stage2.jsonl").read_text().splitlines()]
+    log = logged("stage2")
     last = [entry for entry in log if entry["event"] == "report"][-1]
     commit = [entry for entry in log if entry["event"] == "start"][-1]["commit"]
     body = [[name, f"{last[f'ciede2000_{key}_centers']:.2f}", f"{last[f'ciede2000_{key}']:.2f}"]
@@ -314,25 +323,23 @@ def cost_gpu() -> str:
 
 def curve() -> str:
     """Pictures against held-out figures, of the run with hints and of the one that went on from it."""
-    body, files = [], []
+    body = []
     for name, every in (("stage1_hints", 4), ("stage1_regular", 3)):
-        log = [json.loads(line) for line in (DOCS / "logs" / f"{name}.jsonl").read_text().splitlines()]
-        reports = [entry for entry in log if entry["event"] == "report"]
+        reports = [entry for entry in logged(name) if entry["event"] == "report"]
         body += [
             [f"`{name}`", str(one["pictures"]), f"{one['loss']:.2f}", f"{one['ciede2000_preview']:.2f}",
              f"{one['ciede2000_sample']:.2f}", f"{one['colorfulness_sample']:.2f}"]
             for one in (*reports[every - 1 : -1 : every], reports[-1])
         ]  # fmt: skip
-        files.append(f"[{name}.jsonl](../logs/{name}.jsonl)")
     head = ["run", "pictures", "loss", "preview", "sample", "colorfulness ratio of samples"]
-    return lines(head, body) + "\n\nLogs: " + ", ".join(files) + "."
+    return lines(head, body) + "\n\n" + link_to_logs("stage1_hints", "stage1_regular")
 
 
 def longer() -> str:
     """The last report of runs of stage 1, from their logs."""
-    body, files = [], []
+    body = []
     for name in LONGER:
-        log = [json.loads(line) for line in (DOCS / "logs" / f"stage1_{name}.jsonl").read_text().splitlines()]
+        log = logged(f"stage1_{name}")
         config = next(entry for entry in log if entry["event"] == "start")["config"]
         last = [entry for entry in log if entry["event"] == "report"][-1]
         network, data, options = config["network"], config["data"], config["training"]
@@ -341,10 +348,9 @@ def longer() -> str:
             f"{network['film']:g}", f"{data.get('smallest_cut', 0.5):g}", str(options["seed"]), f"{last['loss']:.2f}",
             f"{last['ciede2000_preview']:.2f}", f"{last['ciede2000_sample']:.2f}",
         ])  # fmt: skip
-        files.append(f"[stage1_{name}.jsonl](../logs/stage1_{name}.jsonl)")
     head = ["run", "pictures", "stochastic depth", "weight decay", "film", "smallest cut", "seed", "loss", "preview",
             "sample"]  # fmt: skip
-    return lines(head, body) + "\n\nLogs: " + ", ".join(files) + "."
+    return lines(head, body) + "\n\n" + link_to_logs(*(f"stage1_{name}" for name in LONGER))
 
 
 def training() -> str:

@@ -237,7 +237,7 @@ def evaluate_cells(
         hints = [strokes_over(random_cells(count, seed + i), one) for i, one in enumerate(colors)]
         cells = rasterized(gray, hints, CELLS)
         baseline: dict[int, Tensor] = {}
-        others: dict[tuple[str, int], Tensor] = {}
+        scored: dict[tuple[str, int], Tensor] = {}
         asked = {**systems, **enlarged_too} if count in ENLARGED_COUNTS else systems
         for name, system in asked.items():
             outputs: dict[int, list[Tensor]] = {HINTS_SIDE: [], SIDE: []}
@@ -260,9 +260,9 @@ def evaluate_cells(
                 }  # fmt: skip
                 if (name, side) in fewer:
                     row["minus_fewer"] = paired_difference(differences, fewer[name, side])
-                others[name, side] = differences
-                if (name + OF_OTHERS, side) in others:
-                    row["minus_the_others"] = paired_difference(differences, others[name + OF_OTHERS, side])
+                if (name + OF_OTHERS, side) in scored:
+                    row["minus_the_others"] = paired_difference(differences, scored[name + OF_OTHERS, side])
+                scored[name, side] = differences
                 if count:
                     row["obedience"] = float(obedience(pictures.float() / 255, gray, cells).mean())
                 fewer[name, side] = differences
